@@ -1,0 +1,110 @@
+"""Builds fastws._core, the engine. All other facts about the package are in pyproject.toml.
+
+Switches, from the environment (each combination has build directories of its own):
+
+    FASTWS_DEBUG=1                      counters and assertions, -O0 -g
+    FASTWS_COVERAGE=1                   line tracing, so that coverage.py sees the .pyx and .pxi files
+    FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
+
+DEBUG = os.environ.get("FASTWS_DEBUG", "0") not in ("", "0")
+COVERAGE = os.environ.get("FASTWS_COVERAGE", "0") not in ("", "0")
+SANITIZE = os.environ.get("FASTWS_SANITIZE", "")
+
+VARIANT = (
+    "-".join(["debug"] * DEBUG + ["coverage"] * COVERAGE + SANITIZE.replace(",", " ").split())
+    or "release"
+)
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void) { return omp_get_max_threads() < 1; }
+"""
+
+
+def compile_flags() -> list[str]:
+    if SANITIZE:
+        flags = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
+        # UBSan by itself only prints; a finding has to fail the tests.
+        flags += ["-fno-sanitize-recover=undefined"] * ("undefined" in SANITIZE)
+    elif DEBUG:
+        flags = ["-O0", "-g"]
+    else:
+        flags = ["-O3", "-fno-plt"]
+    # Python's own flags define NDEBUG, which would drop every assert.
+    return flags + ["-UNDEBUG"] * (DEBUG or bool(SANITIZE))
+
+
+def macros() -> list[tuple[str, str | None]]:
+    return [("FASTWS_DEBUG", "1")] * DEBUG + [("CYTHON_TRACE_NOGIL", "1")] * COVERAGE
+
+
+def engine() -> Extension:
+    rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").glob(kind)]
+    return Extension(
+        "fastws._core",
+        sources=["fastws/_core.pyx"],
+        depends=["fastws/_core.pxd", *sorted(map(str, rooms))],
+        include_dirs=["fastws/engine"],
+        define_macros=macros(),
+    )
+
+
+class BuildEngine(build_ext):
+    """Keeps each variant apart, and takes OpenMP where the compiler has it."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.build_temp = os.path.join(self.build_temp, VARIANT)
+        if self.inplace:
+            self.build_lib = os.path.join(self.build_lib, VARIANT)
+
+    def build_extensions(self) -> None:
+        if self.compiler.compiler_type == "unix":
+            openmp = [] if SANITIZE or not self.has_openmp() else ["-fopenmp"]
+            for extension in self.extensions:
+                extension.extra_compile_args += compile_flags() + openmp
+                extension.extra_link_args += openmp
+                extension.extra_link_args += [f"-fsanitize={SANITIZE}"] * bool(SANITIZE)
+        super().build_extensions()
+
+    def has_openmp(self) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPENMP_PROBE)
+            try:
+                objects = self.compiler.compile(
+                    [str(source)], output_dir="/", extra_postargs=["-fopenmp"]
+                )
+                self.compiler.link_executable(
+                    objects, str(source.with_suffix("")), extra_postargs=["-fopenmp"]
+                )
+            except (CompileError, LinkError):
+                return False
+        return True
+
+    def copy_extensions_to_source(self) -> None:
+        self.force = (
+            True  # the variant asked for replaces the one that lies there, even a newer one
+        )
+        super().copy_extensions_to_source()
+
+
+setup(
+    ext_modules=cythonize(
+        [engine()],
+        # coverage.py's Cython plugin looks for the C file beside the .pyx.
+        build_dir=None if COVERAGE else f"build/cython/{VARIANT}",
+        compiler_directives={"linetrace": True} if COVERAGE else {},
+    ),
+    cmdclass={"build_ext": BuildEngine},
+)
