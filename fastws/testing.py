@@ -1,0 +1,285 @@
+"""A WebSocket client for tests, in which nothing waits for ever, and a server for a block.
+
+    async with running(server) as url, connect(f"{url}/ws/chat/cars") as client:
+        await client.send("hi")
+        assert await client.receive() == "hi"
+
+Works with any test runner; nothing here imports one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from picows import (
+    WSFrame,
+    WSHandshakeError,
+    WSListener,
+    WSMsgType,
+    WSTransport,
+    ws_connect,
+)
+
+if TYPE_CHECKING:
+    from fastws import Server
+
+__all__ = ["Client", "Closed", "Refused", "connect", "running"]
+
+Message = str | bytes
+
+
+class Refused(Exception):
+    """The server answered the handshake with an HTTP error."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        super().__init__(f"handshake refused with status {status}: {body!r}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What a fastws server says: a dict with `code`, `message` and `request_id`."""
+        error: dict[str, Any] = orjson.loads(self.body)["error"]
+        return error
+
+
+class Closed(Exception):
+    """The connection closed, and no message is left to receive."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"closed with code {code}, reason {reason!r}")
+        self.code = code
+        self.reason = reason
+
+
+class Client:
+    """One open connection; `connect` makes it.
+
+    What takes longer than `timeout` seconds (settable) raises a TimeoutError that says what was
+    waited for.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._wire = _Wire()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers of the server's handshake response, case-insensitive."""
+        return self._wire.transport.response.headers
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol that the server chose."""
+        return self.headers.get("Sec-WebSocket-Protocol")
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        """Host and port of this end: what the server sees as `remote_address`."""
+        host, port = self._wire.transport.underlying_transport.get_extra_info("sockname")[:2]
+        return host, port
+
+    async def send(self, message: Any) -> None:
+        """Send `str` as text, bytes-like as binary, anything else as JSON text."""
+        if isinstance(message, str):
+            self._wire.transport.send(WSMsgType.TEXT, message)
+        elif isinstance(message, bytes | bytearray | memoryview):
+            self._wire.transport.send(WSMsgType.BINARY, message)
+        else:
+            self._wire.transport.send(WSMsgType.TEXT, orjson.dumps(message))
+
+    async def receive(self) -> Message:
+        """The next message, text as `str`, binary as `bytes`; raises Closed once there is none."""
+        wire = self._wire
+        await self._until(lambda: bool(wire.messages) or wire.disconnected, "a message")
+        if wire.messages:
+            return wire.messages.popleft()
+        raise Closed(*wire.close_received)
+
+    async def receive_json(self) -> Any:
+        """The next message, decoded from JSON."""
+        return orjson.loads(await self.receive())
+
+    async def received(self) -> list[Message]:
+        """All messages that arrive before the answer to a ping sent now.
+
+        The server sends in order, so an empty list proves that it had sent nothing.
+        """
+        await self.ping()
+        messages = list(self._wire.messages)
+        self._wire.messages.clear()
+        return messages
+
+    async def ping(self) -> float:
+        """Send a ping, wait for its pong, and return the seconds between them."""
+        wire = self._wire
+        payload = next(wire.ping_payloads)
+        started = time.perf_counter()
+        wire.transport.send_ping(payload)
+        await self._until(lambda: payload in wire.pongs or wire.disconnected, "a pong")
+        if payload not in wire.pongs:
+            raise Closed(*wire.close_received)
+        wire.pongs.remove(payload)
+        return time.perf_counter() - started
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> tuple[int, str]:
+        """Send a close frame (an empty one for `code=None`); return the server's code and reason."""
+        self._wire.send_close(code, reason)
+        return await self.closed()
+
+    async def closed(self) -> tuple[int, str]:
+        """Wait until the server has closed the connection; return its code and reason.
+
+        The code is 1005 where its close frame had none, and 1006 where no close frame came.
+        """
+        wire = self._wire
+        await self._until(lambda: wire.disconnected, "the connection to close")
+        return wire.close_received
+
+    def abort(self) -> None:
+        """Drop the connection without a close frame."""
+        self._wire.transport.disconnect(graceful=False)
+
+    async def _until(self, reached: Callable[[], bool], what: str) -> None:
+        try:
+            async with asyncio.timeout(self.timeout):
+                while not reached():
+                    await self._wire.change()
+        except TimeoutError:
+            raise TimeoutError(f"waited {self.timeout} s for {what}") from None
+
+
+class _Wire(WSListener):
+    """What picows calls: gathers messages, pongs and the close frame."""
+
+    def __init__(self) -> None:
+        self.transport: WSTransport
+        self.messages: deque[Message] = deque()
+        self.pongs: set[bytes] = set()
+        self.ping_payloads = (b"%d" % number for number in itertools.count())
+        self.close_received = (1006, "")
+        self.close_sent = False
+        self.disconnected = False
+        self._fragments: list[bytes] = []
+        self._fragments_are_text = False
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def change(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
+
+    def send_close(self, code: int | None, reason: str) -> None:
+        if self.close_sent:
+            return
+        self.close_sent = True
+        payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
+        self.transport.send(WSMsgType.CLOSE, payload)
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        self.transport = transport
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if frame.msg_type == WSMsgType.PONG:
+            self.pongs.add(frame.get_payload_as_bytes())
+        elif frame.msg_type == WSMsgType.CLOSE:
+            self._on_close_frame(frame.get_payload_as_bytes())
+        else:
+            self._on_data_frame(frame)
+        self._changed()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        self.disconnected = True
+        self._changed()
+
+    def _on_data_frame(self, frame: WSFrame) -> None:
+        if frame.msg_type != WSMsgType.CONTINUATION:
+            self._fragments_are_text = frame.msg_type == WSMsgType.TEXT
+        self._fragments.append(frame.get_payload_as_bytes())
+        if frame.fin:
+            payload = b"".join(self._fragments)
+            self._fragments.clear()
+            self.messages.append(payload.decode() if self._fragments_are_text else payload)
+
+    def _on_close_frame(self, payload: bytes) -> None:
+        if payload:
+            (code,) = struct.unpack("!H", payload[:2])
+            self.close_received = (code, payload[2:].decode())
+            self.send_close(code, "")
+        else:
+            self.close_received = (1005, "")
+            self.send_close(None, "")
+
+    def _changed(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+    subprotocols: Sequence[str] = (),
+    origin: str | None = None,
+    ssl: SSLContext | None = None,
+    max_message_size: int = 64 * 1024 * 1024,
+    timeout: float = 5.0,  # noqa: ASYNC109, the limit of each wait on the client, not of a block
+) -> AsyncIterator[Client]:
+    """Open a WebSocket to `url` and close it at the end of the block.
+
+    Raises Refused where the server answers with an HTTP error. `max_message_size` is in bytes,
+    `timeout` in seconds.
+    """
+    extra = list(headers.items() if isinstance(headers, Mapping) else headers)
+    if subprotocols:
+        extra.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    if origin is not None:
+        extra.append(("Origin", origin))
+    client = Client(timeout)
+    try:
+        await ws_connect(
+            lambda: client._wire,
+            url,
+            ssl_context=ssl,
+            websocket_handshake_timeout=timeout,
+            max_frame_size=max_message_size,
+            extra_headers=extra,
+            use_aiofastnet=False,
+        )
+    except WSHandshakeError as error:
+        if error.response is None or error.response.status == 101:
+            raise
+        raise Refused(
+            int(error.response.status), error.response.headers, error.raw_body or b""
+        ) from None
+    try:
+        yield client
+        await client.close()
+    finally:
+        client.abort()
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[str]:
+    """Start `server`, give the front of its URLs (`ws://127.0.0.1:40123`), and stop it at the end."""
+    async with server:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+        scheme = "ws" if server.ssl is None else "wss"
+        yield (
+            f"{scheme}://[{host}]:{server.port}"
+            if ":" in host
+            else f"{scheme}://{host}:{server.port}"
+        )

@@ -1,0 +1,57 @@
+"""Fixtures: `serve` starts a server for the test, `join` connects a client to it, `dial` a raw socket."""
+
+from contextlib import AsyncExitStack
+
+import pytest
+import uvloop
+
+from fastws import Listener, Server
+from fastws.testing import connect, running
+
+from .raw import Raw
+from .support import Site
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+async def serve():
+    """`await serve(listener, path, **server_options)` starts a server with one endpoint."""
+    async with AsyncExitStack() as servers:
+
+        async def start(listener=None, path="/ws/{channel}", **options) -> Site:
+            server = Server(port=0, **options)
+            manager = server.endpoint(path, listener or Listener())
+            return Site(server, manager, await servers.enter_async_context(running(server)))
+
+        yield start
+
+
+@pytest.fixture
+async def join(serve):
+    """`await join(url, ...)` is a client that closes after the test, before its server stops."""
+    async with AsyncExitStack() as clients:
+
+        async def enter(url, **options):
+            return await clients.enter_async_context(connect(url, **options))
+
+        yield enter
+
+
+@pytest.fixture
+async def dial(serve):
+    """`await dial(url)` is a raw socket; `target` shakes hands for that path at once."""
+    opened = []
+
+    async def call(url, target=None, receive_buffer=None) -> Raw:
+        raw = await Raw.open(url, receive_buffer=receive_buffer)
+        opened.append(raw)
+        if target is not None:
+            await raw.upgrade(target)
+        return raw
+
+    yield call
+    for raw in opened:
+        raw.close()

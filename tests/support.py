@@ -1,0 +1,118 @@
+"""What most tests share: listeners that tell what happened, and the site that a test talks to."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastws import ConnectionManager, Listener, Server
+
+TIMEOUT = 5.0
+
+
+@dataclass
+class Site:
+    """A running server with one endpoint."""
+
+    server: Server
+    manager: ConnectionManager
+    url: str  # ws://127.0.0.1:port
+
+
+class Echo(Listener):
+    """Sends every message back."""
+
+    def on_message(self, ws, message):
+        return message
+
+
+class Recorder(Listener):
+    """Writes every call down as (name, arguments...)."""
+
+    def __init__(self):
+        self.calls = []
+        self.sockets = []
+        self._changed = asyncio.Event()
+
+    @property
+    def names(self):
+        return [call[0] for call in self.calls]
+
+    def of(self, name):
+        """The arguments of each call of `name`."""
+        return [call[1:] for call in self.calls if call[0] == name]
+
+    async def until(self, name, times=1):
+        """Wait for the call of `name`, `times` times in all, and return the last one's arguments."""
+        async with asyncio.timeout(TIMEOUT):
+            while len(self.of(name)) < times:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.of(name)[times - 1]
+
+    def note(self, *call):
+        self.calls.append(call)
+        self._changed.set()
+
+    def on_handshake(self, request):
+        self.note("on_handshake", request)
+
+    def authorize(self, request, channel):
+        self.note("authorize", channel)
+
+    def on_open(self, ws):
+        self.sockets.append(ws)
+        self.note("on_open", ws)
+
+    def on_message(self, ws, message):
+        self.note("on_message", message)
+
+    def on_close(self, ws, code, reason):
+        self.note("on_close", code, reason)
+
+    def on_error(self, ws, error):
+        self.note("on_error", error)
+
+    def on_subscribe(self, ws, channel, subscribers):
+        self.note("on_subscribe", channel, subscribers)
+
+    def on_unsubscribe(self, ws, channel, subscribers):
+        self.note("on_unsubscribe", channel, subscribers)
+
+    def on_channel_open(self, channel):
+        self.note("on_channel_open", channel)
+
+    def on_channel_close(self, channel):
+        self.note("on_channel_close", channel)
+
+    def on_user_online(self, user):
+        self.note("on_user_online", user)
+
+    def on_user_offline(self, user):
+        self.note("on_user_offline", user)
+
+
+class Named(Listener):
+    """Users by the query string: /ws/cars?user=ann."""
+
+    def on_handshake(self, request):
+        request.user = request.query.get("user")
+
+
+async def eventually(true: Callable[[], Any]) -> None:
+    """Wait for what has no event of its own; checked once in a turn of the loop."""
+    async with asyncio.timeout(TIMEOUT):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+def records_naming(caplog, text: str) -> list[logging.LogRecord]:
+    """Log records of `fastws` with `text` in the message or in what `extra` added."""
+    return [
+        record
+        for record in caplog.records
+        if record.name.split(".")[0] == "fastws"
+        and (text in record.getMessage() or text in json.dumps(record.__dict__, default=str))
+    ]
