@@ -20,10 +20,7 @@ DEBUG = os.environ.get("FASTWS_DEBUG", "0") not in ("", "0")
 COVERAGE = os.environ.get("FASTWS_COVERAGE", "0") not in ("", "0")
 SANITIZE = os.environ.get("FASTWS_SANITIZE", "")
 
-VARIANT = (
-    "-".join(["debug"] * DEBUG + ["coverage"] * COVERAGE + SANITIZE.replace(",", " ").split())
-    or "release"
-)
+VARIANT = "-".join(["debug"] * DEBUG + ["coverage"] * COVERAGE + SANITIZE.replace(",", " ").split()) or "release"
 
 OPENMP_PROBE = """
 #include <omp.h>
@@ -82,20 +79,14 @@ class BuildEngine(build_ext):
             source = Path(folder, "probe.c")
             source.write_text(OPENMP_PROBE)
             try:
-                objects = self.compiler.compile(
-                    [str(source)], output_dir="/", extra_postargs=["-fopenmp"]
-                )
-                self.compiler.link_executable(
-                    objects, str(source.with_suffix("")), extra_postargs=["-fopenmp"]
-                )
+                objects = self.compiler.compile([str(source)], output_dir="/", extra_postargs=["-fopenmp"])
+                self.compiler.link_executable(objects, str(source.with_suffix("")), extra_postargs=["-fopenmp"])
             except (CompileError, LinkError):
                 return False
         return True
 
     def copy_extensions_to_source(self) -> None:
-        self.force = (
-            True  # the variant asked for replaces the one that lies there, even a newer one
-        )
+        self.force = True  # the variant asked for replaces the one that lies there, even a newer one
         super().copy_extensions_to_source()
 
 

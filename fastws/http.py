@@ -1,0 +1,157 @@
+"""Plain HTTP on the server's own port: an ASGI application behind uvicorn's HTTP protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from .errors import ConfigurationError, FastWSError
+
+if TYPE_CHECKING:
+    import socket
+
+    from uvicorn.lifespan.on import LifespanOn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    HTTPProtocol: TypeAlias = H11Protocol | HttpToolsProtocol
+
+__all__ = ["HTTPApp"]
+
+DRAIN_INTERVAL = 0.02  # seconds between two looks at what a shutdown still waits for
+CANCEL_GRACE = 1.0  # seconds that a cancelled request has for its clean-up
+
+
+class HTTPApp:
+    """One ASGI application and its connections; the server hands it every request that opens no WebSocket.
+
+    ``websocket`` makes the protocol for an upgrade that arrives later on a kept-alive connection. Without it such a
+    request goes to the application like any other.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        *,
+        logger: logging.Logger | None = None,
+        root_path: str = "",
+        websocket: Callable[[], asyncio.Protocol] | None = None,
+    ) -> None:
+        if not callable(app):
+            raise ConfigurationError(f"http={app!r} is no ASGI application: give it a Starlette or FastAPI object")
+        try:
+            from uvicorn.config import Config
+            from uvicorn.server import ServerState
+        except ImportError:
+            raise ConfigurationError("http= needs uvicorn: pip install 'fastws-server[server]'") from None
+
+        self._logger = logger or logging.getLogger("fastws.http")
+        # Uvicorn calls a protocol class with its own settings, of which a WebSocket of ours needs none.
+        ws = "none" if websocket is None else cast(Any, lambda **_: websocket())
+        self._config = Config(app, ws=ws, interface="asgi3", log_config=None, root_path=root_path)
+        self._config.load()
+        self._state = ServerState()
+        self._lifespan: LifespanOn | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._adopting: set[asyncio.Task[None]] = set()
+
+    async def startup(self) -> None:
+        """Run the application's lifespan up to its start; raises FastWSError when the application says it failed."""
+        lifespan = self._config.lifespan_class(self._config)
+        lifespan.logger = self._logger
+        await lifespan.startup()
+        if lifespan.should_exit:
+            raise FastWSError("the HTTP application failed to start: its own error is in the log")
+        self._lifespan = lifespan
+        self._tick()
+
+    async def shutdown(self, timeout: float) -> None:
+        """Close idle connections, give running requests ``timeout`` seconds, cancel the rest, then end the lifespan."""
+        if self._lifespan is None:
+            return
+        if not await self._drained(timeout):
+            await self._cancel()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        lifespan, self._lifespan = self._lifespan, None
+        await lifespan.shutdown()
+
+    def protocol(self) -> HTTPProtocol:
+        """A fresh HTTP protocol for one connection on the running loop."""
+        if self._lifespan is None:
+            raise RuntimeError("the HTTP application is not running: await startup() first")
+        protocol = cast(Any, self._config.http_protocol_class)(
+            config=self._config, server_state=self._state, app_state=self._lifespan.state
+        )
+        protocol.logger = self._logger
+        protocol.access_logger = self._logger.getChild("access")
+        protocol.access_log = protocol.access_logger.isEnabledFor(logging.INFO)
+        return cast("HTTPProtocol", protocol)
+
+    def adopt(self, sock: socket.socket, data: bytes) -> None:
+        """Take over an accepted, non-blocking socket and the ``data`` already read from it."""
+        task = asyncio.get_running_loop().create_task(self._connect(self.protocol(), sock, data))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    def adopt_transport(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Take over a transport (one over TLS, say) and the ``data`` already read from it."""
+        if not transport.is_closing():
+            FirstBytes(self.protocol(), data).connection_made(transport)
+
+    async def _connect(self, protocol: HTTPProtocol, sock: socket.socket, data: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: FirstBytes(protocol, data), sock)
+        except OSError as error:
+            self._logger.debug("an HTTP connection was gone before its first request: %s", error)
+            sock.close()
+            return
+        # Uvloop starts to read after connection_made, even where that has paused it.
+        if protocol.flow.read_paused and not transport.is_closing():
+            transport.pause_reading()
+
+    async def _drained(self, timeout: float) -> bool:
+        """Wait for connections and requests to end; False where some are left after ``timeout`` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._adopting or self._state.connections or self._state.tasks:
+                    for connection in list(self._state.connections):
+                        connection.shutdown()
+                    await asyncio.sleep(DRAIN_INTERVAL)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _cancel(self) -> None:
+        self._logger.warning("%d HTTP requests cancelled: the server stops", len(self._state.tasks))
+        for task in list(self._state.tasks):
+            task.cancel()
+        if not await self._drained(CANCEL_GRACE):
+            for connection in list(self._state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
+
+    def _tick(self) -> None:
+        """Put the time into the headers of every response, once a second as uvicorn's own server does."""
+        date = formatdate(usegmt=True).encode()
+        self._state.default_headers = [(b"date", date), *self._config.encoded_headers]
+        self._ticker = asyncio.get_running_loop().call_later(1.0, self._tick)
+
+
+class FirstBytes(asyncio.Protocol):
+    """Steps aside for an HTTP protocol once that has the bytes read before it came; nothing can get in between."""
+
+    def __init__(self, protocol: HTTPProtocol, data: bytes) -> None:
+        self._protocol = protocol
+        self._data = data
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connection = cast(asyncio.Transport, transport)
+        connection.set_protocol(self._protocol)
+        self._protocol.connection_made(connection)
+        if self._data:
+            self._protocol.data_received(self._data)
