@@ -133,7 +133,7 @@ class Client:
         return time.perf_counter() - started
 
     async def close(self, code: int | None = 1000, reason: str = "") -> tuple[int, str]:
-        """Send a close frame (an empty one for `code=None`); return the server's code and reason."""
+        """Send a close frame (empty for `code=None`); return the server's code and reason."""
         self._wire.send_close(code, reason)
         return await self.closed()
 
@@ -236,7 +236,7 @@ async def connect(
     origin: str | None = None,
     ssl: SSLContext | None = None,
     max_message_size: int = 64 * 1024 * 1024,
-    timeout: float = 5.0,  # noqa: ASYNC109, the limit of each wait on the client, not of a block
+    timeout: float = 5.0,
 ) -> AsyncIterator[Client]:
     """Open a WebSocket to `url` and close it at the end of the block.
 
@@ -262,9 +262,7 @@ async def connect(
     except WSHandshakeError as error:
         if error.response is None or error.response.status == 101:
             raise
-        raise Refused(
-            int(error.response.status), error.response.headers, error.raw_body or b""
-        ) from None
+        raise Refused(int(error.response.status), error.response.headers, error.raw_body or b"") from None
     try:
         yield client
         await client.close()
@@ -274,12 +272,8 @@ async def connect(
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[str]:
-    """Start `server`, give the front of its URLs (`ws://127.0.0.1:40123`), and stop it at the end."""
+    """Start `server`, give the front of its URLs (`ws://127.0.0.1:4012`), and stop it after."""
     async with server:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
         scheme = "ws" if server.ssl is None else "wss"
-        yield (
-            f"{scheme}://[{host}]:{server.port}"
-            if ":" in host
-            else f"{scheme}://{host}:{server.port}"
-        )
+        yield (f"{scheme}://[{host}]:{server.port}" if ":" in host else f"{scheme}://{host}:{server.port}")

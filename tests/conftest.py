@@ -1,4 +1,4 @@
-"""Fixtures: `serve` starts a server for the test, `join` connects a client to it, `dial` a raw socket."""
+"""Fixtures: `serve` starts a server for the test, `join` connects a client, `dial` a raw socket."""
 
 from contextlib import AsyncExitStack
 

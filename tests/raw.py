@@ -65,8 +65,8 @@ def frame(
 ) -> bytes:
     """One frame.
 
-    `length_bits` (7, 16 or 64) forces an encoding of the length, and `announced` a length other than
-    the payload's.
+    `length_bits` (7, 16 or 64) forces an encoding of the length, and `announced` a length other
+    than the payload's.
     """
     length = len(payload) if announced is None else announced
     bits = length_bits or (7 if length < 126 else 16 if length < 65536 else 64)

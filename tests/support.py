@@ -45,7 +45,7 @@ class Recorder(Listener):
         return [call[1:] for call in self.calls if call[0] == name]
 
     async def until(self, name, times=1):
-        """Wait for the call of `name`, `times` times in all, and return the last one's arguments."""
+        """Wait for `times` calls of `name`, and return the last one's arguments."""
         async with asyncio.timeout(TIMEOUT):
             while len(self.of(name)) < times:
                 self._changed.clear()
@@ -104,7 +104,7 @@ class Named(Listener):
 async def eventually(true: Callable[[], Any]) -> None:
     """Wait for what has no event of its own; checked once in a turn of the loop."""
     async with asyncio.timeout(TIMEOUT):
-        while not true():
+        while not true():  # noqa: ASYNC110, no event to await
             await asyncio.sleep(0.001)
 
 
