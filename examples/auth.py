@@ -1,0 +1,27 @@
+"""Who may come in, and where: a bearer token says who it is, a table says which channels are theirs."""
+
+from fastws import Listener, Reject, Server
+
+USERS = {"ann-token": "ann", "bob-token": "bob"}
+CHANNELS = {"ann": {"staff", "board"}, "bob": {"staff"}}
+
+
+class Members(Listener):
+    def on_handshake(self, request):
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token not in USERS:
+            raise Reject(401, "a bearer token is needed")
+        request.user = USERS[token]
+
+    def authorize(self, request, channel):
+        return channel in CHANNELS[request.user]
+
+    def on_open(self, ws):
+        ws.send({"hello": ws.user})
+
+
+server = Server()
+server.endpoint("/ws/members/{channel}", Members())
+
+if __name__ == "__main__":
+    server.run()

@@ -1,0 +1,28 @@
+"""Whisper: a message to some members of a channel, which nobody else gets.
+
+Connect to /ws/table/blue?name=ann and send {"to": ["bob"], "message": "psst"}; without "to" it goes to all.
+"""
+
+import json
+
+from fastws import Listener, Reject, Server
+
+
+class Table(Listener):
+    def on_handshake(self, request):
+        request.user = request.query.get("name")
+        if not request.user:
+            raise Reject(400, "who are you? Add ?name=")
+
+    def on_message(self, ws, message):
+        request = json.loads(message)
+        channel = ws.request.path_parameters["channel"]
+        users = [*request["to"], ws.user] if "to" in request else None
+        table.broadcast(channel, {"from": ws.user, "message": request["message"]}, users=users)
+
+
+server = Server()
+table = server.endpoint("/ws/table/{channel}", Table())
+
+if __name__ == "__main__":
+    server.run()
