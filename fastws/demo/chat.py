@@ -39,9 +39,13 @@ import orjson
 from fastws import Listener, Reject, Request, WebSocket
 
 MAX_NAME = 32
+NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
 MAX_MESSAGE = 4000
 MAX_CHANNELS = 100
 KICKED = 4000
+
+# The types of request, each handled by Chat's method of that name.
+REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "kick")
 
 
 class Refused(Exception):
@@ -58,9 +62,9 @@ class Chat(Listener):
     def on_handshake(self, request: Request) -> Reject | None:
         name = request.query.get("name", "").strip()
         if not is_name(name):
-            return Reject(400, f"?name= must be 1 to {MAX_NAME} printable characters")
+            return Reject(400, f"?name= {NAME_RULE}")
         if not is_name(request.path_parameters["channel"]):
-            return Reject(400, f"a channel's name must be 1 to {MAX_NAME} printable characters")
+            return Reject(400, f"a channel's name {NAME_RULE}")
         request.user = name
         return None
 
@@ -73,10 +77,10 @@ class Chat(Listener):
     def on_message(self, ws: WebSocket, message: str | bytes) -> dict[str, Any] | None:
         try:
             request = parse(message)
-            handler = HANDLERS.get(text(request, "type"))
-            if handler is None:
-                raise Refused("unknown_type", f"type must be one of {', '.join(HANDLERS)}")
-            handler(self, ws, text(request, "channel"), request)
+            kind = text(request, "type")
+            if kind not in REQUESTS:
+                raise Refused("unknown_type", f"type must be one of {', '.join(REQUESTS)}")
+            getattr(self, kind)(ws, text(request, "channel"), request)
         except Refused as refused:
             return refused.answer
         return None
@@ -103,8 +107,7 @@ class Chat(Listener):
 
     def subscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         if not is_name(channel):
-            limit = f"a channel's name must be 1 to {MAX_NAME} printable characters"
-            raise Refused("bad_channel", limit)
+            raise Refused("bad_channel", f"a channel's name {NAME_RULE}")
         if len(ws.channels) >= MAX_CHANNELS:
             raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
         ws.subscribe(channel)
@@ -147,16 +150,6 @@ class Chat(Listener):
         ws.manager.broadcast(channel, kicked)
         for tab in tabs(ws, user):
             tab.close(KICKED, "kicked")
-
-
-HANDLERS = {
-    "subscribe": Chat.subscribe,
-    "unsubscribe": Chat.unsubscribe,
-    "message": Chat.message,
-    "whisper": Chat.whisper,
-    "typing": Chat.typing,
-    "kick": Chat.kick,
-}
 
 
 def is_name(name: str) -> bool:
