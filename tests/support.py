@@ -104,7 +104,7 @@ class Named(Listener):
 async def eventually(true: Callable[[], Any]) -> None:
     """Wait for what has no event of its own; checked once in a turn of the loop."""
     async with asyncio.timeout(TIMEOUT):
-        while not true():  # noqa: ASYNC110, no event to await
+        while not true():
             await asyncio.sleep(0.001)
 
 
