@@ -1,0 +1,367 @@
+"""HTTP on the server's own port: the adapter by itself, on a bare accept loop, then behind a real server."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import pytest
+import uvicorn.config
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from fastws.errors import ConfigurationError, FastWSError
+from fastws.http import HTTPApp
+
+TIMEOUT = 5.0
+MIB = 1 << 20
+KEPT_ALIVE_GET = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
+CLOSING_GET = b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+async def hello(request):
+    return PlainTextResponse(f"hello {request.client.host}")
+
+
+async def echo(request):
+    return Response(await request.body())
+
+
+async def stream(request):
+    async def parts():
+        for number in range(3):
+            yield f"part {number}\n"
+            await asyncio.sleep(0)
+
+    return StreamingResponse(parts())
+
+
+async def wait(request):
+    request.app.state.waiting.set()
+    await request.app.state.release.wait()
+    return PlainTextResponse("done")
+
+
+def application(**options):
+    routes = [
+        Route("/hello", hello),
+        Route("/echo", echo, methods=["POST"]),
+        Route("/stream", stream),
+        Route("/wait", wait, methods=["GET", "POST"]),
+    ]
+    app = Starlette(routes=routes, **options)
+    app.state.waiting = asyncio.Event()
+    app.state.release = asyncio.Event()
+    return app
+
+
+class Site:
+    """An HTTPApp behind the least server there can be: accept, read once, hand over."""
+
+    def __init__(self, app, **options):
+        self.http = HTTPApp(app, **options)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        self.port = self.listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    async def accept(self):
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(self.listener)
+            self.http.adopt(sock, await loop.sock_recv(sock, MIB))
+
+
+class Wire:
+    """A client that decides itself what goes into a packet."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *packets):
+        for packet in packets:
+            self.writer.write(packet)
+            await self.writer.drain()
+            await asyncio.sleep(0.005)  # a packet of its own, as far as the kernel lets us say
+
+    async def until(self, end):
+        async with asyncio.timeout(TIMEOUT):
+            return await self.reader.readuntil(end)
+
+    async def rest(self):
+        async with asyncio.timeout(TIMEOUT):
+            return await self.reader.read()
+
+
+@pytest.fixture(params=["httptools", "h11"])
+def implementation(request, monkeypatch):
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS[request.param])
+
+
+@pytest.fixture
+async def dial():
+    """`await dial(site)` is a Wire that closes after the test."""
+    wires = []
+
+    async def connect(site):
+        wires.append(Wire(*await asyncio.open_connection("127.0.0.1", site.port)))
+        return wires[-1]
+
+    yield connect
+    for wire in wires:
+        wire.writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def serving(app, **options):
+    site = Site(app, **options)
+    await site.http.startup()
+    accepting = asyncio.create_task(site.accept())
+    try:
+        yield site
+    finally:
+        accepting.cancel()
+        site.listener.close()
+        await site.http.shutdown(TIMEOUT)
+
+
+@pytest.fixture
+async def site(implementation):
+    async with serving(application()) as site:
+        yield site
+
+
+@pytest.fixture
+async def client():
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT)) as session:
+        yield session
+
+
+async def test_a_request_is_answered_with_the_date_and_the_peers_address(site, client):
+    async with client.get(f"{site.url}/hello") as response:
+        assert (response.status, await response.text()) == (200, "hello 127.0.0.1")
+        assert parsedate_to_datetime(response.headers["Date"]).tzinfo is not None
+
+
+async def test_a_connection_is_kept_alive(site, dial):
+    wire = await dial(site)
+    for _ in range(3):
+        await wire.send(KEPT_ALIVE_GET)
+        assert (await wire.until(b"hello 127.0.0.1")).startswith(b"HTTP/1.1 200")
+    assert len(site.http._state.connections) == 1
+
+
+async def test_a_head_split_over_packets_is_answered(site, dial):
+    wire = await dial(site)
+    await wire.send(CLOSING_GET[:9], CLOSING_GET[9:30], CLOSING_GET[30:])
+    assert (await wire.rest()).endswith(b"hello 127.0.0.1")
+
+
+async def test_a_body_split_over_packets_arrives_whole_and_in_order(site, dial):
+    wire = await dial(site)
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nConnection: close\r\n\r\n"
+    await wire.send(head + b"on", b"e two", b" thre")
+    assert (await wire.rest()).endswith(b"one two thre")
+
+
+async def test_a_chunked_body_arrives(site, client):
+    async def parts():
+        yield b"one "
+        yield b"two"
+
+    async with client.post(f"{site.url}/echo", data=parts()) as response:
+        assert await response.read() == b"one two"
+
+
+async def test_an_upload_of_a_mebibyte_arrives_and_returns_unchanged(site, client):
+    body = bytes(range(256)) * (MIB // 256)
+    async with client.post(f"{site.url}/echo", data=body) as response:
+        assert await response.read() == body
+
+
+async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(implementation, dial):
+    app = application()
+    async with serving(app) as site:
+        wire = await dial(site)
+        size = 64 * MIB
+        wire.writer.write(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+        await app.state.waiting.wait()
+        await asyncio.sleep(0.1)
+        assert wire.writer.transport.get_write_buffer_size() > size // 2
+        wire.writer.transport.abort()
+        app.state.release.set()
+
+
+async def test_pipelined_requests_are_answered_in_order(site, dial):
+    wire = await dial(site)
+    echo = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n%b"
+    await wire.send(echo % b"one" + echo % b"two" + CLOSING_GET)
+    answers = await wire.rest()
+    assert answers.count(b"HTTP/1.1 200") == 3
+    assert answers.index(b"one") < answers.index(b"two") < answers.index(b"hello")
+
+
+async def test_a_response_streams(site, client):
+    async with client.get(f"{site.url}/stream") as response:
+        assert response.headers["Transfer-Encoding"] == "chunked"
+        assert await response.text() == "part 0\npart 1\npart 2\n"
+
+
+async def test_rubbish_is_a_400_and_the_connection_closes(site, dial):
+    wire = await dial(site)
+    await wire.send(b"rubbish\x00\r\n\r\n")
+    assert (await wire.rest()).startswith(b"HTTP/1.1 400")
+
+
+async def test_a_peer_that_is_gone_before_it_is_adopted_harms_nobody(site, client):
+    near, far = socket.socketpair()
+    far.close()
+    near.setblocking(False)
+    site.http.adopt(near, CLOSING_GET)
+    async with client.get(f"{site.url}/hello") as response:
+        assert response.status == 200
+    async with asyncio.timeout(TIMEOUT):
+        while near.fileno() != -1:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_transport_is_adopted_with_what_was_read_from_it(site, client):
+    class FirstRead(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            site.http.adopt_transport(self.transport, data)
+
+    server = await asyncio.get_running_loop().create_server(FirstRead, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(2):  # the second on the connection kept alive
+            async with client.post(f"http://127.0.0.1:{port}/echo", data=b"x" * MIB) as response:
+                assert len(await response.read()) == MIB
+        await client.close()
+
+
+async def test_root_path_reaches_the_application(client):
+    async def app(scope, receive, send):
+        assert scope["type"] == "http"
+        await PlainTextResponse(scope["root_path"])(scope, receive, send)
+
+    async with serving(app, root_path="/api") as site, client.get(f"{site.url}/x") as response:
+        assert await response.text() == "/api"
+
+
+async def test_the_lifespan_runs_around_the_requests(client):
+    events = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        events.append("start")
+        yield {"name": "from the lifespan"}
+        events.append("stop")
+
+    async def state(request):
+        return PlainTextResponse(request.state.name)
+
+    async with serving(Starlette(routes=[Route("/", state)], lifespan=lifespan)) as site:
+        assert events == ["start"]
+        async with client.get(site.url) as response:
+            assert await response.text() == "from the lifespan"
+    assert events == ["start", "stop"]
+
+
+async def test_a_lifespan_that_fails_fails_the_start(caplog):
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        raise OSError("no database")
+        yield
+
+    http = HTTPApp(Starlette(lifespan=lifespan))
+    with pytest.raises(FastWSError, match="failed to start"):
+        await http.startup()
+    assert "no database" in caplog.text
+    await http.shutdown(TIMEOUT)
+
+
+async def test_shutdown_closes_an_idle_connection_at_once(implementation, dial):
+    async with serving(application()) as site:
+        wire = await dial(site)
+        await wire.send(KEPT_ALIVE_GET)
+        await wire.until(b"hello 127.0.0.1")
+    assert await wire.rest() == b""
+
+
+async def test_shutdown_lets_a_running_request_finish(implementation, dial):
+    app = application()
+    async with serving(app) as site:
+        wire = await dial(site)
+        await wire.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        await app.state.waiting.wait()
+        asyncio.get_running_loop().call_later(0.05, app.state.release.set)
+    assert (await wire.rest()).endswith(b"done")
+
+
+async def test_shutdown_cancels_what_runs_past_its_timeout(implementation, caplog, dial):
+    app = application()
+    async with serving(app) as site:
+        wire = await dial(site)
+        await wire.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+        await app.state.waiting.wait()
+        await site.http.shutdown(0.05)
+    assert (await wire.rest()).startswith(b"HTTP/1.1 500")
+    assert "1 HTTP requests cancelled" in caplog.text
+
+
+async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(implementation, dial, monkeypatch):
+    monkeypatch.setattr("fastws.http.CANCEL_GRACE", 0.05)
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await Response(b"x" * 64 * MIB)(scope, receive, send)
+
+    async with serving(app) as site:
+        wire = await dial(site)
+        wire.writer.transport.pause_reading()
+        await wire.send(KEPT_ALIVE_GET)
+        async with asyncio.timeout(TIMEOUT):
+            await site.http.shutdown(0.05)
+
+
+async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_protocol(implementation, dial):
+    class Taken(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport, self.data = transport, b""
+
+        def data_received(self, data):
+            self.data += data
+            self.transport.write(b"taken:" + data)
+
+    taken = Taken()
+    async with serving(application(), websocket=lambda: taken) as site:
+        wire = await dial(site)
+        await wire.send(KEPT_ALIVE_GET)
+        await wire.until(b"hello 127.0.0.1")
+        await wire.send(
+            b"GET /ws/chat?x=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        await wire.until(b"\r\n\r\n")
+        assert taken.data.startswith(b"GET /ws/chat?x=1 HTTP/1.1\r\n")
+        assert b"key: dGhlIHNhbXBsZSBub25jZQ==\r\n" in taken.data
+        await wire.send(b"frame")
+        assert await wire.until(b"frame") == b"taken:frame"
+        taken.transport.close()
+
+
+def test_without_uvicorn_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn.config", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'fastws-server\[server\]'"):
+        HTTPApp(application())
+
+
+def test_something_that_is_no_application_is_refused_by_name():
+    with pytest.raises(ConfigurationError, match="http='app:app' is no ASGI application"):
+        HTTPApp("app:app")
