@@ -1,0 +1,62 @@
+"""What the Python peers share: the command line, and the book-keeping that a library without channels leaves to its user.
+
+Every peer serves the same four paths on 127.0.0.1:
+
+    /ws/{channel}        what a member sends goes to all members, the sender included
+    /echo                what comes goes back
+    /rooms/{a},{b},...   a member of several channels; a message begins with the number of the channel it is for
+    /whisper/{n}         everyone in one channel; a message begins with the number of the ten connections it is for
+"""
+
+import argparse
+from collections import defaultdict
+
+BACKLOG = 4096
+MAX_MESSAGE = 4 * 1024 * 1024
+GROUP = 10  # connections that a whisper goes to
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--flush-threads", type=int, default=1, help="fastws alone has a use for it")
+    return parser.parse_args()
+
+
+def ready(port):
+    print(f"ready {port}", flush=True)
+
+
+def number_of(message):
+    """The little-endian uint32 at the head of a message."""
+    return int.from_bytes(message[:4], "little")
+
+
+class Members:
+    """Connections by channel."""
+
+    def __init__(self):
+        self.channels = defaultdict(set)
+
+    def join(self, path, connection):
+        """Enters the channels that the path names; returns what finds a message's receivers (for an echo, None)."""
+        kind, _, name = path.strip("/").partition("/")
+        if kind == "echo":
+            return None
+        if kind == "whisper":
+            self.channels[int(name) // GROUP].add(connection)
+            return self.numbered
+        if kind == "rooms":
+            for room in name.split(","):
+                self.channels[int(room)].add(connection)
+            return self.numbered
+        members = self.channels[name]
+        members.add(connection)
+        return lambda message: members
+
+    def numbered(self, message):
+        return self.channels[number_of(message)]
+
+    def leave(self, connection):
+        for members in self.channels.values():
+            members.discard(connection)

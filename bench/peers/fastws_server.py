@@ -1,0 +1,62 @@
+"""fastws: a listener and `broadcast`."""
+
+from bench.peers.common import GROUP, MAX_MESSAGE, arguments, number_of, ready
+from fastws import Listener, Server
+
+
+class Echo(Listener):
+    def on_message(self, ws, message):
+        return message
+
+
+class Channel(Listener):
+    def on_open(self, ws):
+        ws["channel"] = ws.request.path_parameters["channel"]
+
+    def on_message(self, ws, message):
+        ws.manager.broadcast(ws["channel"], message)
+
+
+class Rooms(Listener):
+    def on_open(self, ws):
+        for room in ws.request.path_parameters["rooms"].split(","):
+            ws.subscribe(room)
+
+    def on_message(self, ws, message):
+        ws.manager.broadcast(str(number_of(message)), message)
+
+
+class Whisper(Listener):
+    def __init__(self):
+        self.groups = {}
+
+    def on_open(self, ws):
+        ws.subscribe("all")
+        self.groups.setdefault(int(ws.request.path_parameters["number"]) // GROUP, []).append(ws.id)
+
+    def on_message(self, ws, message):
+        ws.manager.broadcast("all", message, to=self.groups[number_of(message)])
+
+
+class BenchServer(Server):
+    async def start(self):
+        await super().start()
+        ready(self.port)
+
+
+def main(options):
+    server = BenchServer(
+        port=options.port,
+        max_message_size=MAX_MESSAGE,
+        max_backlog=1 << 30,
+        flush_threads=options.flush_threads,
+    )
+    server.endpoint("/echo", Echo())
+    server.endpoint("/ws/{channel}", Channel())
+    server.endpoint("/rooms/{rooms}", Rooms())
+    server.endpoint("/whisper/{number}", Whisper())
+    server.run()
+
+
+if __name__ == "__main__":
+    main(arguments())

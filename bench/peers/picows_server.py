@@ -1,0 +1,44 @@
+"""picows on uvloop; the frame is built once per message and its bytes are reused for every member."""
+
+
+import picows
+import uvloop
+
+from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
+
+HEADROOM = 14  # what picows needs before a message for the frame's header
+members = Members()
+
+
+class Member(picows.WSListener):
+    def __init__(self, path):
+        self.path = path
+
+    def on_ws_connected(self, transport):
+        self.receivers = members.join(self.path, transport)
+
+    def on_ws_frame(self, transport, frame):
+        if frame.msg_type != picows.WSMsgType.BINARY:
+            return
+        message = frame.get_payload_as_bytes()
+        if self.receivers is None:
+            transport.send(picows.WSMsgType.BINARY, message)
+            return
+        buffer = bytearray(HEADROOM) + message
+        for member in self.receivers(message):
+            member.send_reuse_external_bytearray(picows.WSMsgType.BINARY, buffer, HEADROOM)
+
+    def on_ws_disconnected(self, transport):
+        members.leave(transport)
+
+
+async def main(port):
+    server = await picows.ws_create_server(
+        lambda request: Member(request.path.decode()), "127.0.0.1", port, backlog=BACKLOG, max_frame_size=MAX_MESSAGE
+    )
+    ready(port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(arguments().port))

@@ -1,0 +1,64 @@
+"""socketify (uWebSockets): publishing in C++ to its own topics; no compression, nothing dropped."""
+
+from socketify import App, AppListenOptions, OpCode
+
+from bench.peers.common import GROUP, MAX_MESSAGE, arguments, number_of, ready
+
+BACKPRESSURE = 1 << 30  # bytes a connection may have pending; the default drops messages from 64 KiB on
+groups = {}
+
+
+def behaviour(**handlers):
+    return {"max_payload_length": MAX_MESSAGE, "max_backpressure": BACKPRESSURE, "idle_timeout": 0, **handlers}
+
+
+def upgrade(response, request, context):
+    response.upgrade(
+        request.get_header("sec-websocket-key"),
+        request.get_header("sec-websocket-protocol"),
+        request.get_header("sec-websocket-extensions"),
+        context,
+        request.get_parameter(0),
+    )
+
+
+def enter_rooms(ws):
+    for room in ws.get_user_data().split(","):
+        ws.subscribe(room)
+
+
+def enter_group(ws):
+    groups.setdefault(int(ws.get_user_data()) // GROUP, []).append(ws)
+
+
+def whisper(ws, message, opcode):
+    for member in groups[number_of(message)]:
+        member.send(message, OpCode.BINARY)
+
+
+def main(port):
+    app = App()
+    app.ws("/echo", behaviour(message=lambda ws, message, opcode: ws.send(message, opcode)))
+    app.ws(
+        "/ws/:channel",
+        behaviour(
+            upgrade=upgrade,
+            open=lambda ws: ws.subscribe(ws.get_user_data()),
+            message=lambda ws, message, opcode: app.publish(ws.get_user_data(), message, opcode),
+        ),
+    )
+    app.ws(
+        "/rooms/:rooms",
+        behaviour(
+            upgrade=upgrade,
+            open=enter_rooms,
+            message=lambda ws, message, opcode: app.publish(str(number_of(message)), message, opcode),
+        ),
+    )
+    app.ws("/whisper/:number", behaviour(upgrade=upgrade, open=enter_group, message=whisper))
+    app.listen(AppListenOptions(port=port, host="127.0.0.1"), lambda config: ready(config.port))
+    app.run()
+
+
+if __name__ == "__main__":
+    main(arguments().port)

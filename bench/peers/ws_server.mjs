@@ -1,0 +1,45 @@
+// `ws` on Node, with bufferutil: a loop of `send`, as its manual does a broadcast; no compression.
+import http from "node:http";
+import { WebSocketServer } from "ws";
+
+const GROUP = 10;
+const BACKLOG = 4096;
+const port = Number(process.argv[process.argv.indexOf("--port") + 1]);
+const channels = new Map();
+
+function enter(name, ws) {
+  if (!channels.has(name)) channels.set(name, new Set());
+  const members = channels.get(name);
+  members.add(ws);
+  ws.on("close", () => members.delete(ws));
+  return members;
+}
+
+const numbered = (message) => channels.get(String(message.readUInt32LE(0)));
+
+// Enters the channels that the path names; returns what finds a message's receivers.
+function join(path, ws) {
+  const [, kind, name] = path.split("/");
+  if (kind === "echo") return () => [ws];
+  if (kind === "whisper") {
+    enter(String(Math.floor(Number(name) / GROUP)), ws);
+    return numbered;
+  }
+  if (kind === "rooms") {
+    for (const room of name.split(",")) enter(room, ws);
+    return numbered;
+  }
+  const members = enter(name, ws);
+  return () => members;
+}
+
+const server = http.createServer();
+const wss = new WebSocketServer({ server, maxPayload: 4 * 1024 * 1024, clientTracking: false });
+wss.on("connection", (ws, request) => {
+  const receivers = join(request.url, ws);
+  ws.on("error", () => {});
+  ws.on("message", (message) => {
+    for (const member of receivers(message)) member.send(message, { binary: true });
+  });
+});
+server.listen(port, "127.0.0.1", BACKLOG, () => console.log(`ready ${port}`));

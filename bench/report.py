@@ -1,0 +1,147 @@
+"""Renders results: `python -m bench.report RESULTS.json` writes docs/benchmarks.md and its plots."""
+
+import argparse
+import inspect
+import json
+import sys
+from pathlib import Path
+
+from bench.scenarios import load_scenarios
+from bench.summary import Summary
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+HEAD = """\
+# Benchmarks
+
+Made by `python -m bench` and rendered from its results by `python -m bench.report`; do not edit.
+
+The load generator is one compiled thread on a core of its own; it opens the connections, sends the messages and checks
+that every client got every message once and in order. The server has another core. Peers take turns, round by round.
+A figure is the median of the rounds; a ratio is formed within each round, and the median ratio stands between the
+lowest and the highest. CPU is that of the server's process, in seconds per million deliveries, kernel included. "Load
+busy" is the share of the time in which the load generator had something to do; it is no bottleneck below 1, nor at 1
+where the server's core is as busy. Latency counts from when a message was sent, or, at a fixed rate, from when it was due.
+"""
+
+
+def render(results):
+    """The whole page as Markdown."""
+    summary, scenarios = Summary(results), load_scenarios()
+    parts = [HEAD, render_header(results["header"])]
+    for name, scenario in scenarios.items():
+        if summary.cases(name):
+            parts.append(render_scenario(summary, scenario))
+    if results["left_out"]:
+        lines = [f"- {what}: {why}" for what, why in results["left_out"].items()]
+        parts.append("## Left out\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def render_header(header):
+    versions = header["versions"]
+    rows = [(key, value) for key, value in header.items() if key != "versions"]
+    rows += [(f"peer {name}", version) for name, version in versions.items()]
+    return table(["", ""], rows)
+
+
+def render_scenario(summary, scenario):
+    first, *others = scenario.figures
+    better = "less is better" if scenario.lower_is_better else "more is better"
+    parts = [f"## {scenario.title}\n", describe(scenario), figure_table(summary, scenario, first, f", {better}")]
+    peers = summary.peers(scenario.name)
+    if len(peers) > 1:
+        parts.append(ratio_table(summary, scenario, peers[0]))
+    if plot_path(scenario.name).exists():
+        parts.append(f"![{scenario.title}]({plot_path(scenario.name).name})\n")
+    parts += [figure_table(summary, scenario, figure) for figure in others]
+    return "\n".join(parts)
+
+
+def describe(scenario):
+    return inspect.getdoc(sys.modules[scenario.run.__module__]) + "\n"
+
+
+def figure_table(summary, scenario, figure, note=""):
+    cases = summary.cases(scenario.name)
+    rows = []
+    for peer in summary.peers(scenario.name):
+        spreads = [summary.spread(scenario.name, case, peer, figure.key) for case in cases]
+        rows.append([peer, *(show_median(spread, figure.digits) for spread in spreads)])
+    return f"{figure.title[0].upper()}{figure.title[1:]}{note}:\n\n" + table(["", *cases], rows)
+
+
+def ratio_table(summary, scenario, baseline):
+    cases = summary.cases(scenario.name)
+    rows = []
+    for peer in summary.peers(scenario.name)[1:]:
+        ratios = [summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key) for case in cases]
+        rows.append([f"{baseline} : {peer}", *(show_ratio(ratio) for ratio in ratios)])
+    return "Ratio:\n\n" + table(["", *cases], rows)
+
+
+def show_median(spread, digits):
+    return f"{spread.middle:,.{digits}f}" if spread else "-"
+
+
+def show_ratio(ratio):
+    return f"**{ratio.middle:.2f}** ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "-"
+
+
+def table(head, rows):
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+
+
+def plot_path(scenario):
+    return PAGE.parent / f"benchmark-{scenario}.png"
+
+
+def plot(results):
+    """A PNG per scenario, bars by case; nothing without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    summary = Summary(results)
+    for scenario in load_scenarios().values():
+        if cases := summary.cases(scenario.name):
+            figure, axes = pyplot.subplots(figsize=(9, 1 + 0.8 * len(cases) + 0.15 * len(summary.peers(scenario.name))))
+            plot_bars(axes, summary, scenario, cases)
+            figure.tight_layout()
+            figure.savefig(plot_path(scenario.name), dpi=110)
+            pyplot.close(figure)
+
+
+def plot_bars(axes, summary, scenario, cases):
+    peers = summary.peers(scenario.name)
+    height = 0.8 / len(peers)
+    for place, peer in enumerate(peers):
+        spreads = [summary.spread(scenario.name, case, peer, scenario.figures[0].key) for case in cases]
+        rows = [row + place * height for row in range(len(cases))]
+        axes.barh(rows, [spread.middle if spread else 0 for spread in spreads], height, label=peer)
+    axes.set_yticks([row + 0.4 - height / 2 for row in range(len(cases))], cases)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.set_xlabel(f"{scenario.figures[0].title} (logarithmic)")
+    axes.legend(fontsize="small")
+
+
+def write(results):
+    PAGE.parent.mkdir(exist_ok=True)
+    plot(results)
+    PAGE.write_text(render(results))
+    return PAGE
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    print(write(json.loads(parser.parse_args().results.read_text())))
+
+
+if __name__ == "__main__":
+    main()

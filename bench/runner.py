@@ -1,0 +1,86 @@
+"""Runs scenarios over peers, A B A B, and collects the records."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bench import machine
+from bench.server import Server, StartError
+from bench.session import Session
+
+FAULTS = (StartError, OSError, TimeoutError, ConnectionError)
+
+
+@dataclass
+class Runner:
+    peers: list
+    scenarios: list
+    rounds: int
+    seconds: float
+    quick: bool = False
+    time_limit: float = float("inf")  # seconds for everything; what comes after it is left out
+    on_begin: Callable = lambda scenario, peer, number: None
+    on_end: Callable = lambda scenario, peer, number: None
+    records: list = field(default_factory=list)
+    left_out: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.max_clients = machine.raise_file_limit()
+
+    def run(self):
+        """All rounds; returns what goes into the JSON file."""
+        self.deadline = time.monotonic() + self.time_limit
+        self.server_cores, load_cores = machine.core_pair()
+        machine.pin(load_cores)
+        header = machine.describe() | {"rounds": self.rounds, "seconds": self.seconds, "quick": self.quick}
+        header["versions"] = self.prepare()
+        for scenario, setup, number, peer in self.steps():
+            if time.monotonic() > self.deadline:
+                self.left_out["the rest"] = f"not begun within {self.time_limit:.0f} s"
+                break
+            self.on_begin(scenario, peer, number)
+            self.measure(scenario, setup, number, peer)
+            self.on_end(scenario, peer, number)
+        return {"header": header, "left_out": self.left_out, "records": self.records}
+
+    def prepare(self):
+        """The versions of the peers that can be had; the others are left out."""
+        versions = {}
+        for peer in list(self.peers):
+            try:
+                peer.prepare()
+                with Server(peer, self.server_cores):
+                    versions[peer.name] = peer.versions()
+            except Exception as error:  # whatever is wrong with a peer's installation
+                self.left_out[peer.name] = f"cannot be started: {error}"
+                self.peers.remove(peer)
+        return versions
+
+    def steps(self):
+        """Every (scenario, setup, round, peer), the peers taking turns."""
+        for scenario in self.scenarios:
+            peers = [peer for peer in self.peers if scenario.fan_out or not peer.fan_out_only]
+            for setup in scenario.setups(self.quick):
+                if scenario.clients(setup) > self.max_clients:
+                    self.left_out[f"{scenario.name} {setup}"] = f"the file limit allows {self.max_clients:,} clients"
+                    continue
+                for number in range(self.rounds):
+                    for peer in peers:
+                        yield scenario, setup, number, peer
+
+    def measure(self, scenario, setup, number, peer):
+        try:
+            with Server(peer, self.server_cores) as server, Session(server, self.seconds) as session:
+                for case, figures in scenario.run(session, setup):
+                    record = {"scenario": scenario.name, "case": case, "peer": peer.name, "round": number, **figures}
+                    self.records.append(record)
+                if errors := session.check():
+                    self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"faults in round {number}: {errors}"
+        except FAULTS as error:
+            self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"{type(error).__name__}: {error}"
+
+
+def save(results, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")

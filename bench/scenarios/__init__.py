@@ -1,0 +1,43 @@
+"""What is measured. A scenario is a module with a `SCENARIO`; a new one is added to `MODULES`."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+
+MODULES = ("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of the results: the key in a record, and how it is shown."""
+
+    key: str
+    title: str
+    digits: int = 0
+
+
+CPU = Figure("cpu_per_million", "CPU s per million", 2)
+BUSY = Figure("load_busy", "load busy", 2)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`setups(quick)` lists what each peer is started for once; `run(session, setup)` yields (case, figures).
+
+    The first of `figures` is the result that ratios are made of.
+    """
+
+    name: str
+    title: str
+    figures: tuple[Figure, ...]
+    setups: Callable[[bool], Iterable]
+    run: Callable[..., Iterator[tuple[str, dict]]]
+    lower_is_better: bool = False
+    clients: Callable[..., int] = lambda setup: setup
+    fan_out: bool = False  # the bare send loop can do it, too
+    quick: bool = False
+
+
+def load_scenarios():
+    scenarios = [import_module(f"bench.scenarios.{module}").SCENARIO for module in MODULES]
+    return {scenario.name: scenario for scenario in scenarios}

@@ -1,0 +1,42 @@
+"""One publisher, itself a member, and everyone gets each message."""
+
+from typing import NamedTuple
+
+from bench.scenarios import BUSY, CPU, Figure, Scenario
+
+
+class Setup(NamedTuple):
+    clients: int
+    size: int
+    windows: tuple[int, ...]
+
+
+FIRST = Setup(1_000, 64, (1, 16, 128, 1_024))
+SETUPS = (
+    FIRST,
+    Setup(1_000, 1_024, (1, 16, 128)),
+    Setup(1_000, 16_384, (1, 16)),
+    Setup(10_000, 64, (1, 16, 128)),
+    Setup(10_000, 1_024, (1, 16)),
+    Setup(10_000, 16_384, (1,)),
+)
+
+
+def run(session, setup):
+    clients = session.connect(["/ws/bench"] * setup.clients)
+    stream = session.load.add_stream(clients[:1], clients, size=setup.size, window=1)
+    for window in setup.windows:
+        session.load.widen(stream, window)
+        yield f"{setup.clients:,} x {setup.size:,} B, {window:,} in flight", session.measure()
+
+
+SCENARIO = Scenario(
+    name="fanout",
+    title="Fan-out",
+    figures=(Figure("rate", "deliveries/s"), CPU, BUSY),
+    setups=lambda quick: (FIRST,) if quick else SETUPS,
+    run=run,
+    clients=lambda setup: setup.clients,
+    fan_out=True,
+    quick=True,
+)

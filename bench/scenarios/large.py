@@ -1,0 +1,21 @@
+"""One message of 1 MiB at a time to 500 clients."""
+
+from bench.scenarios import BUSY, CPU, Figure, Scenario
+
+SIZE = 1 << 20
+
+
+def run(session, clients):
+    members = session.connect(["/ws/bench"] * clients)
+    session.load.add_stream(members[:1], members, size=SIZE, window=1)
+    yield f"{clients:,} clients", session.measure()
+
+
+SCENARIO = Scenario(
+    name="large",
+    title="Large messages",
+    figures=(Figure("rate", "deliveries/s"), CPU, Figure("p99_us", "p99 us"), BUSY),
+    setups=lambda quick: (500,),
+    run=run,
+    fan_out=True,
+)

@@ -1,0 +1,29 @@
+"""An echo on one connection, 200 times a second, while messages go to 15,000 others."""
+
+from bench.scenarios import Figure, Scenario
+
+MEMBERS = 15_000
+RATE = 200
+
+
+def run(session, members):
+    clients = session.connect(["/ws/bench"] * members)
+    (echo,) = session.connect(["/echo"])
+    session.load.add_stream(clients[:1], clients, window=1)
+    session.load.add_stream([echo], [echo], rate=RATE, side=True)
+    yield f"{members:,} members", session.measure()
+
+
+SCENARIO = Scenario(
+    name="stall",
+    title="Stall",
+    figures=(
+        Figure("side_p99_us", "echo p99 us"),
+        Figure("side_max_us", "echo max us"),
+        Figure("rate", "deliveries/s meanwhile"),
+    ),
+    setups=lambda quick: (MEMBERS,),
+    run=run,
+    lower_is_better=True,
+    clients=lambda members: members + 1,
+)

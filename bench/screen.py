@@ -1,0 +1,54 @@
+"""What one sees while it runs, and at its end."""
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.report import show_median, show_ratio
+from bench.scenarios import load_scenarios
+from bench.summary import Summary
+
+console = Console()
+
+
+def follow(runner):
+    """Runs with a line of progress; it is redrawn between measurements only, so as not to disturb them."""
+    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, auto_refresh=False) as progress:
+        task = progress.add_task("starting every peer once", total=sum(1 for _ in runner.steps()))
+        progress.refresh()
+
+        def begin(scenario, peer, number):
+            progress.update(task, description=f"{scenario.title}: {peer.name}, round {number + 1}")
+            progress.refresh()
+
+        def end(scenario, peer, number):
+            progress.advance(task)
+            progress.refresh()
+
+        runner.on_begin, runner.on_end = begin, end
+        return runner.run()
+
+
+def show(results):
+    """A table per case: each peer's figures, and the ratio of the first peer to it."""
+    summary = Summary(results)
+    for scenario in load_scenarios().values():
+        for case in summary.cases(scenario.name):
+            console.print(case_table(summary, scenario, case))
+    for what, why in results["left_out"].items():
+        console.print(f"left out: {what}: {why}", style="yellow", markup=False)
+
+
+def case_table(summary, scenario, case):
+    baseline, *others = summary.peers(scenario.name)
+    table = Table(title=f"{scenario.title}: {case}", title_justify="left")
+    table.add_column("")
+    for figure in scenario.figures:
+        table.add_column(figure.title, justify="right")
+    table.add_column(f"{baseline} : peer (spread)", justify="right")
+    for peer in (baseline, *others):
+        cells = [show_median(summary.spread(scenario.name, case, peer, f.key), f.digits) for f in scenario.figures]
+        ratio = summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key)
+        table.add_row(peer, *cells, "" if peer == baseline else show_ratio(ratio).replace("**", ""))
+    return table

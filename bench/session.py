@@ -1,0 +1,80 @@
+"""One peer, one set of clients, and what is measured on them."""
+
+import os
+import time
+from pathlib import Path
+
+from bench.load import Load
+
+WARM_UP = 0.25  # of the time measured
+DISTURBED = 0.05
+ATTEMPTS = 3
+
+
+class Session:
+    """What a scenario works with: the server's process, clients to it, and `measure`."""
+
+    def __init__(self, server, seconds):
+        self.server, self.seconds = server, seconds
+        self.load = Load(server.port)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.load.close()
+
+    def connect(self, paths):
+        """One client per path; their numbers."""
+        clients = self.load.add_clients(paths)
+        self.load.connect()
+        return clients
+
+    def measure(self, **options):
+        """Runs the load, first unmeasured to warm up; its figures with the server's CPU.
+
+        On a shared machine other processes get in the way. The kernel tells how long server and load had to wait for
+        their cores; a run in which that was over 5 % is repeated, twice at most, and the least disturbed one counts.
+        """
+        self.load.run(self.seconds * WARM_UP, **options)
+        runs = []
+        while len(runs) < ATTEMPTS:
+            runs.append(self.measure_once(**options))
+            if runs[-1]["disturbed"] < DISTURBED:
+                break
+        return min(runs, key=lambda run: run["disturbed"])
+
+    def measure_once(self, **options):
+        cpu, waits = self.server.cpu(), self.waits()
+        figures = self.load.run(self.seconds, **options)
+        cpu, seconds = self.server.cpu() - cpu, figures["seconds"]
+        figures["server_busy"] = cpu / seconds
+        figures["disturbed"] = max(after - before for before, after in zip(waits, self.waits())) / seconds
+        if figures["deliveries"]:
+            figures["cpu_per_million"] = cpu / figures["deliveries"] * 1e6
+        return figures
+
+    def waits(self):
+        """Seconds in which server, load and each core had something to run and something else was run."""
+        return [run_delay(self.server.process.pid), run_delay(os.getpid()), *steal()]
+
+    def check(self, patience=0.3):
+        """What was lost, repeated or out of order, by name. What a slow peer still has to send in the end is not."""
+        self.load.settle(patience)
+        return self.load.errors
+
+
+def run_delay(pid):
+    """Seconds that a process's main thread was ready to run and had to wait."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+
+
+def steal():
+    """Seconds that the hypervisor took, core by core."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return [int(line.split()[8]) / os.sysconf("SC_CLK_TCK") for line in lines if line.startswith("cpu")][1:]
+
+
+def pause(seconds):
+    """Lets a server come to rest."""
+    time.sleep(seconds)

@@ -1,0 +1,48 @@
+"""Medians and ratios of the records of a run."""
+
+from collections import defaultdict
+from statistics import median
+from typing import NamedTuple
+
+
+class Spread(NamedTuple):
+    low: float
+    middle: float
+    high: float
+
+    @classmethod
+    def of(cls, values):
+        return cls(min(values), median(values), max(values))
+
+
+class Summary:
+    """What the records of one file say, by scenario, case and peer."""
+
+    def __init__(self, results):
+        self.rounds = defaultdict(dict)  # (scenario, case, peer) -> {round: record}
+        for record in results["records"]:
+            self.rounds[record["scenario"], record["case"], record["peer"]][record["round"]] = record
+
+    def cases(self, scenario):
+        return unique(case for name, case, _ in self.rounds if name == scenario)
+
+    def peers(self, scenario):
+        return unique(peer for name, _, peer in self.rounds if name == scenario)
+
+    def spread(self, scenario, case, peer, key):
+        """The median over all rounds between the extremes; None where nothing was measured."""
+        records = self.rounds.get((scenario, case, peer), {}).values()
+        values = [record[key] for record in records if record.get(key) is not None]
+        return Spread.of(values) if values else None
+
+    def ratio(self, scenario, case, peer, other, key):
+        """`peer` by `other`, round by round, so that what slowed the machine in a round slowed both."""
+        ours, theirs = (self.rounds.get((scenario, case, name), {}) for name in (peer, other))
+        shared = [number for number in ours if number in theirs]
+        pairs = [(ours[number].get(key), theirs[number].get(key)) for number in shared]
+        ratios = [mine / their for mine, their in pairs if mine is not None and their]
+        return Spread.of(ratios) if ratios else None
+
+
+def unique(items):
+    return list(dict.fromkeys(items))
