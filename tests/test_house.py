@@ -1,0 +1,102 @@
+"""Rules of the house: the public names, types that are true, and a clean linter."""
+
+import ast
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import fastws
+import fastws.testing
+
+ROOT = Path(__file__).parent.parent
+
+PUBLIC = {
+    "ConfigurationError",
+    "ConnectionManager",
+    "FastWSError",
+    "Listener",
+    "ProtocolError",
+    "Reject",
+    "Request",
+    "Server",
+    "WebSocket",
+}
+
+
+def check(*command):
+    """Run a tool over the project; its output is the failure."""
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_public_names_are_those_of_the_design():
+    assert set(fastws.__all__) - {"__version__"} == PUBLIC
+    assert sorted(fastws.__all__) == sorted(set(fastws.__all__))
+    assert all(hasattr(fastws, name) for name in fastws.__all__)
+
+
+def test_nothing_public_is_missing_from_all():
+    public = {name for name, value in vars(fastws).items() if isinstance(value, type) and not name.startswith("_")}
+    assert public <= set(fastws.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_has_a_docstring_of_its_own(name):
+    public = getattr(fastws, name)
+    assert (public.__doc__ or "").strip()
+    undocumented = [
+        key
+        for key, value in vars(public).items()
+        if callable(value) and not key.startswith("_") and not (value.__doc__ or "").strip()
+    ]
+    assert undocumented == []
+
+
+def test_the_version_is_that_of_the_distribution():
+    assert fastws.__version__ == metadata.version("fastws-server")
+
+
+def test_the_engine_knows_no_python_module_above_it():
+    for source in [ROOT / "fastws" / "_core.pyx", *(ROOT / "fastws" / "engine").glob("*.pxi")]:
+        for line in source.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"]):
+                assert not words[1].startswith("fastws") or words[1] == "fastws.errors", line
+
+
+def test_imports_point_one_way():
+    order = ["errors", "_core", "listener", "routing", "manager", "sessions", "config", "metrics"]
+    order += ["server", "cli"]
+    for position, name in enumerate(order):
+        source = ROOT / "fastws" / f"{name}.py"
+        if not source.exists():
+            continue
+        for node in ast.parse(source.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                module = (node.module or "").removeprefix("fastws").lstrip(".")
+                ours = node.level > 0 or (node.module or "").startswith("fastws")
+                names = [module] if module else [alias.name for alias in node.names]
+                for imported in names:
+                    if ours and imported in order:
+                        assert order.index(imported) < position, f"{name} imports {imported}"
+
+
+@pytest.mark.timeout(120)
+def test_the_stub_is_true_to_the_engine():
+    check("mypy.stubtest", "fastws._core")
+
+
+@pytest.mark.timeout(120)
+def test_types_check():
+    check("mypy", "--strict", "fastws")
+
+
+def test_the_linter_is_content():
+    check("ruff", "check")
+
+
+def test_the_code_is_formatted():
+    check("ruff", "format", "--check", "fastws/testing.py", "tests")
