@@ -1,0 +1,308 @@
+"""The layout of every struct and class of the engine, room by room. Who owns what is said here, once."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+# arena.pxi ------------------------------------------------------------------------------------------------
+
+cdef struct Block:
+    # Bytes of encoded frames, `size` of them behind this header. Owned by its references: one for each Range
+    # that names it, one for whoever writes to it now, one for the arena while it is `current`.
+    Arena* arena
+    Block* previous             # the arena's live blocks, by age
+    Block* next
+    Block* emptied_next         # the arena's stack of emptied blocks, or its pool
+    int references              # atomic
+    uint64_t born               # a number that grows with every block
+    uint32_t size
+    uint32_t used
+
+cdef struct Arena:
+    # Owned by its Reactor, address fixed.
+    Block* current              # being filled; one reference is the arena's
+    Block* oldest
+    Block* newest
+    Block* emptied              # last reference gone, not yet collected; pushed by any flush thread
+    Block* pool                 # blocks of BLOCK_SIZE, ready for use
+    uint64_t born               # of the newest block
+    uint32_t pooled
+    uint32_t blocks             # live
+    uint64_t bytes              # of all live blocks
+
+cdef struct Range:
+    # `length` bytes of `block` from `offset`; holds one reference.
+    Block* block
+    uint32_t offset
+    uint32_t length
+
+cdef struct Frame:
+    # A frame just encoded; its writer holds one reference until it is delivered.
+    Block* block
+    uint32_t offset
+    uint32_t length
+
+cdef struct Releases:
+    # References to one block that a flush gave up, counted together.
+    Block* block
+    int count
+
+
+# frames.pxi -----------------------------------------------------------------------------------------------
+
+cdef struct Utf8:
+    # Where a validation stands between two bytes: continuation bytes due, and the bounds of the next one.
+    uint8_t due
+    uint8_t low
+    uint8_t high
+
+cdef struct FrameHeader:
+    uint8_t final
+    uint8_t opcode
+    uint8_t size                # of the header itself, in bytes
+    uint32_t mask               # in memory order
+    uint64_t length             # of the payload
+
+cdef struct Inbound:
+    # What of the peer's input is unfinished. Owned by its Conn; an idle connection has none.
+    char* raw                   # not parsed yet: half a head or header, or input behind a busy handler
+    size_t raw_length
+    size_t raw_capacity
+    char* message               # unmasked payload of the message so far
+    size_t message_length
+    size_t message_capacity
+    uint64_t remaining          # of the current frame's payload
+    uint32_t mask
+    uint8_t in_frame
+    uint8_t phase               # of the mask
+    uint8_t final
+    uint8_t opcode              # of the current frame
+    uint8_t message_opcode      # 0: no message begun
+    uint8_t control_length
+    uint8_t ping_due            # a ping came while the socket was full; its payload is `ping`
+    uint8_t ping_length
+    Utf8 utf8
+    uint8_t[125] control
+    uint8_t[125] ping
+
+
+# connection.pxi -------------------------------------------------------------------------------------------
+
+cdef struct Membership:
+    void* group                 # a Group; alive as long as it has a member
+    uint32_t position           # in the group's arrays
+
+cdef struct Conn:
+    # One accepted socket. Owned by its Reactor's slabs and recycled only by Reactor.reap().
+    # First what fan-out and flush touch.
+    int fd                      # owned; -1: the wire is `wire`, or gone
+    uint8_t state
+    uint8_t fresh               # on the reactor's fresh list
+    uint8_t rest                # on the reactor's rest list
+    uint8_t blocked             # the socket is full; an EPOLLOUT edge is to come
+    uint32_t head               # outbox: ranges[head : head + count]
+    uint32_t count
+    uint32_t capacity
+    uint32_t pending            # outbox: bytes
+    uint32_t frame_left         # bytes in front that belong to a frame already begun on the wire
+    uint32_t last_message       # tick
+    Range* ranges               # `own_ranges`, or malloc'ed and owned
+    Range[2] own_ranges
+    uint64_t mark               # equals Reactor.mark when chosen in the current targeting
+    # What reading touches.
+    void* ws                    # the WebSocket; a strong reference from the head of its request on
+    Inbound* inbound            # owned; NULL when nothing is unfinished
+    uint32_t last_received      # tick
+    uint8_t paused              # not read: a handler is behind
+    uint8_t readable            # something came while paused
+    uint8_t again               # on the reactor's again list
+    uint8_t busy                # an async message handler runs
+    uint8_t outcome             # what the last flush met
+    uint8_t doom                # why it must go; set where no Python may run
+    uint8_t finished            # the application was told
+    uint8_t fin_sent            # our side of the socket is shut down
+    uint8_t linked              # in the timer wheel
+    uint8_t ping_sent           # and nothing received since
+    # The rest.
+    uint32_t slot               # in the reactor's slabs
+    uint32_t deadline           # tick; of handshake, close or drain; when the ping went, while open
+    uint32_t idle_timeout       # ticks; 0: none
+    uint32_t timer_slot
+    Conn* timer_next
+    Conn* timer_previous
+    Membership* memberships     # `own_memberships`, or malloc'ed and owned
+    uint32_t membership_count
+    uint32_t membership_capacity
+    Membership[2] own_memberships
+    void* wire                  # a TransportWire, strong reference; NULL: the wire is `fd`
+
+cdef struct ConnList:
+    # A growable array of connections that owns its memory, not the connections.
+    Conn** items
+    size_t start
+    size_t count
+    size_t capacity
+
+
+cdef class Request:
+    cdef readonly bytes _head               # request line and header, as received
+    cdef readonly object method
+    cdef readonly object _target            # as received: str
+    cdef object _headers                    # parsed lazily, forgotten once open
+    cdef object _peer                       # tuple, where the wire is a transport
+    cdef public object _template            # for path_parameters, asked again when wanted
+    cdef object _response_headers
+    cdef object _data
+    cdef public object user
+    cdef public object session
+    cdef public object subprotocol
+    cdef readonly bint is_secure
+    cdef uint8_t family
+    cdef uint16_t port
+    cdef uint8_t[16] address
+
+
+cdef class WebSocket:
+    cdef Conn* conn                         # NULL once recycled
+    cdef Reactor reactor
+    cdef readonly Request request
+    cdef Endpoint endpoint
+    cdef tuple left                         # groups it was in when it left; until the listener was told
+    cdef object waiting                     # deque of messages behind a busy handler, or None
+    cdef size_t waiting_bytes
+    cdef uint64_t serial
+    cdef uint32_t slot
+    cdef uint32_t idle_ticks                # kept for idle_timeout after the end
+    cdef object __weakref__
+
+
+# channel.pxi ----------------------------------------------------------------------------------------------
+
+cdef class Group:
+    # Connections under one name: a channel, a user, or all of an endpoint. Owned by its endpoint, channels and
+    # users from their first member until the listener was told that the last is gone.
+    cdef object name
+    cdef int kind
+    cdef uint32_t leaving                   # members gone whose listener has not been told yet
+    cdef uint32_t count
+    cdef uint32_t capacity
+    cdef Conn** members
+    cdef uint32_t* back                     # index of this group in each member's memberships
+
+    cdef int add(self, Conn* c) except -1
+    cdef void remove(self, Conn* c, uint32_t index) noexcept
+    cdef bint told(self)
+
+
+cdef class Endpoint:
+    cdef Reactor reactor
+    cdef dict channel_groups
+    cdef dict user_groups
+    cdef object on_message                  # a bound method, or None
+    cdef Group everyone
+    cdef uint64_t max_message_size
+    cdef uint32_t max_backlog
+    cdef int overflow
+    cdef uint32_t idle_ticks
+    cdef uint32_t ping_interval_ticks
+    cdef uint32_t ping_timeout_ticks
+    cdef uint32_t close_ticks
+    cdef uint64_t messages_received
+    cdef uint64_t deliveries
+    cdef uint64_t closed_slow
+    cdef uint64_t dropped_oldest
+    cdef uint64_t dropped_newest
+    cdef object __weakref__
+
+    cdef send_chosen(self, ids, users, message, exclude)
+    cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0
+    cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
+    cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken)
+    cdef uint64_t exclude(self, exclude) except 0
+    cdef bint deliver(self, Conn* c, Frame* frame) noexcept
+    cdef bint make_room(self, Conn* c, Frame* frame) noexcept
+    cdef Conn* find(self, name) except? NULL
+    cdef int detach(self, Conn* c) except -1
+
+
+# reactor.pxi ----------------------------------------------------------------------------------------------
+
+cdef class Reactor:
+    cdef object _loop
+    cdef object server                      # told of requests and of trouble: see reactor.pxi
+    cdef int epoll_fd
+    cdef unsigned long thread
+    cdef Arena arena
+    cdef uint64_t max_arena
+    cdef int flush_threads
+    cdef uint32_t max_header_size
+    cdef uint32_t handshake_ticks
+    cdef uint32_t close_ticks
+    cdef str id_prefix
+    cdef uint64_t next_serial
+    cdef uint64_t mark
+    cdef uint32_t now                       # tick
+    cdef bint busy                          # in a tick or a flush: what is queued now goes out at its end
+    cdef bint tick_scheduled
+    cdef bint closed
+    cdef uint8_t* buffer                    # one receive buffer for all connections
+    cdef Conn** slabs                       # arrays of SLAB connections, never moved
+    cdef uint32_t slab_count
+    cdef ConnList unused
+    cdef ConnList fresh
+    cdef ConnList rest
+    cdef ConnList again_list
+    cdef ConnList doomed
+    cdef ConnList on_transport              # met by a flush, to be written with the GIL
+    cdef ConnList graveyard
+    cdef list listeners                     # sockets; epoll knows them by index
+    cdef bint accept_paused                 # no descriptors left
+    cdef bint accept_trouble                # and that was logged; until an accept succeeds
+    cdef uint64_t connections
+    cdef Conn** wheel                       # timers.pxi
+    cdef uint64_t* occupied                 # a bit per slot of the wheel
+    cdef uint32_t wheel_time                # tick up to which the wheel has turned
+    cdef uint32_t timer_due                 # tick for which the loop's timer is set
+    cdef bint timer_stale                   # `timer_due` changed since the loop's timer was set
+    cdef object timer_handle
+    cdef object __weakref__
+
+    cdef int encode(self, message, Frame* frame) except -1
+    cdef int write_frame(self, uint8_t opcode, const void* payload, size_t length, Frame* frame) except -1
+    cdef int queue_control(self, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1
+    cdef int queue_bytes(self, Conn* c, bytes data) except -1
+    cdef int queue_frame(self, Conn* c, Frame* frame) except -1
+    cdef WebSocket find(self, str name)
+    cdef int set_peer(self, Conn* c, Request request) except -1
+    cdef Conn* at(self, uint32_t slot) noexcept
+    cdef int tick(self) except -1
+    cdef int poll(self) except -1
+    cdef int read_waiting(self) except -1
+    cdef void came(self, Conn* c) noexcept
+    cdef bint watch_listener(self, Py_ssize_t index, int operation) noexcept
+    cdef int accept_one(self, int listener) except -1
+    cdef Conn* connect(self, int fd) except NULL
+    cdef int grow(self) except -1
+    cdef WebSocket websocket(self, Conn* c)
+    cdef int accept(self, int listener) except -1
+    cdef int pause_accept(self, int error) except -1
+    cdef int handle(self, Conn* c, uint32_t events) except -1
+    cdef int read(self, Conn* c, bint to_the_end) except -1
+    cdef void read_again(self, Conn* c) noexcept
+    cdef int unblocked(self, Conn* c) except -1
+    cdef int begin_close(self, Conn* c, int code, bytes reason) except -1
+    cdef int drain(self, Conn* c) except -1
+    cdef int lost(self, Conn* c) except -1
+    cdef int release_wire(self, Conn* c) except -1
+    cdef give_away(self, Conn* c)
+    cdef int finish(self, Conn* c, int code, str reason) except -1
+
+
+cdef class TransportWire:
+    cdef Reactor reactor
+    cdef Conn* conn                         # NULL once the connection is gone
+    cdef readonly object transport
+    cdef bint is_secure
+    cdef object __weakref__
+
+    cdef int take(self, size_t n) except -1

@@ -1,0 +1,79 @@
+"""Every option of fastws, declared once: name, default, unit, and what may not be."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from ssl import SSLContext
+from typing import Any, Literal
+
+from .errors import ConfigurationError
+
+__all__ = ["EndpointOptions", "Options"]
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+def _option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointOptions:
+    """What a server sets for all of its endpoints and each endpoint may set for itself."""
+
+    max_message_size: int = _option(1 * MIB, "largest message accepted, in bytes; over it: close 1009", least=1, most=GIB)
+    max_connections: int | None = _option(None, "most connections at a time; over it: 503", least=1)
+    max_backlog: int = _option(1 * MIB, "most bytes a connection may have pending", least=1, most=GIB)
+    overflow: Literal["close", "drop_oldest", "drop_newest"] = _option("close", "what happens past max_backlog")
+    idle_timeout: float = _option(300, "seconds without a message before close 1001; 0: never", least=0)
+    ping_interval: float = _option(20, "seconds without a sign of life before a ping; 0: no pings", least=0)
+    ping_timeout: float = _option(20, "seconds that an answer to a ping may take; 0: for ever", least=0)
+    close_timeout: float = _option(10, "seconds that a peer may take to answer a Close", least=0.01)
+    origins: Sequence[str] | None = _option(None, "the only origins that browsers may come from; none: any")
+    subprotocols: Sequence[str] = _option((), "subprotocols spoken, in order of preference")
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            _check(option.name, getattr(self, option.name), option.type, option.metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(EndpointOptions):
+    """All options of a server."""
+
+    host: str = _option("127.0.0.1", "address to listen on; an empty one: all")
+    port: int = _option(8765, "port to listen on; 0: any free one", least=0, most=65535)
+    handshake_timeout: float = _option(10, "seconds that a request's head may take; over it: 408", least=0.01)
+    max_header_size: int = _option(16 * KIB, "largest head of a request, in bytes; over it: 431", least=256, most=MIB)
+    max_arena: int = _option(256 * MIB, "most bytes of frames kept for slow readers, all together", least=MIB)
+    flush_threads: int = _option(min(4, os.cpu_count() or 1), "threads that write a large fan-out", least=1, most=64)
+    ssl: SSLContext | None = _option(None, "TLS for every connection")
+    http: Callable[..., Any] | None = _option(None, "an ASGI application for plain requests on the same port")
+
+
+def _check(name: str, value: Any, kind: Any, metadata: Any) -> None:
+    """Raise a ConfigurationError that names the value and the fix."""
+    least, most = metadata["least"], metadata["most"]
+    if name == "overflow":
+        if value not in ("close", "drop_oldest", "drop_newest"):
+            raise ConfigurationError(f"overflow={value!r}: choose close, drop_oldest or drop_newest")
+    elif name in ("origins", "subprotocols"):
+        if isinstance(value, str) or not all(isinstance(item, str) and item for item in value or ()):
+            raise ConfigurationError(f"{name}={value!r}: give a list of strings")
+    elif name == "host":
+        if not isinstance(value, str):
+            raise ConfigurationError(f"host={value!r}: give a name or an address as a string")
+    elif name == "ssl":
+        if not isinstance(value, SSLContext | None):
+            raise ConfigurationError(f"ssl={value!r}: give an ssl.SSLContext")
+    elif name == "http":
+        if not (value is None or callable(value)):
+            raise ConfigurationError(f"http={value!r}: give an ASGI application")
+    elif value is None and kind == int | None:
+        pass
+    elif isinstance(value, bool) or not isinstance(value, int if kind in (int, int | None) else int | float):
+        raise ConfigurationError(f"{name}={value!r}: give {'a whole number' if kind is int else 'a number'}")
+    elif not (least or 0) <= value <= (most or float("inf")):
+        bounds = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
+        raise ConfigurationError(f"{name}={value!r} is out of range: {bounds} works")

@@ -1,0 +1,117 @@
+# Arena: outgoing frames are written once, into reference-counted blocks.
+#
+# All functions run on the loop's thread, but for block_release(), which flush threads call too. A block whose
+# last reference goes is pushed on the `emptied` stack and taken off it by arena_collect(), on the loop's thread.
+
+cdef enum:
+    BLOCK_SIZE = 128 * 1024             # bytes, header included
+    LARGE_FRAME = 32 * 1024             # a frame from here on has a block to itself
+    POOL_BLOCKS = 32
+
+
+cdef inline char* block_data(Block* block) noexcept nogil:
+    return <char*>block + sizeof(Block)
+
+
+cdef Block* block_new(Arena* arena, size_t size) noexcept nogil:
+    """A block with room for `size` bytes and one reference, the caller's; NULL without memory."""
+    cdef Block* block
+    cdef size_t total = size + sizeof(Block)
+    if total <= BLOCK_SIZE and total > LARGE_FRAME and arena.pool is not NULL:
+        block = arena.pool
+        arena.pool = block.emptied_next
+        arena.pooled -= 1
+    else:
+        block = <Block*>malloc(total)
+        if block is NULL:
+            return NULL
+        block.arena = arena
+        block.size = <uint32_t>size
+    arena.born += 1
+    block.born = arena.born
+    block.used = 0
+    block.references = 1
+    block.next = NULL
+    block.previous = arena.newest
+    if arena.newest is NULL:
+        arena.oldest = block
+    else:
+        arena.newest.next = block
+    arena.newest = block
+    arena.blocks += 1
+    arena.bytes += block.size
+    return block
+
+
+cdef inline void block_release(Block* block, int count) noexcept nogil:
+    """Give up `count` references. Any thread."""
+    cdef Block* top
+    if atomic_subtract(&block.references, count) == 0:
+        top = atomic_load_pointer(&block.arena.emptied)
+        block.emptied_next = top
+        while not atomic_swap_if(&block.arena.emptied, &top, block):
+            block.emptied_next = top
+
+
+cdef void arena_collect(Arena* arena) noexcept nogil:
+    """Reuse or free the emptied blocks; start the current one anew when nobody else refers to it."""
+    cdef Block* block = arena.emptied
+    cdef Block* following
+    arena.emptied = NULL
+    while block is not NULL:
+        following = block.emptied_next
+        block_retire(arena, block)
+        block = following
+    if arena.current is not NULL and arena.current.references == 1:
+        arena.current.used = 0          # the same few cache lines again
+
+
+cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
+    if block.previous is NULL:
+        arena.oldest = block.next
+    else:
+        block.previous.next = block.next
+    if block.next is NULL:
+        arena.newest = block.previous
+    else:
+        block.next.previous = block.previous
+    arena.blocks -= 1
+    arena.bytes -= block.size
+    if block.size + sizeof(Block) == BLOCK_SIZE and arena.pooled < POOL_BLOCKS:
+        block.emptied_next = arena.pool
+        arena.pool = block
+        arena.pooled += 1
+    else:
+        free(block)
+
+
+cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:
+    """A block with `size` bytes free behind `used`; the caller holds one reference. NULL without memory."""
+    cdef Block* block = arena.current
+    if size > LARGE_FRAME:
+        return block_new(arena, size)
+    if block is NULL or block.size - block.used < size:
+        if block is not NULL:
+            arena.current = NULL
+            block_release(block, 1)
+        block = block_new(arena, BLOCK_SIZE - sizeof(Block))
+        if block is NULL:
+            return NULL
+        arena.current = block
+    atomic_add(&block.references, 1)
+    return block
+
+
+cdef void arena_free(Arena* arena) noexcept nogil:
+    """The end: every range has been released before."""
+    cdef Block* block
+    if arena.current is not NULL:
+        block = arena.current
+        arena.current = NULL
+        block_release(block, 1)
+    arena_collect(arena)
+    while arena.pool is not NULL:
+        block = arena.pool
+        arena.pool = block.emptied_next
+        free(block)
+    arena.pooled = 0

@@ -1,0 +1,388 @@
+# Channel: groups of connections, and the endpoint that addresses them.
+
+cdef enum:                              # Group.kind
+    EVERYONE
+    CHANNEL
+    USER
+
+EVERYONE_KIND = EVERYONE
+CHANNEL_KIND = CHANNEL
+USER_KIND = USER
+
+
+@cython.final
+@cython.no_gc
+cdef class Group:
+
+    def __cinit__(self, name, int kind):
+        self.name = name
+        self.kind = kind
+
+    def __dealloc__(self):
+        free(self.members)
+        free(self.back)
+
+    cdef int add(self, Conn* c) except -1:
+        """Add a connection that is not a member."""
+        cdef uint32_t capacity
+        cdef void* moved
+        if self.count == self.capacity:
+            capacity = self.capacity + (self.capacity >> 1) + 2
+            moved = realloc(self.members, capacity * sizeof(Conn*))
+            if moved is NULL:
+                raise MemoryError
+            self.members = <Conn**>moved
+            moved = realloc(self.back, capacity * sizeof(uint32_t))
+            if moved is NULL:
+                raise MemoryError
+            self.back = <uint32_t*>moved
+            self.capacity = capacity
+        membership_reserve(c)
+        self.members[self.count] = c
+        self.back[self.count] = c.membership_count
+        c.memberships[c.membership_count].group = <void*>self
+        c.memberships[c.membership_count].position = self.count
+        c.membership_count += 1
+        self.count += 1
+        return 0
+
+    cdef void remove(self, Conn* c, uint32_t index) noexcept:
+        """Remove the member whose membership `index` this is, in constant time: the last ones fill the gaps."""
+        cdef uint32_t position = c.memberships[index].position
+        cdef Conn* moved
+        cdef Membership* last
+        self.count -= 1
+        if position != self.count:
+            moved = self.members[self.count]
+            self.members[position] = moved
+            self.back[position] = self.back[self.count]
+            moved.memberships[self.back[position]].position = position
+        c.membership_count -= 1
+        if index != c.membership_count:
+            last = &c.memberships[c.membership_count]
+            c.memberships[index] = last[0]
+            (<Group>last.group).back[last.position] = index
+
+    cdef bint told(self):
+        """One of those leaving has been told of; whether nobody is left."""
+        self.leaving -= 1
+        return self.count == 0 and self.leaving == 0
+
+
+cdef int membership_reserve(Conn* c) except -1:
+    cdef Membership* larger
+    if c.membership_count < c.membership_capacity:
+        return 0
+    larger = <Membership*>malloc(2 * c.membership_capacity * sizeof(Membership))
+    if larger is NULL:
+        raise MemoryError
+    memcpy(larger, c.memberships, c.membership_count * sizeof(Membership))
+    if c.memberships is not c.own_memberships:
+        free(c.memberships)
+    c.memberships = larger
+    c.membership_capacity *= 2
+    return 0
+
+
+cdef inline int64_t membership_find(const Conn* c, Group group) noexcept:
+    """Index of `group` in the connection's memberships, or -1."""
+    cdef uint32_t i
+    for i in range(c.membership_count):
+        if c.memberships[i].group is <void*>group:
+            return i
+    return -1
+
+
+cdef object many(value):
+    """A single id, user or connection as well as a list of them."""
+    if isinstance(value, (str, bytes, WebSocket)) or not hasattr(type(value), "__iter__"):
+        return (value,)
+    return value
+
+
+cdef class Endpoint:
+    """The engine's half of a ConnectionManager: who is connected, who is in which channel, and sending to them."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.channel_groups = {}
+        self.user_groups = {}
+        self.everyone = Group(None, EVERYONE)
+
+    def _attach(self, Reactor reactor not None, on_message, options):
+        """Serve by `reactor`; once, before the first connection."""
+        self.reactor = reactor
+        self.on_message = on_message
+        self.max_message_size = options.max_message_size
+        self.max_backlog = options.max_backlog
+        self.overflow = {"close": OVERFLOW_CLOSE, "drop_oldest": OVERFLOW_DROP_OLDEST,
+                         "drop_newest": OVERFLOW_DROP_NEWEST}[options.overflow]
+        self.idle_ticks = ticks(options.idle_timeout)
+        self.ping_interval_ticks = ticks(options.ping_interval)
+        self.ping_timeout_ticks = ticks(options.ping_timeout)
+        self.close_ticks = ticks(options.close_timeout)
+
+    # -- sending
+
+    def broadcast(self, channel, message, *, to=None, users=None, exclude=None):
+        """Send a message to the members of a channel; how many were addressed.
+
+        Where ``to`` (ids) or ``users`` is given, only to those members named in either; never to those in
+        ``exclude`` (connections or ids). A single value serves as well as a list. Encoded once, never waits.
+        Raises TypeError for what orjson cannot encode, RuntimeError from another thread.
+        """
+        cdef Frame frame
+        cdef Group group
+        check_thread(self.reactor, "broadcast_threadsafe")
+        group = self.channel_groups.get(channel)
+        if group is None or group.count == 0:
+            return 0
+        self.reactor.encode(message, &frame)
+        try:
+            if to is None and users is None:
+                return self.deliver_all(group, &frame, exclude)
+            return self.deliver_chosen(group, &frame, to, users, exclude)
+        finally:
+            block_release(frame.block, 1)
+
+    def send(self, ids, message):
+        """Send a message to connections by id, of this endpoint only; how many were addressed."""
+        return self.send_chosen(ids, None, message, None)
+
+    def send_to_user(self, users, message, *, exclude=None):
+        """Send a message to every connection (device) of a user or of several; how many were addressed."""
+        return self.send_chosen(None, users, message, exclude)
+
+    cdef send_chosen(self, ids, users, message, exclude):
+        cdef Frame frame
+        check_thread(self.reactor, "send_threadsafe")
+        if self.reactor is None:
+            return 0
+        self.reactor.encode(message, &frame)
+        try:
+            return self.deliver_chosen(None, &frame, ids, users, exclude)
+        finally:
+            block_release(frame.block, 1)
+
+    cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0:
+        cdef uint32_t i
+        cdef uint32_t addressed = 0
+        cdef Conn* c
+        cdef uint64_t excluded = self.exclude(exclude)
+        cdef Conn** members = group.members
+        cdef uint32_t count = group.count
+        read_clock(self.reactor)
+        for i in range(count):
+            c = members[i]
+            if i + 8 < count:
+                prefetch_for_write(members[i + 8])
+            if c.mark == excluded or not is_sendable(c):
+                continue
+            addressed += 1
+            self.deliver(c, frame)
+            if not (c.fresh or c.rest or c.blocked):
+                push_fresh(self.reactor, c)
+        wake(self.reactor)
+        return addressed
+
+    cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0:
+        """To connections named by id or by user; only to members of `group` where one is given."""
+        cdef uint32_t i
+        cdef uint32_t addressed = 0
+        cdef Group user_group
+        cdef uint64_t excluded = self.exclude(exclude)
+        cdef uint64_t taken
+        read_clock(self.reactor)
+        self.reactor.mark += 1
+        taken = self.reactor.mark
+        for name in many(ids) if ids is not None else ():
+            addressed += self.deliver_once(self.find(name), group, frame, excluded, taken)
+        for user in many(users) if users is not None else ():
+            user_group = self.user_groups.get(user)
+            if user_group is not None:
+                for i in range(user_group.count):
+                    addressed += self.deliver_once(user_group.members[i], group, frame, excluded, taken)
+        return addressed
+
+    cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken):
+        if c is NULL or c.mark == excluded or c.mark == taken or not is_sendable(c):
+            return False
+        if group is not None and membership_find(c, group) < 0:
+            return False
+        c.mark = taken
+        self.deliver(c, frame)
+        flush_soon(self.reactor, c)
+        return True
+
+    cdef uint64_t exclude(self, exclude) except 0:
+        """Mark those that are not to be addressed; the mark."""
+        cdef Conn* c
+        self.reactor.mark += 1
+        if exclude is not None:
+            for name in many(exclude):
+                c = self.find(name)
+                if c is not NULL:
+                    c.mark = self.reactor.mark
+        return self.reactor.mark
+
+    cdef bint deliver(self, Conn* c, Frame* frame) noexcept:
+        """Append a frame to the outbox of a sendable connection; False where the overflow policy says no."""
+        cdef int appended
+        if c.pending and c.pending + frame.length > self.max_backlog and not self.make_room(c, frame):
+            return False
+        appended = outbox_append(c, frame.block, frame.offset, frame.length)
+        if appended < 0:
+            doom(self.reactor, c, DOOM_SLOW)
+            return False
+        frame.block.references += appended      # no flush thread runs now
+        c.last_message = self.reactor.now
+        self.deliveries += 1
+        return True
+
+    cdef bint make_room(self, Conn* c, Frame* frame) noexcept:
+        """The outbox is full: write it now if the socket may take it, else follow the overflow policy."""
+        if not c.blocked:
+            flush_now(self.reactor, c)
+            if c.doom != DOOM_NONE:
+                return False
+            if c.pending + frame.length <= self.max_backlog or c.pending == 0:
+                return True
+        if self.overflow == OVERFLOW_DROP_NEWEST:
+            self.dropped_newest += 1
+            return False
+        if self.overflow == OVERFLOW_DROP_OLDEST:
+            while c.pending + frame.length > self.max_backlog and outbox_drop_oldest(c):
+                self.dropped_oldest += 1
+            return True                 # what is left is a frame half sent, and this one
+        doom(self.reactor, c, DOOM_SLOW)
+        return False
+
+    cdef Conn* find(self, name) except? NULL:
+        """The connection of this endpoint that an id or a WebSocket names, or NULL."""
+        cdef WebSocket ws
+        if isinstance(name, WebSocket):
+            ws = name
+        elif isinstance(name, str):
+            ws = self.reactor.find(name)
+        else:
+            raise TypeError(f"a connection is named by its id (a str) or itself, not by {name!r}")
+        if ws is None or ws.endpoint is not self:
+            return NULL
+        return ws.conn
+
+    # -- who is there
+
+    def _find(self, name):
+        """The open connection with this id, or None."""
+        cdef Conn* c = self.find(name) if isinstance(name, str) else NULL
+        return <WebSocket>c.ws if c is not NULL and is_sendable(c) else None
+
+    def _members(self, int kind, name):
+        """The connections of a group."""
+        cdef Group group = self.everyone
+        cdef uint32_t i
+        check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
+        if kind != EVERYONE:
+            group = (self.channel_groups if kind == CHANNEL else self.user_groups).get(name)
+        if group is None:
+            return []
+        return [<WebSocket>group.members[i].ws for i in range(group.count)]
+
+    def _counts(self, int kind):
+        """{name: number of connections} of the channels or the users that have any."""
+        cdef Group group
+        check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
+        groups = self.channel_groups if kind == CHANNEL else self.user_groups
+        return {name: group.count for name, group in groups.items() if group.count}
+
+    def _count(self, channel):
+        """Number of subscribers."""
+        cdef Group group = self.channel_groups.get(channel)
+        return 0 if group is None else group.count
+
+    @property
+    def connection_count(self):
+        """Connections of this endpoint that are open."""
+        return self.everyone.count
+
+    @property
+    def stats(self):
+        """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
+
+        ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with 1013 for
+        more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it.
+        """
+        return {
+            "connections": self.everyone.count,
+            "channels": len(self.channel_groups),
+            "users": len(self.user_groups),
+            "messages_received": self.messages_received,
+            "deliveries": self.deliveries,
+            "closed_slow": self.closed_slow,
+            "dropped_oldest": self.dropped_oldest,
+            "dropped_newest": self.dropped_newest,
+        }
+
+    # -- joining and leaving, without telling the listener
+
+    def _join(self, int kind, name, WebSocket ws not None):
+        """Add an open connection to a group: (members now, whether it joined, whether the group is new)."""
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+        cdef dict groups = self.channel_groups if kind == CHANNEL else self.user_groups
+        cdef Group group = groups.get(name)
+        cdef bint new = group is None
+        if ws.endpoint is not self:
+            raise ValueError(f"{ws!r} is a connection of another endpoint")
+        if ws.conn is NULL or not is_sendable(ws.conn):
+            return 0 if new else group.count, False, False
+        if not new and membership_find(ws.conn, group) >= 0:
+            return group.count, False, False
+        if new:
+            group = Group(name, kind)
+        group.add(ws.conn)
+        if new:
+            groups[name] = group
+        return group.count, True, new
+
+    def _leave(self, name, WebSocket ws not None):
+        """Take an open connection out of a channel; whether it was in it. Its channel waits for _told()."""
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+        cdef Group group = self.channel_groups.get(name)
+        cdef int64_t index
+        if group is None or ws.conn is NULL or ws.endpoint is not self:
+            return False
+        index = membership_find(ws.conn, group)
+        if index < 0:
+            return False
+        group.remove(ws.conn, <uint32_t>index)
+        group.leaving += 1
+        return True
+
+    def _told(self, int kind, name):
+        """The listener was told that a connection left; whether the group went with it."""
+        cdef dict groups = self.channel_groups if kind == CHANNEL else self.user_groups
+        cdef Group group = groups[name]
+        if not group.told():
+            return False
+        del groups[name]
+        return True
+
+    cdef int detach(self, Conn* c) except -1:
+        """Take a connection out of everything at once; its groups wait for _told()."""
+        cdef WebSocket ws = <WebSocket>c.ws
+        cdef Group group
+        if ws.left is not None:
+            return 0
+        left = []
+        while c.membership_count:
+            group = <Group>c.memberships[c.membership_count - 1].group
+            group.remove(c, c.membership_count - 1)
+            if group.kind != EVERYONE:
+                group.leaving += 1
+                left.append(group)
+        left.reverse()
+        ws.left = tuple(left)
+        if c.memberships is not c.own_memberships:
+            free(c.memberships)
+            c.memberships = c.own_memberships
+            c.membership_capacity = 2
+        return 0

@@ -1,0 +1,327 @@
+# Flush: every connection with something pending gets one system call, without the GIL, on one or more threads.
+#
+# A connection waits on the `fresh` list since something was queued for it. What a flush could not reach within its
+# time budget moves to the `rest` list, behind all that is fresh: a fan-out to 50,000 delays no echo.
+
+cdef enum:
+    FLUSH_BATCH = 512                   # connections between two looks at the clock
+    FLUSH_SPAN = 64                     # connections that a thread takes at a time
+    FLUSH_BUDGET = 3000000              # ns
+    GIL_FREE_FROM = 8                   # connections; fewer are done before the GIL would be back
+    THREADS_FROM = 256                  # connections in a batch
+    VECTORS = 64                        # ranges in one system call
+    TRANSPORT_WRITE = 256 * 1024        # bytes
+
+cdef enum:                              # Conn.outcome
+    OUTCOME_DONE
+    OUTCOME_BLOCKED
+    OUTCOME_EMPTY                       # nothing more to write, and the connection is to be shut down
+    OUTCOME_LOST
+    OUTCOME_TRANSPORT
+
+
+cdef int list_reserve(ConnList* l, size_t capacity) except -1:
+    cdef void* moved = realloc(l.items, capacity * sizeof(Conn*))
+    if moved is NULL:
+        raise MemoryError
+    l.items = <Conn**>moved
+    l.capacity = capacity
+    return 0
+
+
+cdef inline void list_push(ConnList* l, Conn* c) noexcept nogil:
+    """Lists have room for every connection of the reactor, and each stands at most once on one."""
+    if l.start + l.count == l.capacity:
+        memmove(l.items, l.items + l.start, l.count * sizeof(Conn*))
+        l.start = 0
+    l.items[l.start + l.count] = c
+    l.count += 1
+
+
+cdef inline void list_drop_first(ConnList* l, size_t n) noexcept nogil:
+    l.count -= n
+    l.start = l.start + n if l.count else 0
+
+
+cdef inline Conn* list_pop(ConnList* l) noexcept nogil:
+    l.count -= 1
+    return l.items[l.start + l.count]
+
+
+cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
+    cdef Releases releases
+    cdef size_t i
+    releases.block = NULL
+    releases.count = 0
+    for i in range(count):
+        if i + 2 < count:
+            prefetch_for_write(batch[i + 2])
+        if fresh:
+            batch[i].fresh = False
+        else:
+            batch[i].rest = False
+        flush_one(batch[i], &releases)
+    release_now(&releases)
+
+
+cdef void flush_one(Conn* c, Releases* releases) noexcept nogil:
+    """Write all that is pending, as far as the socket takes it; `outcome` says what came of it."""
+    cdef ssize_t sent
+    cdef Range* first
+    c.outcome = OUTCOME_DONE
+    if c.state == CLOSED:
+        return
+    if c.fd < 0:
+        c.outcome = OUTCOME_TRANSPORT
+        return
+    while c.count and not c.blocked:
+        first = outbox_first(c)
+        if c.count == 1:
+            sent = send(c.fd, block_data(first.block) + first.offset, first.length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        else:
+            sent = send_ranges(c.fd, first, c.count)
+        if sent >= 0:
+            outbox_consume(c, <size_t>sent, releases)
+        elif errno == EAGAIN or errno == EWOULDBLOCK:
+            c.blocked = True
+        elif errno != EINTR:
+            c.outcome = OUTCOME_LOST
+            return
+    if c.count == 0 and c.state == DRAINING:
+        c.outcome = OUTCOME_EMPTY
+
+
+cdef ssize_t send_ranges(int fd, const Range* ranges, uint32_t count) noexcept nogil:
+    cdef iovec[VECTORS] vectors
+    cdef msghdr message
+    cdef uint32_t i
+    count = min(count, <uint32_t>VECTORS)
+    for i in range(count):
+        vectors[i].iov_base = block_data(ranges[i].block) + ranges[i].offset
+        vectors[i].iov_len = ranges[i].length
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = vectors
+    message.msg_iovlen = count
+    return sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
+
+
+cdef void push_fresh(Reactor reactor, Conn* c) noexcept:
+    c.fresh = True
+    list_push(&reactor.fresh, c)
+
+
+cdef int flush_soon(Reactor reactor, Conn* c) except -1:
+    """Something was queued for one connection."""
+    if not (c.fresh or c.blocked):
+        push_fresh(reactor, c)
+    return wake(reactor)
+
+
+cdef int wake(Reactor reactor) except -1:
+    """Outside of a tick: flush, and set the timer, when the loop comes round."""
+    if not (reactor.busy or reactor.tick_scheduled):
+        reactor.tick_scheduled = True
+        reactor._loop.call_soon(reactor._on_wake)
+    return 0
+
+
+cdef void doom(Reactor reactor, Conn* c, int why) noexcept:
+    """Have it closed at the end of the tick: no handler may run now."""
+    if c.doom == DOOM_NONE and c.state != CLOSED:
+        c.doom = why
+        list_push(&reactor.doomed, c)
+
+
+cdef void flush_now(Reactor reactor, Conn* c) noexcept:
+    """Write one connection at once."""
+    cdef Releases releases
+    releases.block = NULL
+    releases.count = 0
+    flush_one(c, &releases)
+    release_now(&releases)
+    if c.outcome == OUTCOME_LOST:
+        doom(reactor, c, DOOM_LOST)
+    elif c.outcome == OUTCOME_TRANSPORT:
+        try:
+            write_transport(reactor, c)
+        except Exception:
+            doom(reactor, c, DOOM_LOST)
+
+
+cdef int flush(Reactor reactor) except -1:
+    """Write the fresh, then the rest; what the budget does not reach waits for the loop's next turn."""
+    cdef int64_t deadline = nanoseconds() + FLUSH_BUDGET
+    cdef ConnList* waiting
+    cdef size_t count
+    cdef Conn* c
+    if reactor.busy:
+        return 0
+    reactor.busy = True
+    try:
+        while reactor.fresh.count or reactor.rest.count:
+            waiting = &reactor.fresh if reactor.fresh.count else &reactor.rest
+            count = min(waiting.count, <size_t>FLUSH_BATCH)
+            if count < GIL_FREE_FROM:
+                flush_batch(reactor, waiting.items + waiting.start, count, waiting is &reactor.fresh)
+            else:
+                with nogil:
+                    flush_batch(reactor, waiting.items + waiting.start, count, waiting is &reactor.fresh)
+            note_outcomes(reactor, waiting.items + waiting.start, count)
+            list_drop_first(waiting, count)
+            settle(reactor)
+            if nanoseconds() > deadline:
+                break
+        settle(reactor)
+    finally:
+        reactor.busy = False
+    while reactor.fresh.count:
+        c = list_pop(&reactor.fresh)
+        c.fresh = False
+        if not c.rest:
+            c.rest = True
+            list_push(&reactor.rest, c)
+    arena_collect(&reactor.arena)
+    if reactor.arena.bytes > reactor.max_arena:
+        relieve(reactor)
+    reap(reactor)
+    if reactor.timer_stale:
+        set_timer(reactor)
+    if reactor.rest.count or reactor.again_list.count or reactor.doomed.count:
+        wake(reactor)
+    return 0
+
+
+cdef void flush_batch(Reactor reactor, Conn** batch, size_t count, bint fresh) noexcept nogil:
+    cdef int spans = <int>((count + FLUSH_SPAN - 1) // FLUSH_SPAN)
+    cdef int i
+    if reactor.flush_threads == 1 or count < THREADS_FROM:
+        flush_span(batch, count, fresh)
+    else:
+        for i in prange(spans, num_threads=reactor.flush_threads, schedule="dynamic"):
+            flush_span(batch + i * FLUSH_SPAN, min(count - i * FLUSH_SPAN, <size_t>FLUSH_SPAN), fresh)
+
+
+cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
+    """Sort out what needs more than a write; no Python runs here, for it might queue and so move `batch`."""
+    cdef size_t i
+    cdef Conn* c
+    for i in range(count):
+        c = batch[i]
+        if c.outcome == OUTCOME_LOST:
+            doom(reactor, c, DOOM_LOST)
+        elif c.outcome == OUTCOME_TRANSPORT:
+            list_push(&reactor.on_transport, c)
+        elif c.outcome == OUTCOME_EMPTY and not c.fin_sent:
+            c.fin_sent = True
+            shutdown(c.fd, SHUT_WR)
+
+
+cdef int settle(Reactor reactor) except -1:
+    """Close what is doomed and write what goes over transports; handlers run in here."""
+    cdef Conn* c
+    cdef Endpoint endpoint
+    while reactor.on_transport.count:
+        write_transport(reactor, list_pop(&reactor.on_transport))
+    while reactor.doomed.count:
+        c = list_pop(&reactor.doomed)
+        if c.state == CLOSED:
+            continue
+        if c.doom == DOOM_LOST:
+            reactor.lost(c)
+        else:
+            endpoint = (<WebSocket>c.ws).endpoint
+            endpoint.closed_slow += 1
+            logger.warning("connection %s is too slow: over %d bytes pending", (<WebSocket>c.ws).id,
+                           endpoint.max_backlog, extra={"connection": (<WebSocket>c.ws).id})
+            outbox_keep_begun_frame(c)
+            c.doom = DOOM_NONE
+            reactor.begin_close(c, 1013, b"too slow")
+    return 0
+
+
+cdef int write_transport(Reactor reactor, Conn* c) except -1:
+    """Hand the outbox to an asyncio transport, as far as that wants more."""
+    cdef Releases releases
+    cdef size_t n, size
+    cdef Range* r
+    cdef char* to
+    while c.count and not c.blocked and c.wire is not NULL:
+        size = min(<size_t>c.pending, <size_t>TRANSPORT_WRITE)
+        data = PyBytes_FromStringAndSize(NULL, size)
+        to = PyBytes_AS_STRING(data)
+        r = outbox_first(c)
+        n = 0
+        while n < size:
+            memcpy(to + n, block_data(r.block) + r.offset, min(<size_t>r.length, size - n))
+            n += min(<size_t>r.length, size - n)
+            r += 1
+        releases.block = NULL
+        releases.count = 0
+        outbox_consume(c, size, &releases)
+        release_now(&releases)
+        (<TransportWire>c.wire).transport.write(data)       # may call pause_writing(), which sets `blocked`
+    if c.count == 0 and c.state == DRAINING and not c.fin_sent and c.wire is not NULL:
+        c.fin_sent = True
+        (<TransportWire>c.wire).transport.close()
+    return 0
+
+
+cdef int relieve(Reactor reactor) except -1:
+    """Over max_arena: small remainders move out of the blocks they pin; if that is not enough, the readers of the
+    oldest blocks are closed."""
+    cdef uint32_t i, j
+    cdef Conn* c
+    cdef uint64_t spared = 0
+    cdef uint64_t born = 0
+    cdef Block* block
+    for i in range(reactor.slab_count * SLAB):
+        c = reactor.at(i)
+        if c.count:
+            outbox_compact(c, SMALL_RANGE)
+    arena_collect(&reactor.arena)
+    if reactor.arena.bytes <= reactor.max_arena:
+        return 0
+    block = reactor.arena.oldest
+    while block is not NULL and reactor.arena.bytes - spared > reactor.max_arena // 4 * 3:
+        spared += block.size
+        born = block.born
+        block = block.next
+    for i in range(reactor.slab_count * SLAB):
+        c = reactor.at(i)
+        for j in range(c.count):
+            if outbox_first(c)[j].block.born <= born:
+                if is_sendable(c):
+                    doom(reactor, c, DOOM_SLOW)
+                else:
+                    doom(reactor, c, DOOM_LOST)
+                break
+    settle(reactor)
+    arena_collect(&reactor.arena)
+    return 0
+
+
+cdef int reap(Reactor reactor) except -1:
+    """Recycle connections that are closed and stand on no list any more."""
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef Conn* c
+    cdef uint32_t slot
+    cdef WebSocket ws
+    for i in range(reactor.graveyard.count):
+        c = reactor.graveyard.items[i]
+        if c.fresh or c.rest or c.again:
+            reactor.graveyard.items[kept] = c
+            kept += 1
+            continue
+        slot = c.slot
+        if c.ws is not NULL:
+            ws = <WebSocket>c.ws
+            ws.conn = NULL
+            Py_DECREF(ws)
+            ws = None
+        conn_clear(c, slot)
+        list_push(&reactor.unused, c)
+    if reactor.graveyard.count and reactor.connections == 0:
+        reactor.server._on_idle()
+    reactor.graveyard.count = kept
+    return 0

@@ -1,0 +1,358 @@
+# Input: what peers send, from the request's head to the Close frame.
+
+cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
+    """`n` bytes came; `p` is writable and the caller's."""
+    cdef Inbound* inbound
+    cdef char* raw
+    if c.state == DRAINING or c.state == CLOSED:
+        return 0
+    if c.state == HEAD:
+        return receive_head(reactor, c, p, n)
+    if c.inbound is NULL or c.inbound.raw_length == 0:
+        if c.paused:
+            return keep_raw(c, p, n)
+        feed(reactor, c, p, n)
+    else:
+        keep_raw(c, p, n)
+        if c.paused:
+            return 0
+        feed_raw(reactor, c)
+    inbound_rest(c)
+    return 0
+
+
+cdef int feed_raw(Reactor reactor, Conn* c) except -1:
+    """Parse what was kept. The array is ours meanwhile: the rest is kept anew."""
+    cdef Inbound* inbound = c.inbound
+    cdef char* raw = inbound.raw
+    cdef size_t n = inbound.raw_length
+    inbound.raw = NULL
+    inbound.raw_length = 0
+    inbound.raw_capacity = 0
+    try:
+        feed(reactor, c, <uint8_t*>raw, n)
+    finally:
+        free(raw)
+    return 0
+
+
+# -- the request's head
+
+
+cdef int receive_head(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
+    cdef Inbound* inbound
+    cdef size_t seen = 0
+    cdef Py_ssize_t end
+    if c.inbound is not NULL:
+        seen = c.inbound.raw_length
+        keep_raw(c, p, n)
+        p = <uint8_t*>c.inbound.raw
+        n = c.inbound.raw_length
+    end = head_end(p, n, seen - 1 if seen else 0)
+    if end < 0:
+        return bad_request(reactor, c, 400, "this is not an HTTP/1.1 request")
+    if end > reactor.max_header_size or (end == 0 and n > reactor.max_header_size):
+        return bad_request(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
+    if end == 0:
+        if c.inbound is NULL:
+            keep_raw(c, p, n)
+        return 0
+    head = PyBytes_FromStringAndSize(<const char*>p, end)
+    return head_complete(reactor, c, head, p + end, n - end)
+
+
+cdef int head_complete(Reactor reactor, Conn* c, bytes head, const uint8_t* rest, size_t n) except -1:
+    cdef WebSocket ws
+    cdef Request request
+    cdef Inbound* inbound = c.inbound
+    if inbound is NULL:
+        if n:
+            keep_raw(c, rest, n)
+    else:
+        inbound.raw_length = n
+        if n:
+            memmove(inbound.raw, rest, n)
+        else:
+            inbound_free(c)
+    ws = reactor.websocket(c)
+    try:
+        request = parse_request(head, c.wire is not NULL and (<TransportWire>c.wire).is_secure)
+    except Reject as error:
+        return bad_request(reactor, c, error.status, error.reason)
+    reactor.set_peer(c, request)
+    ws.request = request
+    c.state = PENDING
+    pause(reactor, c)
+    reactor.server._on_request(ws)
+    return 0
+
+
+cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
+    """Refuse what is no request: the server makes the answer, and logs it."""
+    cdef WebSocket ws = reactor.websocket(c)
+    inbound_free(c)
+    ws.request = Request(b"")           # for its address
+    reactor.set_peer(c, ws.request)
+    reactor.server._on_bad_request(ws, status, message)
+    return 0
+
+
+# -- frames
+
+
+cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
+    """Take frames as far as they go. Whole ones are unmasked where they lie; the rest is kept with the connection."""
+    cdef FrameHeader h
+    cdef size_t step
+    cdef int found
+    while n and (c.state == OPEN or c.state == CLOSING):
+        if c.paused:
+            return keep_raw(c, p, n)
+        if c.inbound is not NULL and c.inbound.in_frame:
+            step = feed_payload(reactor, c, p, n)
+            p += step
+            n -= step
+            continue
+        found = header_parse(p, n, &h)
+        if found == HEADER_SHORT:
+            return keep_raw(c, p, n)
+        if found != HEADER_OK:
+            return fail(reactor, c, 1002, HEADER_ERRORS[found])
+        if h.opcode == CLOSE and (<WebSocket>c.ws).waiting:
+            pause(reactor, c)               # a Close waits behind the messages that wait
+            return keep_raw(c, p, n)
+        if not admit(reactor, c, &h):
+            return 0
+        p += h.size
+        n -= h.size
+        if h.length <= n and (h.opcode & 0x8 or (h.final and h.opcode != CONTINUATION)):
+            step = <size_t>h.length
+            unmask(p, p, step, h.mask, 0)
+            if h.opcode & 0x8:
+                handle_control(reactor, c, h.opcode, p, step)
+            elif c.state == OPEN:
+                handle_data(reactor, c, h.opcode, <const char*>p, step)
+        else:
+            begin_frame(reactor, c, &h)
+            step = feed_payload(reactor, c, p, n)
+        p += step
+        n -= step
+    return 0
+
+
+cdef bint admit(Reactor reactor, Conn* c, FrameHeader* h) except -1:
+    """Whether the frame may come now, and is not too large (RFC 6455 5.4, 10.4)."""
+    cdef uint8_t begun = 0 if c.inbound is NULL else c.inbound.message_opcode
+    cdef uint64_t length = h.length
+    if h.opcode & 0x8:
+        return True
+    if h.opcode == CONTINUATION and not begun:
+        fail(reactor, c, 1002, "continuation of no message")
+        return False
+    if h.opcode != CONTINUATION and begun:
+        fail(reactor, c, 1002, "a message began before the last one ended")
+        return False
+    if begun:
+        length += c.inbound.message_length
+    if length > (<WebSocket>c.ws).endpoint.max_message_size and c.state == OPEN:
+        fail(reactor, c, 1009, f"message is over {(<WebSocket>c.ws).endpoint.max_message_size} bytes")
+        return False
+    return True
+
+
+cdef int begin_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
+    cdef Inbound* inbound = inbound_of(c)
+    inbound.in_frame = True
+    inbound.final = h.final
+    inbound.opcode = h.opcode
+    inbound.remaining = h.length
+    inbound.mask = h.mask
+    inbound.phase = 0
+    if h.opcode & 0x8:
+        inbound.control_length = 0
+    elif h.opcode != CONTINUATION:
+        inbound.message_opcode = h.opcode
+        inbound.message_length = 0
+        utf8_start(&inbound.utf8)
+    return 0
+
+
+cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except? 0:
+    """Take payload of the current frame as it comes; text is validated at once (RFC 6455 8.1)."""
+    cdef Inbound* inbound = c.inbound
+    cdef size_t step = <size_t>min(<uint64_t>n, inbound.remaining)
+    cdef uint8_t* to
+    if inbound.opcode & 0x8:
+        unmask(inbound.control + inbound.control_length, p, step, inbound.mask, inbound.phase)
+        inbound.control_length += <uint8_t>step
+    elif step and c.state == OPEN:      # once we close, data is dropped
+        bytes_append(&inbound.message, &inbound.message_length, &inbound.message_capacity, NULL, step)
+        to = <uint8_t*>inbound.message + inbound.message_length
+        unmask(to, p, step, inbound.mask, inbound.phase)
+        inbound.message_length += step
+        if inbound.message_opcode == TEXT and not utf8_feed(&inbound.utf8, to, step):
+            fail(reactor, c, 1007, "text is not UTF-8")
+            return step
+    inbound.phase = (inbound.phase + step) & 3
+    inbound.remaining -= step
+    if inbound.remaining == 0:
+        inbound.in_frame = False
+        end_frame(reactor, c)
+    return step
+
+
+cdef int end_frame(Reactor reactor, Conn* c) except -1:
+    cdef Inbound* inbound = c.inbound
+    cdef uint8_t[LARGEST_CONTROL] control
+    cdef uint8_t opcode = inbound.message_opcode
+    cdef char* message
+    if inbound.opcode & 0x8:
+        memcpy(control, inbound.control, inbound.control_length)
+        return handle_control(reactor, c, inbound.opcode, control, inbound.control_length)
+    if not inbound.final:
+        return 0
+    if c.state == OPEN and opcode == TEXT and inbound.utf8.due:
+        return fail(reactor, c, 1007, "text is not UTF-8")
+    message = inbound.message           # ours: the handler may end the connection
+    inbound.message = NULL
+    inbound.message_capacity = 0
+    inbound.message_opcode = 0
+    try:
+        if c.state == OPEN:
+            handle_data(reactor, c, opcode, message, inbound.message_length)
+    finally:
+        free(message)
+    return 0
+
+
+# -- messages
+
+
+cdef int handle_data(Reactor reactor, Conn* c, uint8_t opcode, const char* p, size_t n) except -1:
+    if opcode == BINARY:
+        return dispatch(reactor, c, PyBytes_FromStringAndSize(p, n))
+    try:
+        message = PyUnicode_DecodeUTF8(p, n, NULL)
+    except UnicodeDecodeError:
+        return fail(reactor, c, 1007, "text is not UTF-8")
+    return dispatch(reactor, c, message)
+
+
+cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
+    """Hand a message to the listener, or keep it until the handler before it has ended."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    ws.endpoint.messages_received += 1
+    c.last_message = reactor.now
+    if ws.endpoint.on_message is None:
+        return 0
+    if not c.busy:
+        return call_on_message(reactor, c, ws, message)
+    if ws.waiting is None:
+        ws.waiting = deque()
+        ws.waiting_bytes = 0
+    ws.waiting.append(message)
+    ws.waiting_bytes += len(message)
+    if len(ws.waiting) >= WAITING_MESSAGES or ws.waiting_bytes >= ws.endpoint.max_message_size:
+        return pause(reactor, c)
+    return 0
+
+
+cdef int call_on_message(Reactor reactor, Conn* c, WebSocket ws, message) except -1:
+    try:
+        result = ws.endpoint.on_message(ws, message)
+        if result is None:
+            return 0
+        if is_awaitable(result):
+            c.busy = True
+            ws.endpoint._await_message(ws, result)
+            return 0
+    except Exception as error:
+        ws.endpoint._handler_failed(ws, error)
+        return 0
+    return answer(reactor, ws, result)
+
+
+cdef int answer(Reactor reactor, WebSocket ws, message) except -1:
+    """Send what a handler returned."""
+    try:
+        ws.send(message)
+    except Exception as error:
+        ws.endpoint._handler_failed(ws, error)
+    return 0
+
+
+cdef int pause(Reactor reactor, Conn* c) except -1:
+    """Read no more until resume()."""
+    c.paused = True
+    if c.wire is not NULL:
+        (<TransportWire>c.wire).transport.pause_reading()
+    return 0
+
+
+cdef int resume(Reactor reactor, Conn* c) except -1:
+    """Go on reading where a handler held it up."""
+    if not c.paused or c.state < OPEN or c.state > CLOSING:
+        return 0
+    c.paused = False
+    read_clock(reactor)
+    if c.inbound is not NULL and c.inbound.raw_length:
+        feed_raw(reactor, c)
+        inbound_rest(c)
+    if not c.paused:
+        if c.readable:
+            c.readable = False
+            reactor.read_again(c)
+        if c.wire is not NULL:
+            (<TransportWire>c.wire).transport.resume_reading()
+    return wake(reactor)
+
+
+# -- control frames
+
+
+cdef int handle_control(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t* p, size_t n) except -1:
+    cdef Inbound* inbound
+    if opcode == CLOSE:
+        return handle_close(reactor, c, p, n)
+    if opcode == PING and is_sendable(c):
+        if not c.blocked:
+            return reactor.queue_control(c, PONG, p, n)
+        inbound = inbound_of(c)         # a peer that does not read gets one pong, for its last ping (RFC 6455 5.5.3)
+        memcpy(inbound.ping, p, n)
+        inbound.ping_length = <uint8_t>n
+        inbound.ping_due = True
+    return 0
+
+
+cdef int handle_close(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
+    """The peer's Close (RFC 6455 5.5.1): answer it unless it is the answer, and be done."""
+    cdef int code = 1005
+    cdef str reason = ""
+    if n == 1:
+        return fail(reactor, c, 1002, "Close frame with half a code")
+    if n:
+        code = (p[0] << 8) | p[1]
+        if not close_code_is_valid(code):
+            return fail(reactor, c, 1002, f"close code {code} may not be sent")
+        try:
+            reason = PyUnicode_DecodeUTF8(<const char*>p + 2, n - 2, NULL)
+        except UnicodeDecodeError:
+            return fail(reactor, c, 1007, "close reason is not UTF-8")
+    if c.state == OPEN:
+        reactor.queue_control(c, CLOSE, p, min(n, <size_t>2))
+    reactor.drain(c)
+    return reactor.finish(c, code, reason)
+
+
+cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
+    """Fail the connection (RFC 6455 7.1.7): say why, read no more, tell the listener."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    cdef uint8_t[2] close_code
+    if c.state == OPEN:
+        close_code[0] = code >> 8
+        close_code[1] = code & 0xff
+        encoded = bytes(close_code[:2]) + reason.encode()
+        reactor.queue_control(c, CLOSE, PyBytes_AS_STRING(encoded), min(len(encoded), LARGEST_CONTROL))
+    reactor.drain(c)
+    ws.endpoint._protocol_failed(ws, ProtocolError(code, reason))
+    return reactor.finish(c, 1006, "")

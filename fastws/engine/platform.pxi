@@ -1,0 +1,84 @@
+# What the engine takes from C and from the system.
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cython.parallel cimport prange
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memchr, memcpy, memmove, memset
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
+    unsigned long PyThread_get_thread_ident() nogil
+
+cdef extern from "platform.h" nogil:
+    const int FASTWS_HAS_EPOLL
+    const uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLET
+    const int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    const int EWOULDBLOCK
+    const int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
+    const int AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, TCP_NODELAY
+    const int FASTWS_COARSE_CLOCK, CLOCK_MONOTONIC
+
+    ctypedef unsigned int socklen_t
+    ctypedef union epoll_data_t:
+        void* ptr
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    struct sockaddr:
+        pass
+    struct in_addr:
+        uint32_t s_addr
+    struct in6_addr:
+        pass
+    struct sockaddr_in:
+        uint16_t sin_port
+        in_addr sin_addr
+    struct sockaddr_in6:
+        uint16_t sin6_port
+        in6_addr sin6_addr
+    struct sockaddr_storage:
+        uint16_t ss_family
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event*)
+    int epoll_wait(int, epoll_event*, int, int)
+    int accept4(int, sockaddr*, socklen_t*, int)
+    ssize_t recv(int, void*, size_t, int)
+    ssize_t send(int, const void*, size_t, int)
+    ssize_t sendmsg(int, const msghdr*, int)
+    int getpeername(int, sockaddr*, socklen_t*)
+    void set_errno(int)
+    int setsockopt(int, int, int, const void*, socklen_t)
+    int shutdown(int, int)
+    int close "close"(int)
+    int clock_gettime(int, timespec*)
+    uint16_t ntohs(uint16_t)
+
+    int atomic_add(int*, int)
+    int atomic_subtract(int*, int)
+    Block* atomic_load_pointer(Block**)
+    bint atomic_swap_if(Block**, Block**, Block*)
+    void prefetch_for_write(const void*)
+
+
+cdef inline int64_t nanoseconds() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+has_epoll = bool(FASTWS_HAS_EPOLL)

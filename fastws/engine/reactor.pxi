@@ -1,0 +1,596 @@
+# Reactor: the epoll instance of one server, its connections, and what ties the rooms together.
+
+from cpython.exc cimport PyErr_SetFromErrno
+from logging import getLogger
+
+cdef object logger = getLogger("fastws.connection")
+
+cdef enum:
+    SLAB = 256                          # connections allocated together
+    BUFFER = 128 * 1024                 # bytes received at once
+    EVENTS = 512                        # taken from epoll at once
+    BATCHES = 4                         # of events, between two flushes
+    READS = 4                           # of one connection, before others have their turn
+    ACCEPTS = 256                       # of one listener, likewise
+
+cdef double ACCEPT_PAUSE = 0.1          # seconds, when there are no descriptors
+
+
+cdef inline int check_thread(Reactor reactor, str twin) except -1:
+    """Everything runs on the loop's thread: while flush threads write, nothing else may touch the engine."""
+    if reactor is not None and PyThread_get_thread_ident() != reactor.thread:
+        raise RuntimeError(f"fastws is not thread-safe: call this on the loop's thread, or use {twin} from another")
+    return 0
+
+
+cdef void conn_clear(Conn* c, uint32_t slot) noexcept nogil:
+    memset(c, 0, sizeof(Conn))
+    c.fd = -1
+    c.slot = slot
+    c.state = CLOSED
+    c.ranges = c.own_ranges
+    c.capacity = OWN_RANGES
+    c.memberships = c.own_memberships
+    c.membership_capacity = 2
+
+
+@cython.final
+cdef class Reactor:
+    """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
+
+    It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
+    there is none to speak of, and ``server._on_accept_paused(errno)`` when descriptors run out. Endpoints are told of
+    the rest: ``_closed``, ``_protocol_failed``, ``_handler_failed``, ``_await_message``.
+    """
+
+    def __cinit__(self, loop, server, options, str id_prefix not None):
+        cdef uint32_t i
+        self.epoll_fd = -1
+        self._loop = loop
+        self.server = server
+        self.thread = PyThread_get_thread_ident()
+        self.id_prefix = id_prefix
+        self.flush_threads = options.flush_threads
+        self.max_arena = options.max_arena
+        self.max_header_size = options.max_header_size
+        self.handshake_ticks = ticks(options.handshake_timeout)
+        self.close_ticks = ticks(options.close_timeout)
+        self.listeners = []
+        self.timer_due = NO_TIMER
+        self.buffer = <uint8_t*>malloc(BUFFER)
+        self.wheel = <Conn**>calloc(WHEEL_SLOTS, sizeof(Conn*))
+        self.occupied = <uint64_t*>calloc(WHEEL_SLOTS // 64, sizeof(uint64_t))
+        if self.buffer is NULL or self.wheel is NULL or self.occupied is NULL:
+            raise MemoryError
+        read_clock(self)
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        cdef ConnList* l
+        arena_free(&self.arena)
+        for i in range(self.slab_count):
+            free(self.slabs[i])
+        free(self.slabs)
+        free(self.unused.items)
+        free(self.fresh.items)
+        free(self.rest.items)
+        free(self.again_list.items)
+        free(self.doomed.items)
+        free(self.on_transport.items)
+        free(self.graveyard.items)
+        free(self.buffer)
+        free(self.wheel)
+        free(self.occupied)
+        if self.epoll_fd >= 0:
+            close(self.epoll_fd)
+
+
+    # -- for the server
+
+    @property
+    def loop(self):
+        """The loop that it was made on."""
+        return self._loop
+
+    @property
+    def connection_count(self):
+        """Sockets accepted and not closed yet, whatever their state."""
+        return self.connections
+
+    @property
+    def counters(self):
+        """What must return to zero when nobody is connected: for tests and metrics."""
+        return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
+                "fresh": self.fresh.count, "rest": self.rest.count, "again": self.again_list.count,
+                "graveyard": self.graveyard.count}
+
+    def listen(self, sock):
+        """Accept on a listening, non-blocking socket, which stays the caller's."""
+        if self.epoll_fd < 0:
+            self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+            if self.epoll_fd < 0:
+                PyErr_SetFromErrno(OSError)
+            self._loop.add_reader(self.epoll_fd, self._on_readable)
+        self.listeners.append(sock)
+        if not self.watch_listener(len(self.listeners) - 1, EPOLL_CTL_ADD):
+            PyErr_SetFromErrno(OSError)
+
+    def stop_listening(self):
+        """Accept no more, and drop those that have not asked for anything yet. The sockets may be closed afterwards."""
+        cdef Py_ssize_t i
+        if not self.accept_paused:
+            for i in range(len(self.listeners)):
+                self.watch_listener(i, EPOLL_CTL_DEL)
+        self.listeners.clear()
+        for i in range(self.slab_count * SLAB):
+            if self.at(<uint32_t>i).state == HEAD:
+                self.lost(self.at(<uint32_t>i))
+
+    def websockets(self):
+        """Every connection that was accepted as a WebSocket and is not over yet."""
+        cdef uint32_t i
+        found = []
+        for i in range(self.slab_count * SLAB):
+            if OPENING <= self.at(i).state <= CLOSING:
+                found.append(<WebSocket>self.at(i).ws)
+        return found
+
+    def shut(self):
+        """The end: drop whatever is still connected, and watch nothing any more."""
+        cdef uint32_t i
+        self.stop_listening()
+        for i in range(self.slab_count * SLAB):
+            if self.at(i).state != CLOSED:
+                self.lost(self.at(i))
+        self.closed = True
+        flush(self)
+        set_timer(self)
+        if self.epoll_fd >= 0:
+            self._loop.remove_reader(self.epoll_fd)
+            close(self.epoll_fd)
+            self.epoll_fd = -1
+
+    # -- connections
+
+    cdef inline Conn* at(self, uint32_t slot) noexcept:
+        return self.slabs[slot // SLAB] + slot % SLAB
+
+    cdef Conn* connect(self, int fd) except NULL:
+        """A connection for a new socket, its head awaited."""
+        cdef Conn* c
+        if self.unused.count == 0:
+            self.grow()
+        c = list_pop(&self.unused)
+        c.fd = fd
+        c.state = HEAD
+        self.connections += 1
+        c.deadline = self.now + self.handshake_ticks
+        arm(self, c, c.deadline)
+        return c
+
+    cdef int grow(self) except -1:
+        """One more slab, and room on every list for its connections."""
+        cdef uint32_t i
+        cdef size_t total = (self.slab_count + 1) * SLAB
+        cdef Conn* slab
+        cdef void* moved
+        list_reserve(&self.unused, total)
+        list_reserve(&self.fresh, total)
+        list_reserve(&self.rest, total)
+        list_reserve(&self.again_list, total)
+        list_reserve(&self.doomed, total)
+        list_reserve(&self.on_transport, total)
+        list_reserve(&self.graveyard, total)
+        moved = realloc(self.slabs, (self.slab_count + 1) * sizeof(Conn*))
+        if moved is NULL:
+            raise MemoryError
+        self.slabs = <Conn**>moved
+        slab = <Conn*>malloc(SLAB * sizeof(Conn))
+        if slab is NULL:
+            raise MemoryError
+        self.slabs[self.slab_count] = slab
+        for i in range(SLAB):
+            conn_clear(slab + i, self.slab_count * SLAB + (SLAB - 1 - i))
+        for i in range(SLAB):
+            slab[i].slot = self.slab_count * SLAB + i
+            list_push(&self.unused, slab + (SLAB - 1 - i))
+        self.slab_count += 1
+        return 0
+
+    cdef WebSocket websocket(self, Conn* c):
+        """The connection's WebSocket, made with its first request; the Conn holds a reference until it is recycled."""
+        cdef WebSocket ws
+        if c.ws is not NULL:
+            return <WebSocket>c.ws
+        ws = WebSocket.__new__(WebSocket)
+        ws.reactor = self
+        ws.conn = c
+        ws.slot = c.slot
+        ws.serial = self.next_serial
+        self.next_serial += 1
+        c.ws = <void*>ws
+        Py_INCREF(ws)
+        return ws
+
+    cdef WebSocket find(self, str name):
+        """The WebSocket with this id, or None."""
+        cdef Conn* c
+        cdef WebSocket ws
+        if not name.startswith(self.id_prefix):
+            return None
+        slot, dash, serial = name[len(self.id_prefix):].partition("-")
+        try:
+            number = int(slot, 16)
+        except ValueError:
+            return None
+        if not 0 <= number < self.slab_count * SLAB:
+            return None
+        c = self.at(number)
+        if c.ws is NULL:
+            return None
+        ws = <WebSocket>c.ws
+        return ws if f"{ws.slot:x}-{ws.serial:x}" == name[len(self.id_prefix):] else None
+
+    cdef int set_peer(self, Conn* c, Request request) except -1:
+        """Note where the peer is, while there is a socket to ask."""
+        cdef sockaddr_storage address
+        cdef socklen_t length = sizeof(address)
+        if c.wire is not NULL:
+            peer = (<TransportWire>c.wire).transport.get_extra_info("peername")
+            request._peer = tuple(peer[:2]) if isinstance(peer, tuple) else ("", 0)
+        elif getpeername(c.fd, <sockaddr*>&address, &length) == 0:
+            request.family = <uint8_t>address.ss_family
+            if address.ss_family == AF_INET:
+                memcpy(request.address, &(<sockaddr_in*>&address).sin_addr, 4)
+                request.port = ntohs((<sockaddr_in*>&address).sin_port)
+            elif address.ss_family == AF_INET6:
+                memcpy(request.address, &(<sockaddr_in6*>&address).sin6_addr, 16)
+                request.port = ntohs((<sockaddr_in6*>&address).sin6_port)
+        return 0
+
+    # -- frames out
+
+    cdef int encode(self, message, Frame* frame) except -1:
+        """Write a message into the arena as one frame. The caller releases `frame.block` once."""
+        cdef Py_ssize_t size
+        cdef const char* text
+        cdef Py_buffer view
+        if isinstance(message, str):
+            text = PyUnicode_AsUTF8AndSize(message, &size)
+            return self.write_frame(TEXT, text, size, frame)
+        if isinstance(message, bytes):
+            return self.write_frame(BINARY, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), frame)
+        if PyObject_CheckBuffer(message):
+            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+            try:
+                return self.write_frame(BINARY, view.buf, view.len, frame)
+            finally:
+                PyBuffer_Release(&view)
+        message = orjson_dumps(message)
+        return self.write_frame(TEXT, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), frame)
+
+    cdef int write_frame(self, uint8_t opcode, const void* payload, size_t length, Frame* frame) except -1:
+        cdef Block* block
+        cdef uint8_t* p
+        cdef uint32_t header
+        if length > LARGEST_MESSAGE:
+            raise ValueError(f"message of {length} bytes: at most {LARGEST_MESSAGE} can be sent")
+        block = arena_room(&self.arena, LONGEST_HEADER + length)
+        if block is NULL:
+            raise MemoryError
+        p = <uint8_t*>block_data(block) + block.used
+        header = header_write(p, opcode, length)
+        if length:
+            memcpy(p + header, payload, length)
+        frame.block = block
+        frame.offset = block.used
+        frame.length = header + <uint32_t>length
+        block.used += frame.length
+        return 0
+
+    cdef int queue_control(self, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1:
+        """Queue a control frame, whatever the backlog."""
+        cdef Frame frame
+        self.write_frame(opcode, payload, length, &frame)
+        return self.queue_frame(c, &frame)
+
+    cdef int queue_bytes(self, Conn* c, bytes data) except -1:
+        """Queue what is no frame: the answer to a handshake."""
+        cdef Frame frame
+        cdef size_t length = len(data)
+        frame.block = arena_room(&self.arena, length)
+        if frame.block is NULL:
+            raise MemoryError
+        frame.offset = frame.block.used
+        frame.length = <uint32_t>length
+        memcpy(block_data(frame.block) + frame.offset, PyBytes_AS_STRING(data), length)
+        frame.block.used += frame.length
+        return self.queue_frame(c, &frame)
+
+    cdef int queue_frame(self, Conn* c, Frame* frame) except -1:
+        cdef int appended = outbox_append(c, frame.block, frame.offset, frame.length)
+        if appended > 0:
+            frame.block.references += 1
+        block_release(frame.block, 1)
+        if appended < 0:
+            raise MemoryError
+        return flush_soon(self, c)
+
+    # -- events
+
+    def _on_readable(self):
+        """epoll has something for us."""
+        self.tick()
+
+    def _on_wake(self):
+        """One turn for what other code queued, what a flush left, and what has more to read."""
+        self.tick_scheduled = False
+        self.tick()
+
+    def _on_timer(self):
+        """A deadline has come."""
+        self.timer_handle = None
+        self.busy = True
+        try:
+            turn_wheel(self)
+        finally:
+            self.busy = False
+        flush(self)
+
+    cdef int tick(self) except -1:
+        """Take what came, let handlers run, and write all that they queued."""
+        if self.closed:
+            return 0
+        read_clock(self)
+        self.busy = True
+        try:
+            self.poll()
+            self.read_waiting()
+        finally:
+            self.busy = False
+        return flush(self)
+
+    cdef int poll(self) except -1:
+        cdef epoll_event[EVENTS] events
+        cdef int batch, i, count
+        if self.epoll_fd < 0:
+            return 0
+        for batch in range(BATCHES):
+            count = epoll_wait(self.epoll_fd, events, EVENTS, 0)
+            for i in range(count):
+                if events[i].data.u64 & 1:
+                    self.accept(<int>(events[i].data.u64 >> 1))
+                else:
+                    self.handle(<Conn*>events[i].data.ptr, events[i].events)
+            if count < EVENTS:
+                break
+        return 0
+
+    cdef int read_waiting(self) except -1:
+        """Those that had more to read than their turn allowed."""
+        cdef size_t n = self.again_list.count
+        cdef Conn* c
+        while n:
+            n -= 1
+            c = self.again_list.items[self.again_list.start]
+            list_drop_first(&self.again_list, 1)
+            c.again = False
+            if c.state != CLOSED and not c.paused:
+                self.read(c, True)
+        return 0
+
+    cdef void read_again(self, Conn* c) noexcept:
+        if not c.again:
+            c.again = True
+            list_push(&self.again_list, c)
+
+    cdef int handle(self, Conn* c, uint32_t events) except -1:
+        """An edge on one socket. A connection closed earlier in this tick is recycled only after it."""
+        if c.state == CLOSED:
+            return 0
+        if events & EPOLLOUT and c.blocked:
+            self.unblocked(c)
+        if not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+            return 0
+        if c.paused:
+            c.readable = True
+            return self.lost(c) if events & (EPOLLHUP | EPOLLERR) else 0
+        return self.read(c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0)
+
+    cdef int unblocked(self, Conn* c) except -1:
+        """The wire takes bytes again."""
+        cdef Inbound* inbound = c.inbound
+        c.blocked = False
+        if inbound is not NULL and inbound.ping_due:
+            inbound.ping_due = False
+            if is_sendable(c):
+                self.queue_control(c, PONG, inbound.ping, inbound.ping_length)
+            inbound_rest(c)
+        return flush_soon(self, c)
+
+    cdef int read(self, Conn* c, bint to_the_end) except -1:
+        """Receive until the socket is empty, by a short read or, where an end is announced, by that."""
+        cdef ssize_t n
+        cdef int turn
+        for turn in range(READS):
+            n = recv(c.fd, self.buffer, BUFFER, MSG_DONTWAIT)
+            if n < 0 and errno == EINTR:
+                continue
+            if n < 0 and (errno == EAGAIN or errno == EWOULDBLOCK):
+                return 0
+            if n <= 0:
+                return self.lost(c)
+            self.came(c)
+            received(self, c, self.buffer, <size_t>n)
+            if c.state == CLOSED:
+                return 0
+            if c.paused:
+                c.readable = True
+                return 0
+            if n < BUFFER and not to_the_end:
+                return 0
+        self.read_again(c)
+        return 0
+
+    cdef inline void came(self, Conn* c) noexcept:
+        """Something was received: the peer lives."""
+        c.last_received = self.now
+        c.ping_sent = False
+
+    cdef bint watch_listener(self, Py_ssize_t index, int operation) noexcept:
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.u64 = (<uint64_t>index << 1) | 1
+        return epoll_ctl(self.epoll_fd, operation, self.listeners[index].fileno(), &event) == 0
+
+    cdef int accept(self, int listener) except -1:
+        cdef int fd, turn
+        cdef int one = 1
+        cdef epoll_event event
+        cdef Conn* c
+        if listener >= len(self.listeners):
+            return 0
+        fd = self.listeners[listener].fileno()
+        for turn in range(ACCEPTS):
+            self.accept_one(fd)
+            if errno:
+                break
+        return 0
+
+    cdef int accept_one(self, int listener) except -1:
+        """Accept one connection; errno says why there was none, 0 that there may be more."""
+        cdef int one = 1
+        cdef epoll_event event
+        cdef Conn* c
+        cdef int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        if fd < 0:
+            if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                self.pause_accept(errno)
+                set_errno(EMFILE)
+            elif errno == ECONNABORTED or errno == EINTR:
+                set_errno(0)
+            return 0
+        self.accept_trouble = False
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+        c = self.connect(fd)
+        event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+        event.data.ptr = c
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
+            self.lost(c)
+        set_errno(0)
+        return 0
+
+    cdef int pause_accept(self, int error) except -1:
+        """No descriptors (or memory): leave the backlog to the kernel for a moment; log it once."""
+        cdef Py_ssize_t i
+        if self.accept_paused:
+            return 0
+        self.accept_paused = True
+        for i in range(len(self.listeners)):
+            self.watch_listener(i, EPOLL_CTL_DEL)
+        self._loop.call_later(ACCEPT_PAUSE, self._resume_accept)
+        if not self.accept_trouble:
+            self.accept_trouble = True
+            self.server._on_accept_paused(error)
+        return 0
+
+    def _resume_accept(self):
+        cdef Py_ssize_t i
+        self.accept_paused = False
+        if self.closed:
+            return
+        for i in range(len(self.listeners)):
+            self.watch_listener(i, EPOLL_CTL_ADD)
+
+    # -- ends
+
+    cdef int begin_close(self, Conn* c, int code, bytes reason) except -1:
+        """Queue our Close behind all that is pending, and leave everything at once."""
+        cdef WebSocket ws = <WebSocket>c.ws
+        cdef bytes payload = code.to_bytes(2, "big") + reason
+        self.queue_control(c, CLOSE, PyBytes_AS_STRING(payload), len(payload))
+        read_clock(self)
+        ws.endpoint.detach(c)
+        ws.waiting = None
+        c.deadline = self.now + ws.endpoint.close_ticks
+        arm(self, c, c.deadline)
+        if c.state == OPENING:
+            c.state = CLOSING           # its input waits until on_open has ended
+            return 0
+        c.state = CLOSING
+        return resume(self, c)
+
+    cdef int drain(self, Conn* c) except -1:
+        """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
+        c.state = DRAINING
+        c.paused = False
+        inbound_free(c)
+        read_clock(self)
+        c.deadline = self.now + self.close_ticks
+        arm(self, c, c.deadline)
+        if c.readable:
+            c.readable = False
+            self.read_again(c)
+        if c.wire is not NULL:
+            (<TransportWire>c.wire).transport.resume_reading()
+        return flush_soon(self, c)
+
+    cdef int lost(self, Conn* c) except -1:
+        """The wire is gone, or is dropped now: no word to the peer."""
+        cdef uint8_t state = c.state
+        if state == CLOSED:
+            return 0
+        self.release_wire(c)
+        if OPENING <= state <= CLOSING:
+            self.finish(c, 1006, "")
+        return wake(self)
+
+    cdef int release_wire(self, Conn* c) except -1:
+        """Close the socket and give back all memory; the Conn itself is recycled at the end of the tick."""
+        cdef TransportWire wire
+        c.state = CLOSED
+        self.connections -= 1
+        disarm(self, c)
+        outbox_clear(c)
+        inbound_free(c)
+        list_push(&self.graveyard, c)
+        if c.fd >= 0:
+            close(c.fd)
+            c.fd = -1
+        if c.wire is not NULL:
+            wire = <TransportWire>c.wire
+            c.wire = NULL
+            Py_DECREF(wire)
+            wire.conn = NULL
+            wire.transport.abort()
+        return 0
+
+    cdef give_away(self, Conn* c):
+        """Take the wire out of the engine: a file descriptor or a transport, the caller's from now on."""
+        cdef epoll_event event
+        cdef TransportWire wire
+        if c.wire is not NULL:
+            wire = <TransportWire>c.wire
+            given = wire.transport
+            c.wire = NULL
+            Py_DECREF(wire)
+            wire.conn = NULL
+            given.resume_reading()
+        else:
+            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, c.fd, &event)
+            given = c.fd
+            c.fd = -1
+        self.release_wire(c)
+        wake(self)
+        return given
+
+    cdef int finish(self, Conn* c, int code, str reason) except -1:
+        """Tell the endpoint, once, that the connection is over; it has left everything by then."""
+        cdef WebSocket ws = <WebSocket>c.ws
+        if c.finished:
+            return 0
+        c.finished = True
+        ws.waiting = None
+        ws.endpoint.detach(c)
+        ws.endpoint._closed(ws, code, reason)
+        return 0

@@ -1,0 +1,67 @@
+# Transport: the second kind of wire. TLS, and systems without epoll, go through an asyncio transport.
+
+@cython.no_gc_clear
+cdef class TransportWire:
+    """An asyncio protocol that feeds a connection; the connection writes to `transport` (reactor_flush.pxi)."""
+
+    def __init__(self, Reactor reactor not None, bint is_secure=False):
+        self.reactor = reactor
+        self.is_secure = is_secure
+
+    def connection_made(self, transport):
+        cdef Conn* c
+        self.transport = transport
+        if self.reactor.closed:
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=64 * 1024)
+        read_clock(self.reactor)
+        c = self.reactor.connect(-1)
+        c.wire = <void*>self
+        Py_INCREF(self)
+        self.conn = c
+        wake(self.reactor)
+
+    def get_buffer(self, hint):
+        """The reactor's buffer: filled and used within one callback of the loop."""
+        return <uint8_t[:BUFFER]>self.reactor.buffer
+
+    def buffer_updated(self, Py_ssize_t n):
+        self.take(n)
+
+    def data_received(self, data):
+        """Bytes from whoever had the transport before."""
+        cdef bytes chunk
+        for start in range(0, len(data), BUFFER):
+            chunk = data[start:start + BUFFER]
+            memcpy(self.reactor.buffer, PyBytes_AS_STRING(chunk), len(chunk))
+            self.take(len(chunk))
+
+    cdef int take(self, size_t n) except -1:
+        cdef Reactor reactor = self.reactor
+        if self.conn is NULL:
+            return 0
+        read_clock(reactor)
+        reactor.came(self.conn)
+        reactor.busy = True
+        try:
+            received(reactor, self.conn, reactor.buffer, n)
+        finally:
+            reactor.busy = False
+        return wake(reactor)
+
+    def eof_received(self):
+        """The peer ended its side: so do we."""
+        return False
+
+    def connection_lost(self, error):
+        if self.conn is not NULL:
+            self.reactor.lost(self.conn)
+
+    def pause_writing(self):
+        if self.conn is not NULL:
+            self.conn.blocked = True
+
+    def resume_writing(self):
+        if self.conn is not NULL:
+            self.reactor.unblocked(self.conn)

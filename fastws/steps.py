@@ -1,0 +1,58 @@
+"""Sequences of handler calls, each ``def`` or ``async def``, written once.
+
+A sequence is a generator that yields what handlers return and gets it back, awaited where it must be. As long as nothing
+is awaitable it runs through at once, on the caller's stack; from the first awaitable on it goes on in a task.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, TypeAlias
+
+__all__ = ["Runner", "Steps"]
+
+Steps: TypeAlias = Generator[Any, Any, Any]
+
+
+class Runner:
+    """Runs sequences, and keeps the tasks that they need."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def run(self, steps: Steps) -> None:
+        """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
+        try:
+            result = next(steps)
+            while result is None or not hasattr(type(result), "__await__"):
+                result = steps.send(result)
+        except StopIteration:
+            return
+        self.spawn(self._finish(steps, result))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in a task of its own."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _finish(self, steps: Steps, awaitable: Awaitable[Any]) -> None:
+        result: Any = awaitable
+        try:
+            while True:
+                while result is not None and hasattr(type(result), "__await__"):
+                    try:
+                        result = await result
+                    except Exception as error:
+                        result = steps.throw(error)
+                result = steps.send(result)
+        except StopIteration:
+            return
+
+    async def finish(self, timeout: float) -> None:
+        """Wait for all tasks, at most ``timeout`` seconds; cancel those that take longer."""
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
