@@ -6,12 +6,12 @@ installed once, in a virtual environment of its own under build/autobahn.
 
 import argparse
 import asyncio
-import collections
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 from fastws import Listener, Server
@@ -103,11 +103,9 @@ async def main(cases):
     wstest = install(python2)
     async with running(echo_server()) as url:
         results = await run(wstest, url, cases)
-    for verdict, count in collections.Counter(results.values()).items():
-        print(f"{count:4} {verdict[0]}, closing {verdict[1]}")
-    for case, verdict in bad(results).items():
-        print(f"case {case}: {verdict[0]}, closing {verdict[1]}")
-    print(f"report: {FOLDER / 'report' / 'index.html'}")
+    lines = [f"{count:4} {'/'.join(verdict)}" for verdict, count in Counter(results.values()).items()]
+    lines += [f"case {case}: {'/'.join(verdict)}" for case, verdict in bad(results).items()]
+    sys.stdout.write("\n".join([*lines, f"report: {FOLDER / 'report' / 'index.html'}", ""]))
     if bad(results) or not results:
         sys.exit(1)
 

@@ -96,7 +96,3 @@ def test_types_check():
 
 def test_the_linter_is_content():
     check("ruff", "check")
-
-
-def test_the_code_is_formatted():
-    check("ruff", "format", "--check", "fastws/testing.py", "tests")
