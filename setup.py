@@ -8,6 +8,7 @@ Switches, from the environment (each combination has build directories of its ow
 """
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -61,9 +62,11 @@ class BuildEngine(build_ext):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.build_temp = os.path.join(self.build_temp, VARIANT)
+        # Fixed places, so that an editable install takes what `build_ext --inplace` has built.
+        here = os.path.join("build", f"{sys.implementation.cache_tag}-{VARIANT}")
+        self.build_temp = os.path.join(here, "temp")
         if self.inplace:
-            self.build_lib = os.path.join(self.build_lib, VARIANT)
+            self.build_lib = os.path.join(here, "lib")
 
     def build_extensions(self) -> None:
         if self.compiler.compiler_type == "unix":

@@ -1,0 +1,91 @@
+# `make run` and `make test` do their own set-up, from nothing. ARGS goes to the command: make test ARGS="-k chat".
+
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+ASAN := build/asan
+ENGINE_TESTS ?= tests
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test build lint typecheck bench test-asan sdist clean system compiler
+
+run: build
+	$(BIN)/fastws serve $(ARGS)
+
+test: build system $(VENV)/.test tests/node/node_modules/.package-lock.json
+	$(BIN)/python -m pytest $(ARGS)
+
+# Seconds where nothing changed: setuptools and Cython look at the files themselves.
+build: $(VENV)/.run
+	$(BIN)/python setup.py -q build_ext --inplace
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+typecheck: build $(VENV)/.test
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastws._core
+
+bench: build $(VENV)/.bench bench/peers/node_modules/.package-lock.json
+	$(BIN)/python -m bench $(ARGS)
+
+# The engine's tests on a copy of the package whose engine stops at the first bad access or undefined behaviour.
+# Python itself keeps memory until its end, so leaks are not looked for.
+test-asan: build $(VENV)/.test
+	rm -rf $(ASAN)
+	FASTWS_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-lib $(ASAN)
+	cp -r pyproject.toml tests examples $(ASAN)
+	cd $(ASAN) && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
+
+sdist: $(VENV)/.run
+	$(BIN)/python -m build --sdist
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fastws/*.so fastws/_core.c
+
+$(VENV)/bin/python: | compiler
+	$(if $(PYTHON),,$(error fastws needs Python 3.11 or newer, and found none))
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade "pip>=25.1"
+
+# The engine is built first, where later builds find its parts; the editable install takes it from there.
+$(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
+	$(BIN)/pip install -q --group dev
+	$(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/pip install -q --no-build-isolation -e ".[server]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	$(BIN)/pip install -q --no-build-isolation -e ".[bench]"
+	touch $@
+
+# Without npm pytest names the tests that it skips for it.
+%/node_modules/.package-lock.json: %/package.json | system
+	! command -v npm >/dev/null || npm --prefix $* install --silent --no-audit --no-fund
+	@! test -e $@ || touch $@
+
+# On Debian, as root, what is missing comes by apt-get; elsewhere pytest names the tests that it skips for it.
+APT_INSTALL = if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi
+
+compiler:
+	@missing=""; \
+	command -v gcc >/dev/null || missing="gcc libc6-dev"; \
+	$(PYTHON) -c "import ensurepip, os, sysconfig; os.stat(sysconfig.get_path('include') + '/Python.h')" 2>/dev/null \
+		|| missing="$$missing python3-dev python3-venv"; \
+	$(APT_INSTALL)
+
+system:
+	@missing=""; \
+	command -v npm >/dev/null || missing="nodejs npm"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	$(APT_INSTALL)
