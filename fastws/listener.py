@@ -72,9 +72,9 @@ def handler(listener: Listener, name: str) -> Callable[..., Any] | None:
 def warn_of_misspelt(listener: Listener) -> None:
     """Log a warning for each method whose name is almost a handler's."""
     for name in dir(type(listener)):
-        if name in HANDLERS or name.startswith("__") or not callable(getattr(listener, name, None)):
+        if name in HANDLERS or not name.startswith(("on", "auth")) or not callable(getattr(listener, name, None)):
             continue
-        likely = difflib.get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.85)
+        likely = difflib.get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.8)
         if likely:
             logger.warning(
                 "%s.%s is never called: did you mean %s?", type(listener).__name__, name, likely[0],

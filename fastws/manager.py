@@ -1,8 +1,8 @@
 """The connection manager: one per endpoint, who is there and how to reach them."""
 
-import asyncio
 import concurrent.futures
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -63,13 +63,9 @@ class ConnectionManager(Endpoint):
         """The connections in a channel."""
         return self._members(CHANNEL_KIND, channel)
 
-    def presence(self, channel: str) -> list[dict[str, Any]]:
-        """Who is in a channel, once per user: ``[{"user": ..., "connections": number of devices}]``."""
-        counts: dict[Hashable, int] = {}
-        for ws in self.subscribers(channel):
-            if ws.user is not None:
-                counts[ws.user] = counts.get(ws.user, 0) + 1
-        return [{"user": user, "connections": count} for user, count in counts.items()]
+    def presence(self, channel: str) -> dict[Hashable, int]:
+        """Who is in a channel: each user once, with the number of his or her connections (devices) there."""
+        return dict(Counter(ws.user for ws in self.subscribers(channel) if ws.user is not None))
 
     def subscribe(self, channel: str, ws: WebSocket) -> int:
         """Have a connection join a channel; the number of subscribers. Twice is once.

@@ -46,6 +46,7 @@ class Server:
         self._router: Router[ConnectionManager] = Router()
         self._runner = Runner()
         self._reactor: Reactor | None = None
+        self._port = port
         self._sockets: list[socket.socket] = []
         self._transport_servers: list[asyncio.Server] = []
         self._stopping = False
@@ -60,9 +61,8 @@ class Server:
 
     @property
     def port(self) -> int:
-        """The port it listens on; while it runs, the real one."""
-        port: int = self._sockets[0].getsockname()[1] if self._sockets else self.options.port
-        return port
+        """The port it listens on; once started, the real one."""
+        return self._port
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -134,6 +134,7 @@ class Server:
         self._stopping = False
         self._idle = asyncio.Event()
         self._sockets = await _bind(self.options.host, self.options.port)
+        self._port = self._sockets[0].getsockname()[1]
         try:
             self._reactor = Reactor(loop, self, self.options, secrets.token_hex(5) + "-")
             for manager in self.endpoints.values():

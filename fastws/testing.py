@@ -274,6 +274,6 @@ async def connect(
 async def running(server: Server) -> AsyncIterator[str]:
     """Start `server`, give the front of its URLs (`ws://127.0.0.1:4012`), and stop it after."""
     async with server:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
-        scheme = "ws" if server.ssl is None else "wss"
+        host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+        scheme = "ws" if server.options.ssl is None else "wss"
         yield (f"{scheme}://[{host}]:{server.port}" if ":" in host else f"{scheme}://{host}:{server.port}")

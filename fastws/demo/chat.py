@@ -44,7 +44,7 @@ MAX_MESSAGE = 4000
 MAX_CHANNELS = 100
 KICKED = 4000
 
-# The types of request, each handled by Chat's method of that name.
+# The types of request; Chat has a handle_... for each.
 REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "kick")
 
 
@@ -80,14 +80,13 @@ class Chat(Listener):
             kind = text(request, "type")
             if kind not in REQUESTS:
                 raise Refused("unknown_type", f"type must be one of {', '.join(REQUESTS)}")
-            getattr(self, kind)(ws, text(request, "channel"), request)
+            getattr(self, f"handle_{kind}")(ws, text(request, "channel"), request)
         except Refused as refused:
             return refused.answer
         return None
 
     def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
-        users = sorted(ws.manager.presence(channel))
-        ws.send({"type": "members", "channel": channel, "users": users})
+        ws.send({"type": "members", "channel": channel, "users": sorted(ws.manager.presence(channel))})
         others = list(other_tabs(ws))
         if not any(channel in other.channels for other in others):
             joined = {"type": "join", "channel": channel, "user": ws.user}
@@ -105,24 +104,24 @@ class Chat(Listener):
         """Any member may, since a demo has no owner; a subclass can be stricter."""
         return True
 
-    def subscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_subscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         if not is_name(channel):
             raise Refused("bad_channel", f"a channel's name {NAME_RULE}")
         if len(ws.channels) >= MAX_CHANNELS:
             raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
         ws.subscribe(channel)
 
-    def unsubscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_unsubscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         must_be_member(ws, channel)
         for other in other_tabs(ws):
             other.unsubscribe(channel)
         ws.unsubscribe(channel)
 
-    def message(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_message(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         must_be_member(ws, channel)
         ws.manager.broadcast(channel, stamped("message", ws, channel, request))
 
-    def whisper(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_whisper(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         must_be_member(ws, channel)
         named = request.get("to")
         if not isinstance(named, list):
@@ -134,12 +133,12 @@ class Chat(Listener):
         whispered = stamped("whisper", ws, channel, request) | {"to": to}
         ws.manager.broadcast(channel, whispered, users=[*to, ws.user])
 
-    def typing(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_typing(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         must_be_member(ws, channel)
         typing = {"type": "typing", "channel": channel, "from": ws.user}
         ws.manager.broadcast(channel, typing, exclude=[ws, *other_tabs(ws)])
 
-    def kick(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_kick(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
         must_be_member(ws, channel)
         user = text(request, "user")
         if user == ws.user or user not in ws.manager.presence(channel):
