@@ -285,12 +285,13 @@ async def test_the_page_reconnects_after_the_server_restarts(join, server):
     ann, bob = await join("ann"), await join("bob")
     for tab in (ann, bob):
         await tab.enter("boats")
+    port = server.port
     await server.stop()
     for tab in (ann, bob):
         await expect(tab("#banner")).to_contain_text("Trying again in")
         await expect(tab("#send")).to_be_disabled()
     await ann("#text").fill("written while offline")
-    async with create_server(port=server.port):
+    async with create_server(port=port):
         for tab in (ann, bob):
             await expect(tab("#banner")).to_be_hidden(timeout=TIMEOUT * 1000)
         await expect(bob.members).to_have_text(["bob (you)", "ann"])
