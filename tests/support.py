@@ -76,10 +76,10 @@ class Recorder(Listener):
         self.note("on_error", error)
 
     def on_subscribe(self, ws, channel, subscribers):
-        self.note("on_subscribe", channel, subscribers)
+        self.note("on_subscribe", ws, channel, subscribers)
 
     def on_unsubscribe(self, ws, channel, subscribers):
-        self.note("on_unsubscribe", channel, subscribers)
+        self.note("on_unsubscribe", ws, channel, subscribers)
 
     def on_channel_open(self, channel):
         self.note("on_channel_open", channel)

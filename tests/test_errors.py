@@ -83,7 +83,7 @@ async def test_a_handler_that_raises_closes_its_connection_with_1011(serve, join
     (record,) = tracebacks(caplog)
     assert record.levelno == logging.ERROR
     await other.send("fine")
-    assert await other.received() == ["fine"]
+    assert await other.receive() == "fine"
     assert len(site.manager.connections) == 1
 
 

@@ -152,7 +152,7 @@ async def test_a_server_can_be_started_again_after_a_stop(join):
 
 async def test_a_taken_port_is_an_os_error(serve):
     site = await serve()
-    with pytest.raises(OSError, match=str(site.server.port)):
+    with pytest.raises(OSError, match="in use"):
         async with Server(port=site.server.port):
             pass
 

@@ -102,7 +102,8 @@ async def test_a_path_without_a_channel_subscribes_to_nothing(serve, join):
     site = await serve(recorder := Recorder(), "/ws/chat")
     client = await join(f"{site.url}/ws/chat")
     assert await client.received() == []
-    assert recorder.names == ["on_handshake", "on_open"]
+    assert recorder.names == ["on_handshake", "authorize", "on_open"]
+    assert recorder.of("authorize") == [(None,)]
     assert len(site.manager.channels) == 0
 
 

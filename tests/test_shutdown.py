@@ -109,7 +109,8 @@ async def test_stop_closes_with_1001_and_loses_nothing(dial, serve):
     assert not stopping.done()
     await raw.send(close_frame(1001))
     assert await raw.eof() == b""
-    await stopping
+    async with asyncio.timeout(5):
+        await stopping
     assert recorder.of("on_close") == [(1001, "")]
     assert recorder.names[-2:] == ["on_unsubscribe", "on_channel_close"]
 

@@ -66,7 +66,7 @@ class Stall:
 @pytest.fixture
 async def stall(serve, dial, join):
     async def make(overflow):
-        site = await serve(max_backlog=BACKLOG, overflow=overflow, ping_interval=None)
+        site = await serve(max_backlog=BACKLOG, overflow=overflow, ping_interval=0)
         slow = await dial(site.url, "/ws/cars", receive_buffer=4096)
         quick = await join(f"{site.url}/ws/cars")
         await quick.ping()
@@ -96,8 +96,9 @@ async def test_close_is_told_to_the_listener_once(serve, dial):
         if not ws.send(bytes(SIZE)):
             break
     assert not ws.is_open
-    assert len(site.manager.channels) == 0
+    assert site.manager.broadcast("cars", "x") == 0
     await recorder.until("on_channel_close")
+    assert len(site.manager.channels) == 0
     assert [call[0] for call in recorder.calls[-3:]] == [
         "on_close",
         "on_unsubscribe",
@@ -188,7 +189,7 @@ async def test_pings_from_a_peer_that_does_not_read_pile_up_no_memory(serve, dia
 
 
 async def test_stalled_readers_share_the_bytes_of_what_they_wait_for(serve, dial, join):
-    site = await serve(max_backlog=1 << 20, overflow="drop_oldest", ping_interval=None)
+    site = await serve(max_backlog=1 << 20, overflow="drop_oldest", ping_interval=0)
     for _ in range(40):
         await dial(site.url, "/ws/cars", receive_buffer=4096)
     quick = await join(f"{site.url}/ws/cars")

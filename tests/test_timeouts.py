@@ -9,7 +9,7 @@ from fastws import Listener
 from .raw import CLOSE, PING, PONG, TEXT, close_frame, frame
 from .support import Echo, Recorder
 
-QUIET = {"ping_interval": None, "idle_timeout": None}
+QUIET = {"ping_interval": 0, "idle_timeout": 0}
 
 
 async def test_a_half_open_peer_is_found_by_ping(serve, dial, join):
@@ -62,7 +62,7 @@ async def test_ping_sends_a_ping_now(serve, dial):
 
 
 async def test_an_idle_peer_is_closed(serve, dial):
-    site = await serve(recorder := Recorder(), idle_timeout=0.2, ping_interval=None)
+    site = await serve(recorder := Recorder(), idle_timeout=0.2, ping_interval=0)
     raw = await dial(site.url, "/ws/cars")
     code, _ = await raw.closing()
     assert code in (1000, 1001, 1008)
@@ -72,7 +72,7 @@ async def test_an_idle_peer_is_closed(serve, dial):
 
 
 async def test_a_peer_that_sends_messages_is_not_idle(serve, dial):
-    site = await serve(Echo(), idle_timeout=0.4, ping_interval=None)
+    site = await serve(Echo(), idle_timeout=0.4, ping_interval=0)
     raw = await dial(site.url, "/ws/cars")
     loop = asyncio.get_running_loop()
     until = loop.time() + 1
@@ -92,7 +92,7 @@ async def test_the_idle_timeout_is_settable_for_one_connection(serve, dial):
                 ws.idle_timeout = 0.2
                 assert ws.idle_timeout == pytest.approx(0.2)
 
-    site = await serve(strict := Strict(), ping_interval=None)
+    site = await serve(strict := Strict(), ping_interval=0)
     short = await dial(site.url, "/ws/cars?short=1")
     await dial(site.url, "/ws/cars")
     assert (await short.frame()).opcode == CLOSE

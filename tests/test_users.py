@@ -93,7 +93,7 @@ async def test_any_hashable_is_a_user(serve, join, user):
     client = await join(f"{site.url}/ws/cars")
     await client.ping()
     assert set(site.manager.users) == {user}
-    assert site.manager.send_to_user(user, "a") == 1
+    assert site.manager.send_to_user([user], "a") == 1
     assert site.manager.broadcast("cars", "b", users=[user]) == 1
     assert await client.received() == ["a", "b"]
 
