@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import importlib
+import inspect
 import logging
 import os
 import platform
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -28,15 +29,20 @@ SETTINGS = Path("fastws.toml")
 LOG_LEVELS = ["debug", "info", "warning", "error", "critical"]
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
-VERSION = f"fastws {__version__} with {platform.python_implementation()} {platform.python_version()}"
+VERSION = (
+    f"fastws %(version)s with {platform.python_implementation()} {platform.python_version()} on {platform.system()}"
+)
+SHARED = {option.name for option in fields(EndpointOptions)}  # what each endpoint may have for itself
 
 
 class Failure(click.ClickException):
     """Ends the command with one sentence on stderr."""
 
-    def __init__(self, message: str, exit_code: int = 2) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = 2
+
+
+class CannotListen(Failure):
+    exit_code = 1
 
 
 def main() -> None:
@@ -51,7 +57,7 @@ def main() -> None:
 def parameters() -> Iterator[click.Option]:
     """A command line option for each of `Options` that text can say; code alone can give the others."""
     scalars: dict[Any, Any] = {int: int, int | None: int, float: float, str: str}
-    for option in fields(Options):
+    for option in sorted(fields(Options), key=lambda option: option.name in SHARED):
         several = option.type in (Sequence[str], Sequence[str] | None)
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
@@ -59,47 +65,38 @@ def parameters() -> Iterator[click.Option]:
             kind = scalars.get(option.type, str)
         else:
             continue
-        yield click.Option(
-            [f"--{option.name.replace('_', '-')}"],
-            type=kind,
-            multiple=several,
-            help=option.metadata["help"],
-            show_default=str(option.default) if option.default else False,
-        )
+        default = f"  [default: {option.default}]" if option.default else ""
+        flag = f"--{option.name.replace('_', '-')}"
+        yield click.Option([flag], type=kind, multiple=several, help=option.metadata["help"] + default)
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(message=f"{VERSION} on {platform.system()}")
+@click.version_option(__version__, message=VERSION)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A fast WebSocket server: channels, users and broadcasts."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-    context.default_map = {"serve": settings()}
+    else:
+        context.default_map = {"serve": settings()}
 
 
-@cli.command(
-    params=list(parameters()),
-    context_settings={"auto_envvar_prefix": "FASTWS", "show_default": True, "max_content_width": 100},
-)
+@cli.command(params=list(parameters()), context_settings={"auto_envvar_prefix": "FASTWS"})
 @click.argument("target", required=False, metavar="[MODULE:SERVER]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="least level of what is logged to stderr")
 def serve(target: str | None, log_level: str | None, **options: Any) -> None:
-    """Run a server: MODULE:SERVER names one, or a function that makes one; without it, the demo chat.
+    """Run the server that MODULE:SERVER names, or the demo chat.
 
-    Every option may also stand in fastws.toml (flush_threads = 2) or in the environment (FASTWS_FLUSH_THREADS=2).
+    MODULE:SERVER may also be a function that takes nothing and returns a server. Every option may stand in the
+    environment (FASTWS_FLUSH_THREADS=2) or in a file fastws.toml (flush_threads = 2) as well.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     try:
         server = demo(given) if target is None else configured(load(target), given)
         set_up_logging(log_level)
-        server.run(on_start=announce)
+        run(server)
     except FastWSError as error:
         raise Failure(str(error)) from error
-    except OSError as error:
-        if error.errno not in CANNOT_LISTEN:
-            raise
-        raise Failure(f"cannot listen on {address(server)}: {os.strerror(error.errno)}", exit_code=1) from error
 
 
 def settings() -> dict[str, Any]:
@@ -110,10 +107,17 @@ def settings() -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise Failure(f"{SETTINGS} cannot be read: {error}") from error
-    known = {parameter.name for parameter in serve.params}
-    for name in found.keys() - known:
-        raise Failure(f"{SETTINGS} has {name!r}, which is no option: see fastws serve --help")
-    return found
+    known = {str(parameter.name): parameter for parameter in serve.params}
+    for name in found.keys() - known.keys():
+        raise Failure(f"{SETTINGS} has {name!r}, which is no option: there are {', '.join(sorted(known))}")
+    return {name: as_typed(known[name], value) for name, value in found.items()}
+
+
+def as_typed(parameter: click.Parameter, value: Any) -> str | list[str]:
+    """A value from TOML as the command line would have it, so that it is checked in the same way."""
+    if not getattr(parameter, "multiple", False):
+        return str(value)
+    return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def load(target: str) -> Server:
@@ -132,11 +136,19 @@ def load(target: str) -> Server:
         if not hasattr(found, name):
             raise Failure(f"{module_name!r} has no attribute {path!r}")
         found = getattr(found, name)
-    if callable(found):
+    if callable(found) and takes_nothing(found):
         found = found()
     if not isinstance(found, Server):
         raise Failure(f"{target!r} is {found!r}, and neither a fastws.Server nor a function that returns one")
     return found
+
+
+def takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def demo(options: Mapping[str, Any]) -> Server:
@@ -149,12 +161,20 @@ def configured(server: Server, given: Mapping[str, Any]) -> Server:
     """Override what the server was built with; what an endpoint was given for itself stays."""
     before = server.options
     server.options = replace(before, **given)
-    shared = {option.name for option in fields(EndpointOptions)} & given.keys()
     for manager in server.endpoints.values():
         own = manager.options
-        inherited = {name: given[name] for name in shared if getattr(own, name) == getattr(before, name)}
+        inherited = {name: given[name] for name in SHARED & given.keys() if getattr(own, name) == getattr(before, name)}
         manager.options = replace(own, **inherited)
     return server
+
+
+def run(server: Server) -> None:
+    try:
+        server.run(on_start=announce)
+    except OSError as error:
+        if error.errno not in CANNOT_LISTEN:
+            raise
+        raise CannotListen(f"cannot listen on {address(server)}: {os.strerror(error.errno)}") from error
 
 
 def set_up_logging(level: str | None) -> None:
