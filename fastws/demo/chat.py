@@ -57,7 +57,12 @@ class Refused(Exception):
 
 
 class Chat(Listener):
-    """Keeps no state of its own: who is where is what the endpoint's manager knows anyway."""
+    """A member is a user who has at least one tab in the channel."""
+
+    def __init__(self) -> None:
+        # Who joined and has not left, as the members were told. The manager's own lists may be ahead of that: they
+        # drop all closed tabs of a user at once, while `on_unsubscribe` comes for one after the other.
+        self.members: dict[str, set[str]] = {}
 
     def on_handshake(self, request: Request) -> Reject | None:
         name = request.query.get("name", "").strip()
@@ -85,19 +90,29 @@ class Chat(Listener):
             return refused.answer
         return None
 
+    def on_channel_open(self, channel: str) -> None:
+        self.members[channel] = set()
+
+    def on_channel_close(self, channel: str) -> None:
+        del self.members[channel]
+
     def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
-        ws.send({"type": "members", "channel": channel, "users": sorted(ws.manager.presence(channel))})
-        others = list(other_tabs(ws))
-        if not any(channel in other.channels for other in others):
+        members = self.members[channel]
+        is_new = ws.user not in members
+        members.add(ws.user)
+        ws.send({"type": "members", "channel": channel, "users": sorted(members)})
+        if is_new:
             joined = {"type": "join", "channel": channel, "user": ws.user}
             ws.manager.broadcast(channel, joined, exclude=ws)
-            for other in others:
+            for other in other_tabs(ws):
                 other.subscribe(channel)
 
     def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
         left = {"type": "leave", "channel": channel, "user": ws.user}
         ws.send(left)
-        if not any(channel in other.channels for other in other_tabs(ws)):
+        members = self.members[channel]
+        if ws.user in members and not any(channel in other.channels for other in other_tabs(ws)):
+            members.remove(ws.user)
             ws.manager.broadcast(channel, left)
 
     def may_kick(self, ws: WebSocket, channel: str, user: str) -> bool:
