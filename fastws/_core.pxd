@@ -121,6 +121,7 @@ cdef struct Conn:
     uint8_t doom                # why it must go; set where no Python may run
     uint8_t finished            # the application was told
     uint8_t fin_sent            # our side of the socket is shut down
+    uint8_t fin_received        # the peer's side is
     uint8_t linked              # in the timer wheel
     uint8_t ping_sent           # and nothing received since
     # The rest.
@@ -292,6 +293,7 @@ cdef class Reactor:
     cdef int unblocked(self, Conn* c) except -1
     cdef int begin_close(self, Conn* c, int code, bytes reason) except -1
     cdef int drain(self, Conn* c) except -1
+    cdef int ended(self, Conn* c) except -1
     cdef int lost(self, Conn* c) except -1
     cdef int release_wire(self, Conn* c) except -1
     cdef give_away(self, Conn* c)

@@ -1,5 +1,6 @@
 """The connection manager: one per endpoint, who is there and how to reach them."""
 
+import asyncio
 import concurrent.futures
 import logging
 from collections import Counter
@@ -10,7 +11,7 @@ from ._core import CHANNEL_KIND, EVERYONE_KIND, USER_KIND, Endpoint, ProtocolErr
 from .config import EndpointOptions
 from .listener import HANDLERS, Listener, handler, warn_of_misspelt
 from .routing import Template
-from .steps import Steps
+from .steps import HANDLER_ERRORS, Steps
 
 if TYPE_CHECKING:
     from .server import Server
@@ -132,7 +133,7 @@ class ConnectionManager(Endpoint):
             return None
         try:
             return (yield method(*arguments))
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             self._handler_failed(ws, error)
             return False
 
@@ -187,11 +188,13 @@ class ConnectionManager(Endpoint):
         result = None
         try:
             result = await awaitable
-        except Exception as error:
+        except HANDLER_ERRORS as error:
+            if self.server._stopping and isinstance(error, asyncio.CancelledError):
+                raise
             self._handler_failed(ws, error)
         ws._handled(result)
 
-    def _handler_failed(self, ws: WebSocket, error: Exception) -> None:
+    def _handler_failed(self, ws: WebSocket, error: BaseException) -> None:
         logger.error(
             "a handler of %s failed for connection %s", self.path, ws.id, exc_info=error, extra={"connection": ws.id}
         )
@@ -204,13 +207,13 @@ class ConnectionManager(Endpoint):
         )
         self._tell_error(ws, error)
 
-    def _tell_error(self, ws: WebSocket, error: Exception) -> None:
+    def _tell_error(self, ws: WebSocket, error: BaseException) -> None:
         def steps() -> Steps:
             on_error = self._handlers["on_error"]
             if on_error is not None:
                 try:
                     yield on_error(ws, error)
-                except Exception:
+                except HANDLER_ERRORS:
                     logger.exception("on_error of %s failed", self.path, extra={"connection": ws.id})
 
         self._run(steps())

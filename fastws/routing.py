@@ -23,6 +23,8 @@ class Template:
     def __init__(self, path: str) -> None:
         if not path.startswith("/"):
             raise ConfigurationError(f"path {path!r} does not begin with a slash: try {'/' + path!r}")
+        if "?" in path or "#" in path:
+            raise ConfigurationError(f"path {path!r} has more than a path: leave out what begins with ? or #")
         self.path = path
         self.names: list[str] = []
         self._segments = path.split("/")

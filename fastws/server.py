@@ -23,7 +23,7 @@ from .errors import ConfigurationError, Reject
 from .listener import Listener
 from .manager import ConnectionManager
 from .routing import Router, Template
-from .steps import Runner, Steps
+from .steps import HANDLER_ERRORS, Runner, Steps
 
 __all__ = ["Server"]
 
@@ -256,7 +256,7 @@ class Server:
         except Reject as reject:
             extra = {**(request.response_headers or {}), **reject.headers}
             self._refuse(ws, reject.status, reject.reason or http.HTTPStatus(reject.status).phrase, extra)
-        except Exception as error:
+        except HANDLER_ERRORS as error:
             self._refuse(ws, 500, "the server failed", error=error)
         else:
             if ws._accept(manager, response):
@@ -302,7 +302,7 @@ class Server:
         status: int,
         message: str,
         headers: Mapping[str, Any] | None = None,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> None:
         """Answer with a status and a JSON body that says why, and log it under the same id."""
         request_id = secrets.token_hex(8)

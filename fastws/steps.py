@@ -8,9 +8,12 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeAlias
 
-__all__ = ["Runner", "Steps"]
+__all__ = ["HANDLER_ERRORS", "Runner", "Steps"]
 
 Steps: TypeAlias = Generator[Any, Any, Any]
+
+# What a handler may raise at its connection's cost. A CancelledError is its own as long as nobody cancels our task.
+HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
 
 class Runner:
@@ -18,6 +21,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
+        self._is_finishing = False
 
     def run(self, steps: Steps) -> None:
         """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
@@ -42,7 +46,9 @@ class Runner:
                 while result is not None and hasattr(type(result), "__await__"):
                     try:
                         result = await result
-                    except Exception as error:
+                    except HANDLER_ERRORS as error:
+                        if self._is_finishing:
+                            raise
                         result = steps.throw(error)
                 result = steps.send(result)
         except StopIteration:
@@ -52,7 +58,9 @@ class Runner:
         """Wait for all tasks, at most ``timeout`` seconds; cancel those that take longer."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout)
+            self._is_finishing = True
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1)
+            self._is_finishing = False

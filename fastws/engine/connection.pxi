@@ -206,7 +206,7 @@ cdef class WebSocket:
     @idle_timeout.setter
     def idle_timeout(self, seconds):
         check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
-        self.idle_ticks = ticks(seconds or 0)
+        self.idle_ticks = ticks(seconds)
         if self.is_open:
             self.conn.idle_timeout = self.idle_ticks
             read_clock(self.reactor)

@@ -211,6 +211,8 @@ cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
             doom(reactor, c, DOOM_LOST)
         elif c.outcome == OUTCOME_TRANSPORT:
             list_push(&reactor.on_transport, c)
+        elif c.outcome == OUTCOME_EMPTY and c.fin_received:
+            doom(reactor, c, DOOM_LOST)
         elif c.outcome == OUTCOME_EMPTY and not c.fin_sent:
             c.fin_sent = True
             shutdown(c.fd, SHUT_WR)

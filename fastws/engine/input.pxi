@@ -1,5 +1,8 @@
 # Input: what peers send, from the request's head to the Close frame.
 
+from asyncio import CancelledError
+
+
 cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     """`n` bytes came; `p` is writable and the caller's."""
     cdef Inbound* inbound
@@ -266,7 +269,7 @@ cdef int call_on_message(Reactor reactor, Conn* c, WebSocket ws, message) except
             c.busy = True
             ws.endpoint._await_message(ws, result)
             return 0
-    except Exception as error:
+    except (Exception, CancelledError) as error:
         ws.endpoint._handler_failed(ws, error)
         return 0
     return answer(reactor, ws, result)

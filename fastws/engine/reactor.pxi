@@ -419,7 +419,7 @@ cdef class Reactor:
             if n < 0 and (errno == EAGAIN or errno == EWOULDBLOCK):
                 return 0
             if n <= 0:
-                return self.lost(c)
+                return self.ended(c) if n == 0 else self.lost(c)
             self.came(c)
             received(self, c, self.buffer, <size_t>n)
             if c.state == CLOSED:
@@ -528,12 +528,21 @@ cdef class Reactor:
         read_clock(self)
         c.deadline = self.now + self.close_ticks
         arm(self, c, c.deadline)
-        if c.readable:
+        if c.readable and not c.fin_received:
             c.readable = False
             self.read_again(c)
         if c.wire is not NULL:
             (<TransportWire>c.wire).transport.resume_reading()
         return flush_soon(self, c)
+
+    cdef int ended(self, Conn* c) except -1:
+        """The peer shut its side down. It may still read: what is pending goes out first."""
+        cdef uint8_t state = c.state
+        if c.count == 0 or c.fin_received or not OPENING <= state <= CLOSING:
+            return self.lost(c)
+        c.fin_received = True
+        self.drain(c)
+        return self.finish(c, 1006, "")
 
     cdef int lost(self, Conn* c) except -1:
         """The wire is gone, or is dropped now: no word to the peer."""

@@ -14,8 +14,10 @@ cdef double TICK = 1.0 / TICKS_PER_SECOND
 
 
 cdef uint32_t ticks(object seconds) except? 0:
-    """Whole ticks, rounded up; 0 (or None) means never."""
-    return <uint32_t>min(ceil((seconds or 0) * TICKS_PER_SECOND), 1 << 30)
+    """Whole ticks, rounded up; 0 means never. Raises ValueError for what is no duration."""
+    if not seconds >= 0:
+        raise ValueError(f"{seconds!r} is no duration: give seconds, 0 for never")
+    return <uint32_t>ceil(min(seconds * TICKS_PER_SECOND, 1 << 30))
 
 
 cdef inline bint is_past(uint32_t deadline, uint32_t now) noexcept nogil:

@@ -51,7 +51,10 @@ cdef class TransportWire:
         return wake(reactor)
 
     def eof_received(self):
-        """The peer ended its side: so do we."""
+        """The peer ended its side: so do we, once what is pending was handed over."""
+        if self.conn is not NULL:
+            self.reactor.ended(self.conn)
+            flush(self.reactor)
         return False
 
     def connection_lost(self, error):
