@@ -3,18 +3,23 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import sys
 from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
+import trustme
 import uvicorn.config
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from fastws.errors import ConfigurationError, FastWSError
+from fastws import ConfigurationError, FastWSError, Server
 from fastws.http import HTTPApp
+
+from .raw import TEXT, close_frame, frame
+from .support import Echo
 
 TIMEOUT = 5.0
 MIB = 1 << 20
@@ -102,8 +107,8 @@ def implementation(request, monkeypatch):
 
 
 @pytest.fixture
-async def dial():
-    """`await dial(site)` is a Wire that closes after the test."""
+async def call():
+    """`await call(site)` is a Wire that closes after the test."""
     wires = []
 
     async def connect(site):
@@ -146,22 +151,22 @@ async def test_a_request_is_answered_with_the_date_and_the_peers_address(site, c
         assert parsedate_to_datetime(response.headers["Date"]).tzinfo is not None
 
 
-async def test_a_connection_is_kept_alive(site, dial):
-    wire = await dial(site)
+async def test_a_connection_is_kept_alive(site, call):
+    wire = await call(site)
     for _ in range(3):
         await wire.send(KEPT_ALIVE_GET)
         assert (await wire.until(b"hello 127.0.0.1")).startswith(b"HTTP/1.1 200")
     assert len(site.http._state.connections) == 1
 
 
-async def test_a_head_split_over_packets_is_answered(site, dial):
-    wire = await dial(site)
+async def test_a_head_split_over_packets_is_answered(site, call):
+    wire = await call(site)
     await wire.send(CLOSING_GET[:9], CLOSING_GET[9:30], CLOSING_GET[30:])
     assert (await wire.rest()).endswith(b"hello 127.0.0.1")
 
 
-async def test_a_body_split_over_packets_arrives_whole_and_in_order(site, dial):
-    wire = await dial(site)
+async def test_a_body_split_over_packets_arrives_whole_and_in_order(site, call):
+    wire = await call(site)
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\nConnection: close\r\n\r\n"
     await wire.send(head + b"on", b"e two", b" thre")
     assert (await wire.rest()).endswith(b"one two thre")
@@ -182,10 +187,10 @@ async def test_an_upload_of_a_mebibyte_arrives_and_returns_unchanged(site, clien
         assert await response.read() == body
 
 
-async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(implementation, dial):
+async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(implementation, call):
     app = application()
     async with serving(app) as site:
-        wire = await dial(site)
+        wire = await call(site)
         size = 64 * MIB
         wire.writer.write(b"POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
         await app.state.waiting.wait()
@@ -195,8 +200,8 @@ async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(implem
         app.state.release.set()
 
 
-async def test_pipelined_requests_are_answered_in_order(site, dial):
-    wire = await dial(site)
+async def test_pipelined_requests_are_answered_in_order(site, call):
+    wire = await call(site)
     echo = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n%b"
     await wire.send(echo % b"one" + echo % b"two" + CLOSING_GET)
     answers = await wire.rest()
@@ -210,8 +215,8 @@ async def test_a_response_streams(site, client):
         assert await response.text() == "part 0\npart 1\npart 2\n"
 
 
-async def test_rubbish_is_a_400_and_the_connection_closes(site, dial):
-    wire = await dial(site)
+async def test_rubbish_is_a_400_and_the_connection_closes(site, call):
+    wire = await call(site)
     await wire.send(b"rubbish\x00\r\n\r\n")
     assert (await wire.rest()).startswith(b"HTTP/1.1 400")
 
@@ -286,28 +291,28 @@ async def test_a_lifespan_that_fails_fails_the_start(caplog):
     await http.shutdown(TIMEOUT)
 
 
-async def test_shutdown_closes_an_idle_connection_at_once(implementation, dial):
+async def test_shutdown_closes_an_idle_connection_at_once(implementation, call):
     async with serving(application()) as site:
-        wire = await dial(site)
+        wire = await call(site)
         await wire.send(KEPT_ALIVE_GET)
         await wire.until(b"hello 127.0.0.1")
     assert await wire.rest() == b""
 
 
-async def test_shutdown_lets_a_running_request_finish(implementation, dial):
+async def test_shutdown_lets_a_running_request_finish(implementation, call):
     app = application()
     async with serving(app) as site:
-        wire = await dial(site)
+        wire = await call(site)
         await wire.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         await app.state.waiting.wait()
         asyncio.get_running_loop().call_later(0.05, app.state.release.set)
     assert (await wire.rest()).endswith(b"done")
 
 
-async def test_shutdown_cancels_what_runs_past_its_timeout(implementation, caplog, dial):
+async def test_shutdown_cancels_what_runs_past_its_timeout(implementation, caplog, call):
     app = application()
     async with serving(app) as site:
-        wire = await dial(site)
+        wire = await call(site)
         await wire.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         await app.state.waiting.wait()
         await site.http.shutdown(0.05)
@@ -315,7 +320,7 @@ async def test_shutdown_cancels_what_runs_past_its_timeout(implementation, caplo
     assert "1 HTTP requests cancelled" in caplog.text
 
 
-async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(implementation, dial, monkeypatch):
+async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(implementation, call, monkeypatch):
     monkeypatch.setattr("fastws.http.CANCEL_GRACE", 0.05)
 
     async def app(scope, receive, send):
@@ -323,14 +328,14 @@ async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(implementati
             await Response(b"x" * 64 * MIB)(scope, receive, send)
 
     async with serving(app) as site:
-        wire = await dial(site)
+        wire = await call(site)
         wire.writer.transport.pause_reading()
         await wire.send(KEPT_ALIVE_GET)
         async with asyncio.timeout(TIMEOUT):
             await site.http.shutdown(0.05)
 
 
-async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_protocol(implementation, dial):
+async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_protocol(implementation, call):
     class Taken(asyncio.Protocol):
         def connection_made(self, transport):
             self.transport, self.data = transport, b""
@@ -341,7 +346,7 @@ async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_proto
 
     taken = Taken()
     async with serving(application(), websocket=lambda: taken) as site:
-        wire = await dial(site)
+        wire = await call(site)
         await wire.send(KEPT_ALIVE_GET)
         await wire.until(b"hello 127.0.0.1")
         await wire.send(
@@ -365,3 +370,133 @@ def test_without_uvicorn_the_error_says_what_to_install(monkeypatch):
 def test_something_that_is_no_application_is_refused_by_name():
     with pytest.raises(ConfigurationError, match="http='app:app' is no ASGI application"):
         HTTPApp("app:app")
+
+
+# -- behind a real server
+
+
+def news(chat_of):
+    """An application whose handler broadcasts what is posted to it."""
+
+    async def post(request):
+        return PlainTextResponse(str(chat_of().broadcast("news", (await request.body()).decode())))
+
+    return Starlette(routes=[Route("/news", post, methods=["POST"]), Route("/hello", hello), Route("/ws/x", hello)])
+
+
+async def test_an_application_and_its_sockets_share_a_port_and_a_handler_broadcasts(serve, join, client):
+    site = await serve(http=news(lambda: site.manager))
+    member = await join(f"{site.url}/ws/news")
+    url = site.url.replace("ws://", "http://")
+    for number in range(3):  # on one connection, kept alive
+        async with client.post(f"{url}/news", data=f"flash {number}") as response:
+            assert (response.status, await response.text()) == (200, "1")
+        assert await member.receive() == f"flash {number}"
+
+
+async def test_a_plain_get_of_an_endpoints_path_is_the_applications(serve, client):
+    site = await serve(http=news(None))
+    async with client.get(f"{site.url.replace('ws', 'http', 1)}/ws/x") as response:
+        assert await response.text() == "hello 127.0.0.1"
+
+
+async def test_the_server_hands_over_every_byte_of_a_body_wherever_it_is_split(serve, call):
+    site = await serve(http=application())
+    body = bytes(range(256)) * 64
+    request = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    for split in (1, 20, request.index(body) - 2, request.index(body), request.index(body) + 1, len(request) - 1):
+        wire = await call(site.server)
+        await wire.send(request[:split], request[split:])
+        assert (await wire.rest()).endswith(body)
+
+
+async def test_uploads_of_a_mebibyte_arrive_side_by_side(serve, client):
+    site = await serve(http=application())
+
+    async def upload(number):
+        body = bytes([number]) * MIB
+        async with client.post(f"{site.url.replace('ws', 'http', 1)}/echo", data=body) as response:
+            assert await response.read() == body
+
+    await asyncio.gather(*map(upload, range(8)))
+
+
+async def test_a_websocket_opens_on_a_connection_that_http_kept_alive(serve, dial):
+    site = await serve(Echo(), http=application())
+    raw = await dial(site.url)
+    await raw.send(KEPT_ALIVE_GET)
+    assert (await raw.response()).body == b"hello 127.0.0.1"
+    await raw.upgrade("/ws/cars")
+    assert site.manager.channels == {"cars": 1}
+    await raw.send(frame(TEXT, b"hi"))
+    assert await raw.text() == "hi"
+    await raw.send(close_frame())
+    assert await raw.close_code() == 1000
+
+
+async def test_without_an_application_the_answer_is_json(serve, client):
+    site = await serve(path="/ws/{channel}")
+    url = site.url.replace("ws", "http", 1)
+    async with client.get(f"{url}/nothing") as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"], bool(error["request_id"])) == (404, 404, True)
+    async with client.get(f"{url}/ws/cars") as response:
+        assert (response.status, response.headers["Sec-WebSocket-Version"]) == (426, "13")
+        assert (await response.json())["error"]["code"] == 426
+
+
+async def test_the_servers_stop_lets_a_request_finish_then_ends_the_lifespan(client):
+    events = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        events.append("start")
+        yield
+        events.append("stop")
+
+    app = application(lifespan=lifespan)
+    async with Server(port=0, http=app) as server:
+        assert events == ["start"]
+        request = asyncio.create_task(client.get(f"http://127.0.0.1:{server.port}/wait"))
+        await app.state.waiting.wait()
+        asyncio.get_running_loop().call_later(0.05, app.state.release.set)
+    async with await request as response:
+        assert await response.text() == "done"
+    assert events == ["start", "stop"]
+
+
+async def test_a_lifespan_that_fails_keeps_the_server_from_listening():
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        raise OSError("no database")
+        yield
+
+    server = Server(port=0, http=Starlette(lifespan=lifespan))
+    with pytest.raises(FastWSError, match="failed to start"):
+        await server.start()
+    assert not server.is_running
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority):
+    """Contexts of a server and of its clients."""
+    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(trusting)
+    return server, trusting
+
+
+async def test_over_tls_the_same_port_speaks_both_too(serve, join, client, tls):
+    site = await serve(Echo(), ssl=tls[0], http=application())
+    url = site.url.replace("wss", "https", 1)
+    for _ in range(2):
+        async with client.post(f"{url}/echo", data=b"x" * MIB, ssl=tls[1]) as response:
+            assert await response.read() == b"x" * MIB
+    member = await join(f"{site.url}/ws/cars", ssl=tls[1])
+    await member.send("hi")
+    assert await member.receive() == "hi"
