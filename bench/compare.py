@@ -1,7 +1,7 @@
 """`python bench/compare.py OLD.json NEW.json`: what got faster or slower beyond the noise.
 
-A change counts when the two spreads over the rounds do not overlap and the medians differ by more than 3 %. Exit status 1
-when something got slower.
+A change counts when the two spreads over the rounds do not overlap and the medians differ by more than 3 %.
+Exit status 1 when something got slower.
 """
 
 import argparse
@@ -11,14 +11,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench.scenarios import load_scenarios  # noqa: E402 (run as a file, too)
-from bench.summary import Summary  # noqa: E402
+from bench.scenarios import load_scenarios
+from bench.summary import Summary
 
 LEAST = 0.03
 
 
 def changes(old, new):
-    """(scenario, case, peer, old spread, new spread, gain) of everything that is in both; a gain of 0.1 is 10 % better."""
+    """(scenario, case, peer, old spread, new spread, gain) of all that is in both; a gain of 0.1 is 10 % better."""
     old, new, scenarios = Summary(old), Summary(new), load_scenarios()
     for name, case, peer in new.rounds:
         key = scenarios[name].figures[0].key

@@ -21,7 +21,9 @@ that every client got every message once and in order. The server has another co
 A figure is the median of the rounds; a ratio is formed within each round, and the median ratio stands between the
 lowest and the highest. CPU is that of the server's process, in seconds per million deliveries, kernel included. "Load
 busy" is the share of the time in which the load generator had something to do; it is no bottleneck below 1, nor at 1
-where the server's core is as busy. Latency counts from when a message was sent, or, at a fixed rate, from when it was due.
+where the server's core is as busy. Latency counts from when a message was sent, or, at a fixed rate, from when it was
+due. A measurement in which server or load had to wait for its core for more than 5 % of the time, because of other work
+on the machine, is repeated; where it stayed so, it counts only if its peer has no better one.
 """
 
 
@@ -85,7 +87,7 @@ def show_median(spread, digits):
 
 
 def show_ratio(ratio):
-    return f"**{ratio.middle:.2f}** ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "-"
+    return f"{ratio.middle:.2f} ({ratio.low:.2f}-{ratio.high:.2f})" if ratio else "-"
 
 
 def table(head, rows):

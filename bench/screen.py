@@ -13,7 +13,12 @@ console = Console()
 
 def follow(runner):
     """Runs with a line of progress; it is redrawn between measurements only, so as not to disturb them."""
-    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, auto_refresh=False) as progress:
         task = progress.add_task("starting every peer once", total=sum(1 for _ in runner.steps()))
         progress.refresh()
@@ -46,9 +51,9 @@ def case_table(summary, scenario, case):
     table.add_column("")
     for figure in scenario.figures:
         table.add_column(figure.title, justify="right")
-    table.add_column(f"{baseline} : peer (spread)", justify="right")
+    table.add_column(f"{baseline} : peer", justify="right")
     for peer in (baseline, *others):
         cells = [show_median(summary.spread(scenario.name, case, peer, f.key), f.digits) for f in scenario.figures]
         ratio = summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key)
-        table.add_row(peer, *cells, "" if peer == baseline else show_ratio(ratio).replace("**", ""))
+        table.add_row(peer, *cells, "" if peer == baseline else show_ratio(ratio))
     return table

@@ -2,10 +2,10 @@
 
 import ctypes
 import os
-import select
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -30,8 +30,9 @@ class Server:
 
     def __enter__(self):
         command = [*self.peer.command, "--port", str(self.port), *self.arguments]
+        self.output = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it, and a full one would stop the server
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=self.settle_in
+            command, cwd=ROOT, stdout=self.output, stderr=self.output, preexec_fn=self.settle_in
         )
         try:
             self.wait_until_ready()
@@ -47,27 +48,22 @@ class Server:
     def __exit__(self, *exception):
         self.process.kill()
         self.process.wait()
-        self.process.stdout.close()
+        self.output.close()
 
     def wait_until_ready(self):
-        output, deadline = [], time.monotonic() + START_TIMEOUT
-        while time.monotonic() < deadline:
-            if not select.select([self.process.stdout], [], [], 0.1)[0]:
-                continue
-            line = self.process.stdout.readline()
-            if line.startswith("ready"):
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if f"ready {self.port}" in self.said():
                 return
-            if not line:
-                break
-            output.append(line.strip())
-        raise StartError(output[-1] if output else f"not ready after {START_TIMEOUT} s")
+            time.sleep(0.02)
+        lines = self.said().splitlines()
+        raise StartError(lines[-1] if lines else f"not ready after {START_TIMEOUT} s")
 
-    @property
-    def running(self):
-        return self.process.poll() is None
+    def said(self):
+        return Path(f"/proc/self/fd/{self.output.fileno()}").read_text(errors="replace")
 
     def cpu(self):
-        """Seconds of CPU that all its threads have used. The process's clock is exact; /proc/PID/stat has 10 ms steps."""
+        """Seconds of CPU that all its threads have used, exactly; /proc/PID/stat has steps of 10 ms."""
         return time.clock_gettime(~self.process.pid << 3 | 2)  # clock_getcpuclockid(3)
 
     def memory(self):

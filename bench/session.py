@@ -5,10 +5,11 @@ import time
 from pathlib import Path
 
 from bench.load import Load
+from bench.summary import DISTURBED
 
 WARM_UP = 0.25  # of the time measured
-DISTURBED = 0.05
-ATTEMPTS = 3
+ATTEMPTS = 4
+PAUSE = 0.5  # seconds at most before another attempt
 
 
 class Session:
@@ -34,7 +35,7 @@ class Session:
         """Runs the load, first unmeasured to warm up; its figures with the server's CPU.
 
         On a shared machine other processes get in the way. The kernel tells how long server and load had to wait for
-        their cores; a run in which that was over 5 % is repeated, twice at most, and the least disturbed one counts.
+        their cores; a run in which that was over 5 % is repeated, and the least disturbed one counts.
         """
         self.load.run(self.seconds * WARM_UP, **options)
         runs = []
@@ -42,6 +43,7 @@ class Session:
             runs.append(self.measure_once(**options))
             if runs[-1]["disturbed"] < DISTURBED:
                 break
+            self.load.settle(PAUSE)
         return min(runs, key=lambda run: run["disturbed"])
 
     def measure_once(self, **options):
@@ -49,7 +51,7 @@ class Session:
         figures = self.load.run(self.seconds, **options)
         cpu, seconds = self.server.cpu() - cpu, figures["seconds"]
         figures["server_busy"] = cpu / seconds
-        figures["disturbed"] = max(after - before for before, after in zip(waits, self.waits())) / seconds
+        figures["disturbed"] = max(after - before for before, after in zip(waits, self.waits(), strict=True)) / seconds
         if figures["deliveries"]:
             figures["cpu_per_million"] = cpu / figures["deliveries"] * 1e6
         return figures

@@ -4,6 +4,8 @@ from collections import defaultdict
 from statistics import median
 from typing import NamedTuple
 
+DISTURBED = 0.05  # of a measurement's time that server or load had to wait for their cores
+
 
 class Spread(NamedTuple):
     low: float
@@ -22,6 +24,8 @@ class Summary:
         self.rounds = defaultdict(dict)  # (scenario, case, peer) -> {round: record}
         for record in results["records"]:
             self.rounds[record["scenario"], record["case"], record["peer"]][record["round"]] = record
+        for key, rounds in self.rounds.items():
+            self.rounds[key] = undisturbed(rounds) or rounds
 
     def cases(self, scenario):
         return unique(case for name, case, _ in self.rounds if name == scenario)
@@ -42,6 +46,10 @@ class Summary:
         pairs = [(ours[number].get(key), theirs[number].get(key)) for number in shared]
         ratios = [mine / their for mine, their in pairs if mine is not None and their]
         return Spread.of(ratios) if ratios else None
+
+
+def undisturbed(rounds):
+    return {number: record for number, record in rounds.items() if record.get("disturbed", 0) < DISTURBED}
 
 
 def unique(items):

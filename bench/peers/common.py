@@ -1,4 +1,4 @@
-"""What the Python peers share: the command line, and the book-keeping that a library without channels leaves to its user.
+"""What the Python peers share: the command line, and the book-keeping that a library without channels leaves to them.
 
 Every peer serves the same four paths on 127.0.0.1:
 

@@ -1,12 +1,10 @@
-"""picows on uvloop; the frame is built once per message and its bytes are reused for every member."""
-
+"""picows on uvloop: a loop of `send`."""
 
 import picows
 import uvloop
 
 from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
 
-HEADROOM = 14  # what picows needs before a message for the frame's header
 members = Members()
 
 
@@ -24,9 +22,8 @@ class Member(picows.WSListener):
         if self.receivers is None:
             transport.send(picows.WSMsgType.BINARY, message)
             return
-        buffer = bytearray(HEADROOM) + message
         for member in self.receivers(message):
-            member.send_reuse_external_bytearray(picows.WSMsgType.BINARY, buffer, HEADROOM)
+            member.send(picows.WSMsgType.BINARY, message)
 
     def on_ws_disconnected(self, transport):
         members.leave(transport)

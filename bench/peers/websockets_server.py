@@ -4,6 +4,7 @@ import asyncio
 
 import uvloop
 from websockets.asyncio.server import broadcast, serve
+from websockets.exceptions import ConnectionClosed
 
 from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
 
@@ -18,6 +19,8 @@ async def handle(connection):
                 await connection.send(message)
             else:
                 broadcast(receivers(message), message)
+    except ConnectionClosed:
+        pass
     finally:
         members.leave(connection)
 

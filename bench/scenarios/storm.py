@@ -15,11 +15,14 @@ def run(session, clients):
         load.add_clients(["/ws/bench"] * clients)
         cpu, load_cpu = session.server.cpu(), time.thread_time()
         seconds = load.connect(AT_ONCE)
-        yield f"{clients:,} clients", {
-            "rate": clients / seconds,
-            "cpu_per_thousand": (session.server.cpu() - cpu) / clients * 1e3,
-            "load_busy": (time.thread_time() - load_cpu) / seconds,
-        }
+        yield (
+            f"{clients:,} clients",
+            {
+                "rate": clients / seconds,
+                "cpu_per_thousand": (session.server.cpu() - cpu) / clients * 1e3,
+                "load_busy": (time.thread_time() - load_cpu) / seconds,
+            },
+        )
 
 
 SCENARIO = Scenario(
