@@ -13,7 +13,7 @@ from fastws.demo import create_server
 
 CI = os.environ.get("CI") == "true"
 CHROMIUM = shutil.which("chromium")
-TIMEOUT = 10
+TIMEOUT = 10  # seconds
 
 try:
     from playwright.async_api import async_playwright, expect
@@ -107,6 +107,7 @@ class Tab:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser():
     assert CHROMIUM, "chromium is not installed"
+    expect.set_options(timeout=TIMEOUT * 1000)
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
@@ -293,7 +294,7 @@ async def test_the_page_reconnects_after_the_server_restarts(join, server):
     await ann("#text").fill("written while offline")
     async with create_server(port=port):
         for tab in (ann, bob):
-            await expect(tab("#banner")).to_be_hidden(timeout=TIMEOUT * 1000)
+            await expect(tab("#banner")).to_be_hidden()
         await expect(bob.members).to_have_text(["bob (you)", "ann"])
         await ann("#text").press("Enter")
         await expect(bob.texts).to_have_text(["written while offline"])
