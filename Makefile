@@ -42,7 +42,7 @@ test-asan: build $(VENV)/.test
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
 
-sdist: $(VENV)/.run
+sdist: $(VENV)/.test
 	$(BIN)/python -m build --sdist
 
 clean:

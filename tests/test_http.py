@@ -6,10 +6,10 @@ import socket
 import ssl
 import sys
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 
 import aiohttp
 import pytest
-import trustme
 import uvicorn.config
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -477,17 +477,12 @@ async def test_a_lifespan_that_fails_keeps_the_server_from_listening():
     assert not server.is_running
 
 
-@pytest.fixture(scope="module")
-def authority():
-    return trustme.CA()
-
-
 @pytest.fixture
-def tls(authority):
+def tls():
     """Contexts of a server and of its clients."""
-    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(server)
-    authority.configure_trust(trusting)
+    certificate = Path(__file__).with_name("localhost.pem")
+    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=certificate)
+    server.load_cert_chain(certificate)
     return server, trusting
 
 
