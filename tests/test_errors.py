@@ -6,9 +6,9 @@ import logging
 import pytest
 
 from fastws import Listener, Server
-from fastws.testing import running
+from fastws.testing import Refused, running
 
-from .raw import TEXT, frame, request
+from .raw import TEXT, frame
 from .support import Echo, Recorder, eventually
 
 
@@ -161,19 +161,44 @@ async def test_a_peer_that_breaks_the_protocol_is_on_error_too(serve, dial, join
     assert await other.receive() == "fine"
 
 
-@pytest.mark.parametrize("where", ["on_handshake", "on_open"])
-async def test_cancelling_oneself_harms_nobody_else(serve, join, dial, where):
-    async def cancelled(self, _):
-        raise asyncio.CancelledError
+class Cancelled(Listener):
+    """In one handler it awaits a task that somebody cancels."""
 
-    site = await serve(type("Cancelled", (Echo,), {where: cancelled})(), path="/cancel")
+    def __init__(self, raising):
+        self.raising = raising
+
+    async def _fail(self, name):
+        if name == self.raising:
+            task = asyncio.create_task(asyncio.sleep(60))
+            task.cancel()
+            await task
+
+    async def on_handshake(self, request):
+        await self._fail("on_handshake")
+
+    async def on_open(self, ws):
+        await self._fail("on_open")
+
+    async def on_message(self, ws, message):
+        await self._fail("on_message")
+        return message
+
+
+@pytest.mark.parametrize("where", ["on_handshake", "on_open", "on_message"])
+async def test_a_cancelled_handler_costs_its_connection_only(serve, join, where):
+    site = await serve(Cancelled(where))
     site.server.endpoint("/fine", Echo())
-    raw = await dial(site.url)
-    await raw.send(request("/cancel"))
-    await raw.eof()
-    client = await join(f"{site.url}/fine")
-    await client.send("x")
-    assert await client.receive() == "x"
+    if where == "on_handshake":
+        with pytest.raises(Refused) as refused:
+            await join(f"{site.url}/ws/cars")
+        assert refused.value.status == 500
+    else:
+        client = await join(f"{site.url}/ws/cars")
+        await client.send("x")
+        assert (await client.closed())[0] == 1011
+    other = await join(f"{site.url}/fine")
+    await other.send("x")
+    assert await other.receive() == "x"
 
 
 @pytest.mark.parametrize(

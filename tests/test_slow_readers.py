@@ -1,6 +1,7 @@
 """DESIGN 4: what happens to a peer that does not read, and that nobody else notices."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -233,3 +234,34 @@ def resident():
     """Bytes of memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
+
+
+async def test_past_max_arena_stuck_readers_are_copied_out_or_closed(serve, dial, join):
+    """Each stuck reader pins the bytes around its own; together they may not pin more than the bound."""
+    site = await serve(max_arena=4 << 20, max_backlog=8 << 20, ping_interval=0)
+    quick = await join(f"{site.url}/ws/other")
+    raws = []
+    before = resident()
+    for number in range(40):
+        raw = await dial(site.url, f"/ws/{number}", receive_buffer=4096)
+        raws.append(raw)
+        await eventually(lambda number=number: str(number) in site.manager.channels)
+        for part in range(800):
+            site.manager.broadcast(str(number), numbered(part))
+        for _ in range(100):
+            site.manager.broadcast("other", bytes(16 * 1024))
+            await quick.receive()
+    assert resident() - before < 64 << 20
+    assert await quick.received() == []
+    whole = 0
+    for raw in raws:
+        with suppress(EOFError):  # closed, and dropped when that was not enough
+            for part in range(800):
+                got = await raw.frame()
+                if got.opcode == CLOSE:
+                    assert got.payload == (1013).to_bytes(2) + b"too slow"
+                    break
+                assert number_of(got.payload) == part
+            else:
+                whole += 1
+    assert site.manager.stats["closed_slow"] == 40 - whole > 0
