@@ -38,6 +38,7 @@ def compile_flags() -> list[str]:
         flags = ["-O0", "-g"]
     else:
         flags = ["-O3", "-fno-plt"]
+    flags += ["-Wno-sign-compare"]  # the loops that Cython writes
     # Python's own flags define NDEBUG, which would drop every assert.
     return flags + ["-UNDEBUG"] * (DEBUG or bool(SANITIZE))
 
@@ -82,6 +83,7 @@ class BuildEngine(build_ext):
             source = Path(folder, "probe.c")
             source.write_text(OPENMP_PROBE)
             try:
+                # With this output_dir the object lands beside its source.
                 objects = self.compiler.compile([str(source)], output_dir="/", extra_postargs=["-fopenmp"])
                 self.compiler.link_executable(objects, str(source.with_suffix("")), extra_postargs=["-fopenmp"])
             except (CompileError, LinkError):
