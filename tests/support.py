@@ -5,11 +5,16 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fastws import ConnectionManager, Listener, Server
 
 TIMEOUT = 5.0
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
 
 
 @dataclass
@@ -116,3 +121,8 @@ def records_naming(caplog, text: str) -> list[logging.LogRecord]:
         if record.name.split(".")[0] == "fastws"
         and (text in record.getMessage() or text in json.dumps(record.__dict__, default=str))
     ]
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -5,6 +5,7 @@ import asyncio
 from fastws.testing import connect
 
 from .raw import Raw, request
+from .support import needs_proc
 from .test_shutdown import line, program
 
 SPARE = 20
@@ -36,6 +37,7 @@ PROGRAM = f"""
 """
 
 
+@needs_proc
 async def test_accept_pauses_is_logged_once_and_goes_on():
     async with program(PROGRAM) as process:
         port = int((await line(process)).removeprefix("port "))

@@ -15,7 +15,7 @@ from fastws import Listener, Server
 from fastws.testing import connect, running
 
 from .raw import Raw, close_frame
-from .support import Recorder
+from .support import Recorder, needs_proc
 
 PENDING = 200
 
@@ -96,6 +96,23 @@ async def test_a_signal_closes_with_1001_and_loses_nothing(name):
         assert process.returncode == 0
 
 
+async def test_a_second_signal_ends_it_at_once():
+    async with program(PROGRAM) as process:
+        port = int((await line(process)).removeprefix("port "))
+        raw = await Raw.open(f"ws://127.0.0.1:{port}")
+        await raw.upgrade("/ws")
+        assert await line(process) == "open"
+        process.send_signal(signal.SIGTERM)
+        assert await raw.close_code() == 1001
+        process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(5):  # and not the close_timeout of 10 s
+            assert await line(process) == "close 1006"
+            assert await line(process) == "returned"
+            await process.wait()
+        raw.close()
+        assert process.returncode == 0
+
+
 async def test_stop_closes_with_1001_and_loses_nothing(dial, serve):
     site = await serve(recorder := Recorder())
     raw = await dial(site.url, "/ws/cars", receive_buffer=4096)
@@ -166,6 +183,7 @@ async def test_an_exception_in_the_block_still_stops_the_server():
         await asyncio.open_connection("127.0.0.1", server.port)
 
 
+@needs_proc
 async def test_a_hundred_starts_and_stops_leave_no_descriptor_behind():
     def descriptors():
         return len(os.listdir("/proc/self/fd"))
