@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-# cython: embedsignature=False, always_allow_keywords=True, freethreading_compatible=False
+# cython: embedsignature=False, always_allow_keywords=True, auto_pickle=False, autotestdict=False
 """The engine, room by room; each knows those above it. Layouts are in _core.pxd."""
 
 cimport cython

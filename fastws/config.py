@@ -14,6 +14,7 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+
 def _option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
@@ -22,7 +23,9 @@ def _option(default: Any, help: str, *, least: float | None = None, most: float 
 class EndpointOptions:
     """What a server sets for all of its endpoints and each endpoint may set for itself."""
 
-    max_message_size: int = _option(1 * MIB, "largest message accepted, in bytes; over it: close 1009", least=1, most=1 << 62)
+    max_message_size: int = _option(
+        1 * MIB, "largest message accepted, in bytes; over it: close 1009", least=1, most=1 << 62
+    )
     max_connections: int | None = _option(None, "most connections at a time; over it: 503", least=1)
     max_backlog: int = _option(1 * MIB, "most bytes a connection may have pending", least=1, most=GIB)
     overflow: Literal["close", "drop_oldest", "drop_newest"] = _option("close", "what happens past max_backlog")

@@ -38,7 +38,7 @@ class HTTPApp:
         *,
         logger: logging.Logger | None = None,
         root_path: str = "",
-        websocket: Callable[[], asyncio.Protocol] | None = None,
+        websocket: Callable[[], asyncio.BaseProtocol] | None = None,
     ) -> None:
         if not callable(app):
             raise ConfigurationError(f"http={app!r} is no ASGI application: give it a Starlette or FastAPI object")

@@ -26,13 +26,13 @@ class Listener:
         other exception with 500. Says who it is by ``request.user = ...``."""
 
     def authorize(self, request: Request, channel: str | None) -> Any:
-        """Whether the request may have the path's ``{channel}`` (None where the path has none); False refuses with 403."""
+        """Whether the request may have the path's ``{channel}`` (None where it has none); False refuses with 403."""
 
     def on_open(self, ws: WebSocket) -> Any:
         """A connection is there and can be sent to. ``False`` closes it with 1008; it is never subscribed."""
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> Any:
-        """A whole message; text is ``str``, binary ``bytes``. What is returned (but None) is sent to the sender alone."""
+        """A whole message; text is ``str``, binary ``bytes``. What is returned, but None, is sent to the sender."""
 
     def on_close(self, ws: WebSocket, code: int, reason: str) -> Any:
         """A connection is over. ``code`` is the peer's; 1005 where it gave none, 1006 where no Close frame came
@@ -77,6 +77,9 @@ def warn_of_misspelt(listener: Listener) -> None:
         likely = difflib.get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.8)
         if likely:
             logger.warning(
-                "%s.%s is never called: did you mean %s?", type(listener).__name__, name, likely[0],
+                "%s.%s is never called: did you mean %s?",
+                type(listener).__name__,
+                name,
+                likely[0],
                 extra={"listener": type(listener).__name__, "method": name},
             )

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._core import CHANNEL_KIND, EVERYONE_KIND, USER_KIND, Endpoint, ProtocolError, WebSocket
+from ._core import CHANNEL_KIND, EVERYONE_KIND, USER_KIND, Endpoint, WebSocket
 from .config import EndpointOptions
+from .errors import ProtocolError
 from .listener import HANDLERS, Listener, handler, warn_of_misspelt
 from .routing import Template
 from .steps import HANDLER_ERRORS, Steps
@@ -37,7 +38,10 @@ class ConnectionManager(Endpoint):
         self.options = options
         self._handlers = {name: handler(listener, name) for name in HANDLERS}
         self._opening: dict[WebSocket, tuple[int, str] | None] = {}
+        #: The open connections by id, live.
         self.connections: Mapping[str, WebSocket] = _ById(self)
+        #: The users who are there, each with the ids of his or her connections, live.
+        self.users: Mapping[Hashable, list[str]] = _ByUser(self)
         warn_of_misspelt(listener)
 
     @property
@@ -54,11 +58,6 @@ class ConnectionManager(Endpoint):
     def channels(self) -> dict[str, int]:
         """Every channel with its number of subscribers."""
         return self._counts(CHANNEL_KIND)
-
-    @property
-    def users(self) -> dict[Hashable, list[str]]:
-        """Every user with the ids of his or her connections."""
-        return {user: [ws.id for ws in self._members(USER_KIND, user)] for user in self._counts(USER_KIND)}
 
     def subscribers(self, channel: str) -> list[WebSocket]:
         """The connections in a channel."""
@@ -236,6 +235,25 @@ class _ById(Mapping[str, WebSocket]):
 
     def __len__(self) -> int:
         return self._manager.connection_count
+
+
+class _ByUser(Mapping[Hashable, list[str]]):
+    """The ids of a manager's connections by user."""
+
+    def __init__(self, manager: ConnectionManager) -> None:
+        self._manager = manager
+
+    def __getitem__(self, user: Hashable) -> list[str]:
+        ids = [ws.id for ws in self._manager._members(USER_KIND, user)]
+        if not ids:
+            raise KeyError(user)
+        return ids
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._manager._counts(USER_KIND))
+
+    def __len__(self) -> int:
+        return len(self._manager._counts(USER_KIND))
 
 
 def _channel_name(channel: str) -> str:

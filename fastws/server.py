@@ -10,14 +10,24 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import orjson
 import uvloop
 
-from ._core import Reactor, Request, TransportWire, WebSocket, accept_response, check_upgrade, field_lines, has_epoll, is_upgrade
+from ._core import (
+    Reactor,
+    Request,
+    TransportWire,
+    WebSocket,
+    accept_response,
+    check_upgrade,
+    field_lines,
+    has_epoll,
+    is_upgrade,
+)
 from .config import EndpointOptions, Options
 from .errors import ConfigurationError, Reject
 from .listener import Listener
@@ -98,7 +108,10 @@ class Server:
     # -- lifecycle
 
     def run(self, *, on_start: Callable[["Server"], object] | None = None) -> None:
-        """Serve on uvloop until SIGINT or SIGTERM; a second signal ends it at once. ``on_start`` is called once it listens."""
+        """Serve on uvloop until SIGINT or SIGTERM; a second signal drops who is still connected.
+
+        ``on_start`` is called with the server once it listens.
+        """
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run(on_start))
 
@@ -119,7 +132,7 @@ class Server:
         finally:
             await self.stop()
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -263,7 +276,7 @@ class Server:
                 yield from manager._coming(ws, channel)
 
     def _admit(self, request: Request) -> tuple[ConnectionManager, str | None]:
-        """Everything that can be said against a handshake before the listener is asked; the endpoint and the channel."""
+        """All that can be said against a handshake before the listener is asked; the endpoint and the channel."""
         check_upgrade(request)
         found = self._router.find(request._raw_path)
         if found is None:
@@ -327,7 +340,7 @@ class Server:
             self._http.adopt_transport(wire, data)
 
 
-class Wire(TransportWire, asyncio.BufferedProtocol):  # type: ignore[misc]
+class Wire(TransportWire, asyncio.BufferedProtocol):
     """The engine's protocol, as asyncio recognises one."""
 
 

@@ -1,7 +1,7 @@
 """Sequences of handler calls, each ``def`` or ``async def``, written once.
 
-A sequence is a generator that yields what handlers return and gets it back, awaited where it must be. As long as nothing
-is awaitable it runs through at once, on the caller's stack; from the first awaitable on it goes on in a task.
+A sequence is a generator that yields what handlers return and gets it back, awaited where it must be. As long as
+nothing is awaitable it runs through at once, on the caller's stack; from the first awaitable on it goes on in a task.
 """
 
 import asyncio
