@@ -43,7 +43,7 @@ cdef class Load:
     cdef int64_t idle_ns        # spent in polls that found nothing
     cdef readonly uint64_t deliveries, messages, lost, repeated, malformed, closed
     cdef readonly Histogram latency, side_latency
-    cdef object port, paths, sockets
+    cdef readonly object port, paths, sockets
 
     def __cinit__(self):
         self.epoll = epoll_create1(0)
@@ -103,7 +103,8 @@ cdef class Load:
                 if left:
                     self.start_client(number)
                     waiting += 1
-            count = epoll_wait(self.epoll, self.events, EVENTS, 100)
+            with nogil:
+                count = epoll_wait(self.epoll, self.events, EVENTS, 100)
             for i in range(count):
                 waiting -= self.shake_hands(self.events[i].data.u32)
             if time.monotonic() - start > timeout:
@@ -331,7 +332,7 @@ cdef class Load:
             head, need = p, HEAD
             if client.head_length or end - p < HEAD:  # it may be split: gather it
                 need = head_size(client.head, client.head_length)
-                taken = min(need - client.head_length, <size_t>(end - p))
+                taken = min(<size_t>(need - client.head_length), <size_t>(end - p))
                 memcpy(client.head + client.head_length, p, taken)
                 client.head_length += <int>taken
                 p += taken

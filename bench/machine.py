@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+import fcntl
 import os
 import platform
 import resource
 import subprocess
+import tempfile
 from pathlib import Path
 
 
@@ -46,6 +48,18 @@ def core_pair():
     """The cores for server and load, the same one where there is no other."""
     cores = sorted(os.sched_getaffinity(0))
     return {cores[0]}, {cores[1 % len(cores)]}
+
+
+@contextlib.contextmanager
+def alone(waiting):
+    """Only one run at a time on a machine; calls `waiting` when there is another to wait for."""
+    with (Path(tempfile.gettempdir()) / "fastws-bench.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pin(cores):

@@ -31,8 +31,8 @@ class Runner:
     def run(self):
         """All rounds; returns what goes into the JSON file."""
         self.deadline = time.monotonic() + self.time_limit
-        self.server_cores, load_cores = machine.core_pair()
-        machine.pin(load_cores)
+        self.server_cores, self.load_cores = machine.core_pair()
+        machine.pin(self.load_cores)
         header = machine.describe() | {"rounds": self.rounds, "seconds": self.seconds, "quick": self.quick}
         header["versions"] = self.prepare()
         for scenario, setup, number, peer in self.steps():
@@ -60,7 +60,7 @@ class Runner:
     def steps(self):
         """Every (scenario, setup, round, peer), the peers taking turns."""
         for scenario in self.scenarios:
-            peers = [peer for peer in self.peers if scenario.fan_out or not peer.fan_out_only]
+            peers = [peer for peer in self.peers if scenario.takes(peer)]
             for setup in scenario.setups(self.quick):
                 if scenario.clients(setup) > self.max_clients:
                     self.left_out[f"{scenario.name} {setup}"] = f"the file limit allows {self.max_clients:,} clients"
@@ -70,8 +70,12 @@ class Runner:
                         yield scenario, setup, number, peer
 
     def measure(self, scenario, setup, number, peer):
+        cores = self.server_cores | self.load_cores if scenario.spread_out else self.server_cores
         try:
-            with Server(peer, self.server_cores) as server, Session(server, self.seconds) as session:
+            with (
+                Server(peer, cores, scenario.arguments(setup)) as server,
+                Session(server, self.seconds) as session,
+            ):
                 for case, figures in scenario.run(session, setup):
                     record = {"scenario": scenario.name, "case": case, "peer": peer.name, "round": number, **figures}
                     self.records.append(record)

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bench import machine
 from bench.report import show_median, show_ratio
 from bench.scenarios import load_scenarios
 from bench.summary import Summary
@@ -12,7 +13,13 @@ console = Console()
 
 
 def follow(runner):
-    """Runs with a line of progress; it is redrawn between measurements only, so as not to disturb them."""
+    """Runs with a line of progress, as soon as no other run is under way."""
+    with machine.alone(lambda: console.print("waiting for another run to end")):
+        return show_progress(runner)
+
+
+def show_progress(runner):
+    """The line is redrawn between measurements only, so as not to disturb them."""
     columns = (
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
@@ -51,9 +58,11 @@ def case_table(summary, scenario, case):
     table.add_column("")
     for figure in scenario.figures:
         table.add_column(figure.title, justify="right")
-    table.add_column(f"{baseline} : peer", justify="right")
+    if others:
+        table.add_column(f"{baseline} : peer", justify="right")
     for peer in (baseline, *others):
         cells = [show_median(summary.spread(scenario.name, case, peer, f.key), f.digits) for f in scenario.figures]
-        ratio = summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key)
-        table.add_row(peer, *cells, "" if peer == baseline else show_ratio(ratio))
+        if peer != baseline:
+            cells.append(show_ratio(summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key)))
+        table.add_row(peer, *cells)
     return table

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
-MODULES = ("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large")
+MODULES = ("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large", "threads")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,13 @@ class Scenario:
     clients: Callable[..., int] = lambda setup: setup
     fan_out: bool = False  # the bare send loop can do it, too
     quick: bool = False
+    peer: str = ""  # the only one that it is for
+    arguments: Callable[..., Iterable[str]] = lambda setup: ()  # to the peer's command
+    spread_out: bool = False  # the server may use every core
+
+    def takes(self, peer):
+        """Whether a peer takes part."""
+        return (not self.peer or self.peer == peer.name) and (self.fan_out or not peer.fan_out_only)
 
 
 def load_scenarios():

@@ -1,0 +1,56 @@
+"""How long fastws needs to write one message to 9,000 sockets that nobody reads, by the number of flush threads."""
+
+import fcntl
+import struct
+import termios
+import time
+from statistics import median
+
+from bench.scenarios import Figure, Scenario
+
+CLIENTS = 9_000
+MESSAGES = 30
+SIZE = 64
+FRAME = SIZE + 2
+STRIDE = 16  # every 16th socket is watched: watching all would take the core that the flush is to have
+LIMIT = 5  # seconds
+
+
+def run(session, threads):
+    clients = session.connect(["/ws/bench"] * CLIENTS)
+    session.load.stop_reading(clients)
+    stream = session.load.add_stream(clients[:1], clients, size=SIZE, window=1)
+    watched = session.load.sockets[::STRIDE]
+    times = [time_message(session.load, stream, count, watched) for count in range(1, MESSAGES + 1)]
+    yield f"{threads} threads", {"ms": median(times) * 1e3}
+
+
+def time_message(load, stream, count, watched):
+    """Seconds from sending the message until it lies in every socket, as the `count`-th one there."""
+    load.widen(stream, count)
+    start = time.monotonic()
+    load.run(0)
+    for client in watched:
+        while unread(client) < count * FRAME:
+            time.sleep(0.0001)
+            if time.monotonic() - start > LIMIT:
+                raise TimeoutError(f"message {count} did not reach every socket within {LIMIT} s")
+    return time.monotonic() - start
+
+
+def unread(client):
+    return struct.unpack("i", fcntl.ioctl(client, termios.FIONREAD, b"\0\0\0\0"))[0]
+
+
+SCENARIO = Scenario(
+    name="threads",
+    title="Flush threads",
+    figures=(Figure("ms", "ms per message", 1),),
+    setups=lambda quick: (1, 2),
+    run=run,
+    lower_is_better=True,
+    clients=lambda threads: CLIENTS,
+    peer="fastws",
+    arguments=lambda threads: ("--flush-threads", str(threads)),
+    spread_out=True,
+)
