@@ -5,13 +5,14 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 ASAN := build/asan
+TRACED := build/traced
 # Other programs than Python have nothing to do with the engine's memory; of Autobahn's two runners kosoku suffices.
 NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).py) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test build lint typecheck bench test-asan sdist clean system compiler
+.PHONY: run test build lint typecheck bench test-asan coverage sdist clean system compiler
 
 run: build
 	$(BIN)/fastws serve $(ARGS)
@@ -44,6 +45,15 @@ test-asan: build $(VENV)/.test tests/node/node_modules/.package-lock.json
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
+
+# Lines of Python and of the engine that the tests reach; on a copy, too, whose engine tells each of its lines.
+coverage: build $(VENV)/.test
+	rm -rf $(TRACED) && mkdir -p $(TRACED)
+	cp -r setup.py pyproject.toml fastws tests examples $(TRACED)
+	cd $(TRACED) && FASTWS_COVERAGE=1 $(CURDIR)/$(BIN)/python setup.py -q build_ext --inplace
+	-cd $(TRACED) && PYTHONPATH=$(CURDIR)/$(TRACED) $(CURDIR)/$(BIN)/coverage run -m pytest \
+		-p no:cacheprovider $(NOT_ENGINE) $(ARGS)
+	cd $(TRACED) && $(CURDIR)/$(BIN)/coverage report
 
 sdist: $(VENV)/.test
 	$(BIN)/python -m build --sdist
