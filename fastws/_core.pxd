@@ -259,7 +259,8 @@ cdef class Reactor:
     cdef list listeners                     # sockets; epoll knows them by index
     cdef bint accept_paused                 # no descriptors left
     cdef bint accept_trouble                # and that was logged; until an accept succeeds
-    cdef uint64_t connections
+    cdef uint64_t connections               # sockets, whatever their state
+    cdef uint64_t lingering                 # of them, those shut down on our side: nothing is owed to their peers
     cdef Conn** wheel                       # timers.pxi
     cdef uint64_t* occupied                 # a bit per slot of the wheel
     cdef uint32_t wheel_time                # tick up to which the wheel has turned

@@ -211,7 +211,7 @@ class Server:
         """Wait until the last connection is gone, ``timeout`` seconds or a second signal."""
         assert self._idle is not None and self._reactor is not None
         self._idle.clear()
-        if self._reactor.connection_count == 0:
+        if self._reactor.is_idle:
             return
         waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry) if event is not None]
         await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

@@ -184,6 +184,8 @@ cdef int flush(Reactor reactor) except -1:
     if reactor.arena.bytes > reactor.max_arena:
         relieve(reactor)
     reap(reactor)
+    if reactor.is_idle and not reactor.listeners:
+        reactor.server._on_idle()
     if reactor.timer_stale:
         set_timer(reactor)
     if reactor.rest.count or reactor.again_list.count or reactor.doomed.count:
@@ -214,8 +216,13 @@ cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
         elif c.outcome == OUTCOME_EMPTY and c.fin_received:
             doom(reactor, c, DOOM_LOST)
         elif c.outcome == OUTCOME_EMPTY and not c.fin_sent:
-            c.fin_sent = True
+            sent_fin(reactor, c)
             shutdown(c.fd, SHUT_WR)
+
+
+cdef inline void sent_fin(Reactor reactor, Conn* c) noexcept:
+    c.fin_sent = True
+    reactor.lingering += 1
 
 
 cdef int settle(Reactor reactor) except -1:
@@ -262,9 +269,18 @@ cdef int write_transport(Reactor reactor, Conn* c) except -1:
         outbox_consume(c, size, &releases)
         release_now(&releases)
         (<TransportWire>c.wire).transport.write(data)       # may call pause_writing(), which sets `blocked`
-    if c.count == 0 and c.state == DRAINING and not c.fin_sent and c.wire is not NULL:
-        c.fin_sent = True
-        (<TransportWire>c.wire).transport.close()
+    if c.count == 0 and c.state == DRAINING and c.wire is not NULL:
+        transport_end(reactor, c, (<TransportWire>c.wire).transport)
+    return 0
+
+
+cdef int transport_end(Reactor reactor, Conn* c, transport) except -1:
+    """All is written. Half-close where the wire can, and wait for the peer; what it had to say might else be reset."""
+    if c.fin_received or not transport.can_write_eof():
+        transport.close()
+    elif not c.fin_sent:
+        sent_fin(reactor, c)
+        transport.write_eof()
     return 0
 
 
@@ -323,7 +339,5 @@ cdef int reap(Reactor reactor) except -1:
             ws = None
         conn_clear(c, slot)
         list_push(&reactor.unused, c)
-    if reactor.graveyard.count and reactor.connections == 0:
-        reactor.server._on_idle()
     reactor.graveyard.count = kept
     return 0

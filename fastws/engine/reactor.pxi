@@ -39,8 +39,8 @@ cdef class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
     It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
-    there is none to speak of, and ``server._on_accept_paused(errno)`` when descriptors run out. Endpoints are told of
-    the rest: ``_closed``, ``_protocol_failed``, ``_handler_failed``, ``_await_message``.
+    there is none to speak of, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
+    when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``, ``_handler_failed``, ``_await_message``.
     """
 
     def __cinit__(self, loop, server, options, str id_prefix not None):
@@ -96,6 +96,11 @@ cdef class Reactor:
     def connection_count(self):
         """Sockets accepted and not closed yet, whatever their state."""
         return self.connections
+
+    @property
+    def is_idle(self):
+        """Whether nobody is connected whom anything is owed."""
+        return self.connections == self.lingering
 
     @property
     def counters(self):
@@ -538,9 +543,11 @@ cdef class Reactor:
     cdef int ended(self, Conn* c) except -1:
         """The peer shut its side down. It may still read: what is pending goes out first."""
         cdef uint8_t state = c.state
-        if c.count == 0 or c.fin_received or not OPENING <= state <= CLOSING:
+        if state < OPENING or c.fin_received or (c.wire is NULL and (c.count == 0 or state == DRAINING)):
             return self.lost(c)
         c.fin_received = True
+        if state == DRAINING:
+            return flush_soon(self, c)
         self.drain(c)
         return self.finish(c, 1006, "")
 
@@ -559,6 +566,7 @@ cdef class Reactor:
         cdef TransportWire wire
         c.state = CLOSED
         self.connections -= 1
+        self.lingering -= c.fin_sent
         disarm(self, c)
         outbox_clear(c)
         inbound_free(c)
