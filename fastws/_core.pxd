@@ -288,6 +288,7 @@ cdef class Reactor:
     cdef WebSocket websocket(self, Conn* c)
     cdef int accept(self, int listener) except -1
     cdef int pause_accept(self, int error) except -1
+    cdef int handle_safely(self, Conn* c, uint32_t events) except -1
     cdef int handle(self, Conn* c, uint32_t events) except -1
     cdef int read(self, Conn* c, bint to_the_end) except -1
     cdef void read_again(self, Conn* c) noexcept

@@ -15,6 +15,13 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
@@ -50,7 +57,7 @@ class Options(EndpointOptions):
     handshake_timeout: float = _option(10, "seconds that a request's head may take; over it: 408", least=0.01)
     max_header_size: int = _option(16 * KIB, "largest head of a request, in bytes; over it: 431", least=256, most=MIB)
     max_arena: int = _option(256 * MIB, "most bytes of frames kept for slow readers, all together", least=MIB)
-    flush_threads: int = _option(min(4, os.cpu_count() or 1), "threads that write a large fan-out", least=1, most=64)
+    flush_threads: int = _option(min(4, _cores()), "threads that write a large fan-out", least=1, most=64)
     ssl: SSLContext | None = _option(None, "TLS for every connection")
     http: Callable[..., Any] | None = _option(None, "an ASGI application for plain requests on the same port")
 

@@ -366,7 +366,7 @@ cdef class Reactor:
                 if events[i].data.u64 & 1:
                     self.accept(<int>(events[i].data.u64 >> 1))
                 else:
-                    self.handle(<Conn*>events[i].data.ptr, events[i].events)
+                    self.handle_safely(<Conn*>events[i].data.ptr, events[i].events)
             if count < EVENTS:
                 break
         return 0
@@ -388,6 +388,15 @@ cdef class Reactor:
         if not c.again:
             c.again = True
             list_push(&self.again_list, c)
+
+    cdef int handle_safely(self, Conn* c, uint32_t events) except -1:
+        """A fault of ours, or no memory, costs one connection; the others' edges would not come again."""
+        try:
+            self.handle(c, events)
+        except Exception:
+            logger.exception("a connection is dropped: this is a fault of fastws")
+            self.lost(c)
+        return 0
 
     cdef int handle(self, Conn* c, uint32_t events) except -1:
         """An edge on one socket. A connection closed earlier in this tick is recycled only after it."""
