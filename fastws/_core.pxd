@@ -148,8 +148,8 @@ cdef struct ConnList:
 cdef class Request:
     cdef readonly bytes _head               # request line and header, as received
     cdef readonly object method
-    cdef readonly object _target            # as received: str
-    cdef object _headers                    # parsed lazily, forgotten once open
+    cdef str _known_target                  # read lazily, forgotten once open
+    cdef object _headers                    # likewise
     cdef object _peer                       # tuple, where the wire is a transport
     cdef public object _template            # for path_parameters, asked again when wanted
     cdef object _response_headers
@@ -161,6 +161,8 @@ cdef class Request:
     cdef uint8_t family
     cdef uint16_t port
     cdef uint8_t[16] address
+
+    cdef void forget(self)
 
 
 cdef class WebSocket:

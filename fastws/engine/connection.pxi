@@ -308,7 +308,7 @@ cdef class WebSocket:
     def _ready(self):
         """on_open is over: messages flow."""
         cdef Conn* c = self.conn
-        self.request._headers = None
+        self.request.forget()
         if c is not NULL and c.state == OPENING:
             c.state = OPEN
         if c is not NULL and c.state in (OPEN, CLOSING):

@@ -21,11 +21,19 @@ cdef enum:                              # Conn.outcome
 
 
 cdef int list_reserve(ConnList* l, size_t capacity) except -1:
-    cdef void* moved = realloc(l.items, capacity * sizeof(Conn*))
-    if moved is NULL:
+    """Make room. Copies what is on the list and nothing else: pages never used cost no memory."""
+    cdef Conn** larger
+    if capacity <= l.capacity:
+        return 0
+    larger = <Conn**>malloc(2 * capacity * sizeof(Conn*))
+    if larger is NULL:
         raise MemoryError
-    l.items = <Conn**>moved
-    l.capacity = capacity
+    if l.count:
+        memcpy(larger, l.items + l.start, l.count * sizeof(Conn*))
+    free(l.items)
+    l.items = larger
+    l.start = 0
+    l.capacity = 2 * capacity
     return 0
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from hashlib import sha1
 from http.cookies import _unquote as unquote_cookie
 from re import compile as compile_pattern
+from sys import intern
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastws.errors import ProtocolError, Reject
@@ -88,6 +89,11 @@ cdef class Request:
     def __cinit__(self, bytes head not None):
         self._head = head
 
+    cdef void forget(self):
+        """Drop what was only kept for the handshake, and can be read from the head again."""
+        self._headers = None
+        self._known_target = None
+
     @property
     def headers(self):
         """Case-insensitive mapping of header fields."""
@@ -99,6 +105,13 @@ cdef class Request:
     def cookies(self):
         """The cookies sent, by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
         return parse_cookies(self.headers.get("cookie", ""))
+
+    @property
+    def _target(self):
+        """The request target in origin-form, as sent."""
+        if self._known_target is None:
+            self._known_target = request_target(self._head)
+        return self._known_target
 
     @property
     def _raw_path(self):
@@ -182,9 +195,8 @@ cdef Request parse_request(bytes head, bint is_secure):
         raise Reject(400, "the request line is malformed")
     if words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise Reject(400, "HTTP/1.1 is spoken here, no other version")
-    request.method = words[0].decode()
+    request.method = intern(words[0].decode())
     request.is_secure = is_secure
-    target = words[1].decode()
     fields = parse_fields(head)
     request._headers = Headers(fields)
     hosts = request._headers.get_all("host")
@@ -192,17 +204,22 @@ cdef Request parse_request(bytes head, bint is_secure):
         raise Reject(400, "exactly one Host header field is required")
     if hosts and hosts[0] and HOST(hosts[0]) is None:
         raise Reject(400, "the Host header field is malformed")
+    decode_path(request._raw_path)
+    return request
+
+
+cdef str request_target(bytes head):
+    """The request target in origin-form (RFC 9112 3.2); raises Reject(400)."""
+    target = head[:head.index(b"\r\n")].split(b" ")[1].decode()
     if not target.startswith("/"):
         match = ABSOLUTE_FORM(target)
         if match is not None:
-            target = (match[2] or "/") + (match[3] or "")
-        elif request.method == "CONNECT" or target != "*":
+            return (match[2] or "/") + (match[3] or "")
+        if target != "*":
             raise Reject(400, "the request target is malformed")
     if "#" in target:
         raise Reject(400, "the request target is malformed")
-    request._target = target
-    decode_path(request._raw_path)
-    return request
+    return target
 
 
 cdef list parse_fields(bytes head):
