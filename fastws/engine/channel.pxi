@@ -262,7 +262,7 @@ cdef class Endpoint:
         if isinstance(name, WebSocket):
             ws = name
         elif isinstance(name, str):
-            ws = self.reactor.find(name)
+            ws = None if self.reactor is None else self.reactor.find(name)
         else:
             raise TypeError(f"a connection is named by its id (a str) or itself, not by {name!r}")
         if ws is None or ws.endpoint is not self:

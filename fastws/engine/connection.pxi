@@ -96,12 +96,16 @@ def check_close(code, reason):
 
 
 @cython.final
+@cython.no_gc_clear                     # a finalizer that the collector runs may still ask what it is
 cdef class WebSocket:
     """One connection, as listeners and the manager hand it out.
 
     It stays usable after the connection is gone: `is_open` is False then, `send` returns False, and the rest does
     nothing. ``ws["key"]`` reads and writes `data`.
     """
+
+    def __cinit__(self, Reactor reactor not None):
+        self.reactor = reactor
 
     # -- what it is
 

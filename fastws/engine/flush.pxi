@@ -6,7 +6,7 @@
 cdef enum:
     FLUSH_BATCH = 512                   # connections between two looks at the clock
     FLUSH_SPAN = 64                     # connections that a thread takes at a time
-    FLUSH_BUDGET = 3000000              # ns
+    FLUSH_BUDGET = 2000000              # ns, for the fresh and for the rest
     GIL_FREE_FROM = 8                   # connections; fewer are done before the GIL would be back
     THREADS_FROM = 256                  # connections in a batch
     VECTORS = 64                        # ranges in one system call
@@ -157,37 +157,23 @@ cdef void flush_now(Reactor reactor, Conn* c) noexcept:
 
 
 cdef int flush(Reactor reactor) except -1:
-    """Write the fresh, then the rest; what the budget does not reach waits for the loop's next turn."""
-    cdef int64_t deadline = nanoseconds() + FLUSH_BUDGET
-    cdef ConnList* waiting
-    cdef size_t count
+    """Write the fresh, then the rest, each within a budget; what that does not reach waits for the loop's next turn."""
     cdef Conn* c
     if reactor.busy:
         return 0
     reactor.busy = True
     try:
-        while reactor.fresh.count or reactor.rest.count:
-            waiting = &reactor.fresh if reactor.fresh.count else &reactor.rest
-            count = min(waiting.count, <size_t>FLUSH_BATCH)
-            if count < GIL_FREE_FROM:
-                flush_batch(reactor, waiting.items + waiting.start, count, waiting is &reactor.fresh)
-            else:
-                with nogil:
-                    flush_batch(reactor, waiting.items + waiting.start, count, waiting is &reactor.fresh)
-            note_outcomes(reactor, waiting.items + waiting.start, count)
-            list_drop_first(waiting, count)
-            settle(reactor)
-            if nanoseconds() > deadline:
-                break
-        settle(reactor)
+        flush_list(reactor, &reactor.fresh, True)
+        while reactor.fresh.count:
+            c = reactor.fresh.items[reactor.fresh.start]
+            list_drop_first(&reactor.fresh, 1)
+            c.fresh = False
+            if not c.rest:
+                c.rest = True
+                list_push(&reactor.rest, c)
+        flush_list(reactor, &reactor.rest, False)
     finally:
         reactor.busy = False
-    while reactor.fresh.count:
-        c = list_pop(&reactor.fresh)
-        c.fresh = False
-        if not c.rest:
-            c.rest = True
-            list_push(&reactor.rest, c)
     arena_collect(&reactor.arena)
     if reactor.arena.bytes > reactor.max_arena:
         relieve(reactor)
@@ -196,8 +182,30 @@ cdef int flush(Reactor reactor) except -1:
         reactor.server._on_idle()
     if reactor.timer_stale:
         set_timer(reactor)
-    if reactor.rest.count or reactor.again_list.count or reactor.doomed.count:
+    if reactor.fresh.count or reactor.rest.count or reactor.again_list.count or reactor.doomed.count:
         wake(reactor)
+    return 0
+
+
+cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
+    """Write connections from the front of a list until it is empty or the budget is spent."""
+    cdef int64_t deadline = nanoseconds() + FLUSH_BUDGET
+    cdef Conn** batch
+    cdef size_t count
+    settle(reactor)
+    while waiting.count:
+        batch = waiting.items + waiting.start
+        count = min(waiting.count, <size_t>FLUSH_BATCH)
+        if count < GIL_FREE_FROM:
+            flush_batch(reactor, batch, count, fresh)
+        else:
+            with nogil:
+                flush_batch(reactor, batch, count, fresh)
+        note_outcomes(reactor, batch, count)
+        list_drop_first(waiting, count)
+        settle(reactor)
+        if nanoseconds() > deadline:
+            break
     return 0
 
 

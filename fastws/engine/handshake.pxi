@@ -79,6 +79,7 @@ class Headers(Mapping):
 
 
 @cython.final
+@cython.no_gc_clear
 cdef class Request:
     """The request that asked for a WebSocket (RFC 6455 4.1), as `Listener.on_handshake` gets it.
 
@@ -226,10 +227,10 @@ cdef list parse_fields(bytes head):
     """[(lower-case name, value)] of a head that head_end() accepted (RFC 9112 5); raises Reject(400)."""
     cdef const char* p = PyBytes_AS_STRING(head)
     cdef Py_ssize_t at = head.index(b"\r\n") + 2
-    cdef Py_ssize_t end, colon, i, first, last
+    cdef Py_ssize_t end, colon, first, last
     cdef list fields = []
     while p[at] != 13:
-        end = at + (<const char*>memchr(p + at, 13, len(head) - at) - (p + at))
+        end = head.index(b"\r", at)
         colon = at
         while TOKEN_BYTES[<uint8_t>p[colon]]:
             colon += 1
@@ -307,7 +308,7 @@ def check_upgrade(Request request not None):
                      headers={"Sec-WebSocket-Version": "13"})
     if versions[0] != "13":
         raise Reject(426, "WebSocket version 13 is spoken here, no other",
-                     headers={"Sec-WebSocket-Version": "13", "Upgrade": "websocket"})
+                     headers={"Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade, close"})
     keys = headers.get_all("sec-websocket-key")
     if len(keys) != 1 or not key_is_valid(keys[0]):
         raise Reject(400, "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required")

@@ -207,8 +207,7 @@ cdef class Reactor:
         cdef WebSocket ws
         if c.ws is not NULL:
             return <WebSocket>c.ws
-        ws = WebSocket.__new__(WebSocket)
-        ws.reactor = self
+        ws = WebSocket.__new__(WebSocket, self)
         ws.conn = c
         ws.slot = c.slot
         ws.serial = self.next_serial

@@ -4,7 +4,7 @@
 cdef class TransportWire:
     """An asyncio protocol that feeds a connection; the connection writes to `transport` (reactor_flush.pxi)."""
 
-    def __init__(self, Reactor reactor not None, bint is_secure=False):
+    def __cinit__(self, Reactor reactor not None, bint is_secure=False):
         self.reactor = reactor
         self.is_secure = is_secure
 
