@@ -236,6 +236,9 @@ class _ById(Mapping[str, WebSocket]):
     def __len__(self) -> int:
         return self._manager.connection_count
 
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
 
 class _ByUser(Mapping[Hashable, list[str]]):
     """The ids of a manager's connections by user."""
@@ -254,6 +257,9 @@ class _ByUser(Mapping[Hashable, list[str]]):
 
     def __len__(self) -> int:
         return len(self._manager._counts(USER_KIND))
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def _channel_name(channel: str) -> str:

@@ -20,6 +20,7 @@ cdef enum:                              # Conn.doom
     DOOM_NONE
     DOOM_LOST                           # the socket failed
     DOOM_SLOW                           # more than max_backlog pending
+    DOOM_PINNING                        # holds the oldest blocks of a full arena
 
 cdef enum:                              # Endpoint.overflow
     OVERFLOW_CLOSE

@@ -244,7 +244,7 @@ cdef inline void sent_fin(Reactor reactor, Conn* c) noexcept:
 cdef int settle(Reactor reactor) except -1:
     """Close what is doomed and write what goes over transports; handlers run in here."""
     cdef Conn* c
-    cdef Endpoint endpoint
+    cdef WebSocket ws
     while reactor.on_transport.count:
         write_transport(reactor, list_pop(&reactor.on_transport))
     while reactor.doomed.count:
@@ -254,10 +254,11 @@ cdef int settle(Reactor reactor) except -1:
         if c.doom == DOOM_LOST:
             reactor.lost(c)
         else:
-            endpoint = (<WebSocket>c.ws).endpoint
-            endpoint.closed_slow += 1
-            logger.warning("connection %s is too slow: over %d bytes pending", (<WebSocket>c.ws).id,
-                           endpoint.max_backlog, extra={"connection": (<WebSocket>c.ws).id})
+            ws = <WebSocket>c.ws
+            ws.endpoint.closed_slow += 1
+            logger.warning("connection %s is too slow: %s with %d bytes pending for it", ws.id,
+                           "max_backlog is passed" if c.doom == DOOM_SLOW else "max_arena is passed", c.pending,
+                           extra={"connection": ws.id, "pending": c.pending})
             outbox_keep_begun_frame(c)
             c.doom = DOOM_NONE
             reactor.begin_close(c, 1013, b"too slow")
@@ -324,10 +325,7 @@ cdef int relieve(Reactor reactor) except -1:
         c = reactor.at(i)
         for j in range(c.count):
             if outbox_first(c)[j].block.born <= born:
-                if is_sendable(c):
-                    doom(reactor, c, DOOM_SLOW)
-                else:
-                    doom(reactor, c, DOOM_LOST)
+                doom(reactor, c, DOOM_PINNING if is_sendable(c) else DOOM_LOST)
                 break
     settle(reactor)
     arena_collect(&reactor.arena)
