@@ -123,6 +123,12 @@ def records_naming(caplog, text: str) -> list[logging.LogRecord]:
     ]
 
 
+def nothing_left(site: Site) -> bool:
+    """Whether the engine holds nothing but the block that the next messages will go to."""
+    counters = site.server._reactor.counters
+    return counters.pop("blocks") <= 1 and counters.pop("arena_bytes") <= 1 << 18 and not any(counters.values())
+
+
 def resident() -> int:
     """Bytes of memory that this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -138,6 +138,20 @@ async def test_headers_are_case_insensitive(serve, dial):
     }
 
 
+async def test_headers_are_a_mapping_in_which_a_field_that_came_twice_is_joined(serve, dial):
+    seen = {}
+
+    class Look(Listener):
+        def on_handshake(self, request):
+            seen.update(request.headers)
+            seen["length"] = len(request.headers)
+
+    site = await serve(Look())
+    await (await dial(site.url)).upgrade("/ws/cars", extra=[("X-Two", "1"), ("x-two", "2")])
+    assert seen.pop("length") == len(seen) == 6
+    assert {name.lower(): value for name, value in seen.items()}["x-two"] == "1, 2"
+
+
 async def test_a_request_without_query_cookies_or_subprotocols_has_empty_ones(serve, dial):
     site = await serve(recorder := Recorder())
     await (await dial(site.url)).upgrade("/ws/cars")
@@ -186,6 +200,33 @@ async def test_the_websocket_knows_its_request_and_itself(serve, join):
     await client.close()
     await recorder.until("on_close")
     assert not ws.is_open
+
+
+async def test_the_request_stays_readable_on_an_open_connection(serve, dial):
+    site = await serve(recorder := Recorder())
+    raw = await dial(site.url)
+    await raw.upgrade("/ws/cars?a=1", extra=[("X-Thing", "1"), ("Cookie", "sid=abc")])
+    await recorder.until("on_subscribe")
+    (ws,) = recorder.sockets
+    assert ws.headers["x-thing"] == ws.request.headers["X-Thing"] == "1"
+    assert ws.cookies["sid"] == "abc"
+    assert ws.query["a"] == "1"
+    assert (ws.path, ws.session) == ("/ws/cars", None)
+
+
+async def test_the_websocket_reads_like_a_dict_of_its_data(serve, join):
+    site = await serve(recorder := Recorder())
+    await join(f"{site.url}/ws/cars")
+    await recorder.until("on_open")
+    (ws,) = recorder.sockets
+    ws["room"] = 7
+    assert "room" in ws
+    del ws["room"]
+    assert "room" not in ws
+    with pytest.raises(KeyError):
+        ws["room"]
+    with pytest.raises(TypeError):
+        iter(ws)
 
 
 async def test_response_headers_are_sent(serve, join):

@@ -9,7 +9,7 @@ from fastws import Listener, Server
 from fastws.testing import connect, running
 
 from .raw import TEXT, frame
-from .support import Echo, Recorder, eventually, needs_proc, resident
+from .support import Echo, Recorder, eventually, needs_proc, nothing_left, resident
 
 
 class Watch(Listener):
@@ -33,7 +33,7 @@ async def test_a_closed_connection_is_collected(serve, dial):
         await raw.send(frame(TEXT, b"hi") + frame(TEXT, b"half")[:5])
         assert await raw.text() == "hi"
         getattr(raw, how)()
-    await eventually(lambda: len(site.manager.connections) == 0)
+    await eventually(lambda: nothing_left(site))
 
     def all_collected():
         gc.collect()

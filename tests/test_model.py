@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from .raw import BINARY, CLOSE, TEXT, close_frame
-from .support import Recorder, eventually
+from .support import Recorder, eventually, nothing_left
 
 CHANNELS = ["cars", "bikes", "planes", "ships"]
 USERS = ["ann", "bob", "eve", None]
@@ -93,6 +93,7 @@ class World:
             await self.check(peer)
             await peer.raw.send(close_frame(4000))
         await eventually(lambda: len(self.listener.of("on_close")) > closed)
+        peer.raw.close()
 
     async def check(self, peer, marker=None):
         """The peer's next messages are those it should get, up to the marker or the close frame."""
@@ -195,5 +196,5 @@ async def test_everyone_receives_exactly_what_the_model_says(serve, dial, seed, 
         await peer.raw.send(close_frame(1000))
         await peer.raw.eof()
         peer.raw.close()
-    await eventually(lambda: len(site.manager.connections) == 0)
+    await eventually(lambda: nothing_left(site))
     world.check_state()

@@ -47,6 +47,7 @@ BAD_REQUESTS = {
     "no host": request("/ws/cars", without=["Host"]),
     "two hosts": request("/ws/cars", extra=[("Host", "127.0.0.1")]),
     "malformed host": request("/ws/cars", without=["Host"], extra=[("Host", "a b/c")]),
+    "an empty host": request("/ws/cars", without=["Host"], extra=[("Host", "")]),
     "no key": request("/ws/cars", without=["Sec-WebSocket-Key"]),
     "two keys": request("/ws/cars", extra=[("Sec-WebSocket-Key", KEY)]),
     "key of 15 bytes": request("/ws/cars", without=["Sec-WebSocket-Key"], extra=[("Sec-WebSocket-Key", "A" * 20)]),
@@ -67,6 +68,11 @@ BAD_REQUESTS = {
     "a percent escape cut short": request("/ws/%4"),
     "bytes that decode to no UTF-8": request("/ws/%C0%AF"),
     "an encoded NUL": request("/ws/a%00b"),
+    "no version of the protocol": request("/ws/cars", without=["Sec-WebSocket-Version"]),
+    "two versions of the protocol": request("/ws/cars", extra=[("Sec-WebSocket-Version", "13")]),
+    "a connection that does not upgrade": request("/ws/cars", without=["Connection"], extra=[("Connection", "close")]),
+    "a subprotocol that is no token": request("/ws/cars", extra=[("Sec-WebSocket-Protocol", "a, b c")]),
+    "a target that is no path": request("ws/cars"),
 }
 
 

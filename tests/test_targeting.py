@@ -147,6 +147,18 @@ async def test_the_arguments_that_choose_are_keywords_only(crowd):
     assert await crowd.reached() == set()
 
 
+@pytest.mark.parametrize("nonsense", [7, 1.5, object()])
+async def test_what_names_no_connection_is_a_type_error(crowd, nonsense):
+    for attempt in (
+        lambda: crowd.manager.send(nonsense, "x"),
+        lambda: crowd.manager.broadcast("cars", "x", to=[nonsense]),
+        lambda: crowd.manager.broadcast("cars", "x", exclude=nonsense),
+    ):
+        with pytest.raises(TypeError):
+            attempt()
+    assert await crowd.reached() == set()
+
+
 async def test_an_id_that_is_used_up_is_never_given_again(crowd, site, join):
     stale = crowd.ids["bob"]
     await crowd.clients.pop("bob").close()

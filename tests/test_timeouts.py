@@ -36,6 +36,29 @@ async def test_a_peer_that_answers_pings_stays(serve, dial):
     assert len(site.manager.connections) == 1
 
 
+async def test_a_peer_whose_input_waits_for_us_is_not_dead(serve, dial):
+    release = asyncio.Event()
+
+    class Slow(Listener):
+        async def on_message(self, ws, message):
+            await release.wait()
+            return message
+
+    site = await serve(Slow(), ping_interval=0.1, ping_timeout=0.1)
+    raw = await dial(site.url, "/ws/cars")
+    await raw.send(frame(TEXT, b"hi") * 200)
+    # Pings that the peer would answer, if only its answers were read.
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.6):
+            while True:
+                got = await raw.frame()
+                await raw.send(frame(PONG, got.payload))
+    release.set()
+    texts = 0
+    while texts < 200:
+        texts += (await raw.frame()).opcode == TEXT
+
+
 async def test_a_peer_that_talks_needs_no_pong(serve, dial):
     site = await serve(Echo(), ping_interval=0.2, ping_timeout=0.2)
     raw = await dial(site.url, "/ws/cars")

@@ -1,0 +1,113 @@
+"""Broadcasts to many: the flush works in batches, on several threads, and past sockets that fail or are full."""
+
+import asyncio
+import random
+import resource
+
+import pytest
+
+from .raw import CLOSE, TEXT, close_frame, request
+from .support import Recorder, eventually, nothing_left
+
+MEMBERS = 600
+
+
+@pytest.fixture(scope="module", autouse=True)
+def descriptors():
+    """Each connection takes two, one for either end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def enter(site, dial, count, channel="cars", receive_buffer=None):
+    raws = [await dial(site.url, receive_buffer=receive_buffer) for _ in range(count)]
+    for raw in raws:
+        await raw.send(request(f"/ws/{channel}"))
+    for raw in raws:
+        assert (await raw.response()).status == 101
+    return raws
+
+
+@pytest.mark.parametrize("flush_threads", [1, 2, 4])
+async def test_every_member_receives_every_message_in_order(serve, dial, flush_threads):
+    site = await serve(flush_threads=flush_threads)
+    raws = await enter(site, dial, MEMBERS)
+    sent = [f"{number}:" + "x" * (number % 50) ** 2 for number in range(60)]
+    for number, message in enumerate(sent):
+        assert site.manager.broadcast("cars", message) == MEMBERS
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    for raw in raws:
+        assert [await raw.text() for _ in sent] == sent
+    for raw in raws:
+        raw.reset()
+    await eventually(lambda: nothing_left(site))
+
+
+@pytest.mark.parametrize("flush_threads", [1, 4])
+async def test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing(serve, dial, flush_threads):
+    listener = Recorder()
+    site = await serve(listener, flush_threads=flush_threads, max_backlog=128 << 10, close_timeout=0.5)
+    source = random.Random(flush_threads)
+    steady = await enter(site, dial, 100)
+    stalled = await enter(site, dial, 150, receive_buffer=4096)
+    vanishing = await enter(site, dial, 150)
+    for raw in steady:
+        raw.numbers = []
+    received = [asyncio.create_task(read_until_close(raw)) for raw in steady]
+    number = 0
+    while vanishing or len(listener.of("on_close")) < 300:
+        assert number < 5000, "the stalled were never noticed"
+        for raw in [vanishing.pop() for _ in range(min(len(vanishing), source.randint(0, 9)))]:
+            raw.reset()
+        site.manager.broadcast("cars", f"{number}:" + "x" * source.randint(0, 60_000))
+        number += 1
+        # The steady keep up; only the stalled may be closed for being slow.
+        await eventually(lambda: all(len(raw.numbers) == number for raw in steady))
+    assert site.manager.stats["closed_slow"] == 150
+    assert site.manager.broadcast("cars", "done") == 100
+    for ws in site.manager.connections.values():
+        ws.close()
+    await asyncio.gather(*received)
+    assert all(raw.numbers == list(range(number)) for raw in steady)
+    for raw in [*steady, *stalled]:
+        raw.close()
+    await eventually(lambda: nothing_left(site))
+
+
+async def read_until_close(raw):
+    """Note the numbers of all messages, and answer the close frame."""
+    while True:
+        got = await raw.frame()
+        if got.opcode == CLOSE:
+            await raw.send(close_frame(1000))
+            return
+        assert got.opcode == TEXT
+        head, _, rest = got.payload.partition(b":")
+        if head != b"done":
+            assert rest.strip(b"x") == b""
+            raw.numbers.append(int(head))
+
+
+async def test_a_broadcast_to_many_does_not_keep_an_echo_waiting(serve, dial, join):
+    site = await serve(max_backlog=64 << 20)
+    await enter(site, dial, MEMBERS, receive_buffer=4096)
+    client = await join(f"{site.url}/ws/other")
+    for _ in range(50):
+        site.manager.broadcast("cars", bytes(5000))
+        assert await client.ping() < 1
+
+
+async def test_the_members_of_a_large_channel_leave_in_any_order(serve, dial):
+    site = await serve(recorder := Recorder())
+    raws = await enter(site, dial, 300)
+    await recorder.until("on_subscribe", 300)
+    random.Random(0).shuffle(raws)
+    for left in range(299, -1, -1):
+        raws.pop().reset()
+        await recorder.until("on_unsubscribe", 300 - left)
+        assert site.manager.broadcast("cars", "still here?") == left
+    assert [count for _, _, count in recorder.of("on_unsubscribe")] == list(range(299, -1, -1))
+    await eventually(lambda: nothing_left(site))
