@@ -290,6 +290,26 @@ async def test_a_broadcast_reaches_exactly_its_channel(serve, join):
     assert await bike.received() == []
 
 
+async def test_one_connection_may_be_in_a_thousand_channels(serve, join):
+    site = await serve(recorder := Recorder(), "/ws")
+    client = await join(f"{site.url}/ws")
+    await recorder.until("on_open")
+    (ws,) = recorder.sockets
+    names = {f"channel {number}" for number in range(1000)}
+    for name in names:
+        ws.subscribe(name)
+    assert ws.channels == names
+    for name in list(names)[::2]:
+        ws.unsubscribe(name)
+        names.remove(name)
+    assert ws.channels == set(site.manager.channels) == names
+    assert sum(site.manager.broadcast(name, name) for name in names) == 500
+    assert set(await client.received()) == names
+    await client.close()
+    await recorder.until("on_channel_close", 1000)
+    assert len(site.manager.channels) == 0
+
+
 async def test_async_listeners_are_told_in_the_same_order(serve, join):
     def later(name):
         async def handler(self, *arguments):

@@ -159,6 +159,19 @@ async def test_what_names_no_connection_is_a_type_error(crowd, nonsense):
     assert await crowd.reached() == set()
 
 
+@pytest.mark.parametrize(
+    "stranger",
+    ["", "-", "--", "0-0", "{}-0", "{}x", "-{}", "{}-", " {}", "{}\0", "é", "\ud800", "x" * 10_000, "{}" + "0" * 40],
+)
+async def test_a_string_that_is_no_id_is_nobody(crowd, stranger):
+    stranger = stranger.replace("{}", crowd.ids["bob"])
+    assert stranger not in crowd.manager.connections
+    assert crowd.manager.send(stranger, "x") == 0
+    assert crowd.manager.broadcast("cars", "x", to=stranger) == 0
+    assert crowd.manager.broadcast("cars", "x", exclude=stranger) == 4
+    assert await crowd.reached() == EVERYONE
+
+
 async def test_an_id_that_is_used_up_is_never_given_again(crowd, site, join):
     stale = crowd.ids["bob"]
     await crowd.clients.pop("bob").close()

@@ -1,6 +1,7 @@
 """Peers that fall silent: found by ping, by idleness, and when they do not answer a close."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 import pytest
@@ -59,6 +60,25 @@ async def test_a_peer_whose_input_waits_for_us_is_not_dead(serve, dial):
     texts = 0
     while texts < 200:
         texts += (await raw.frame()).opcode == TEXT
+
+
+async def test_a_loop_that_stood_still_is_not_held_against_the_peers(serve, dial):
+    class Blocking(Listener):
+        def on_message(self, ws, message):
+            time.sleep(0.5)
+
+    site = await serve(Blocking(), ping_interval=0.1, ping_timeout=0.1)
+    raws = [await dial(site.url, "/ws/cars") for _ in range(20)]
+    for raw in raws:
+        assert (await raw.frame()).opcode == PING
+    # Their answers arrive while a handler blocks everything.
+    await raws[0].send(frame(PONG) + frame(TEXT, b"block"))
+    for raw in raws[1:]:
+        await raw.send(frame(PONG))
+    for raw in raws:
+        assert (await raw.frame()).opcode == PING
+        await raw.send(frame(PONG))
+    assert len(site.manager.connections) == 20
 
 
 async def test_a_peer_that_talks_needs_no_pong(serve, dial):
