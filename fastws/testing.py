@@ -90,7 +90,10 @@ class Client:
         return host, port
 
     async def send(self, message: Any) -> None:
-        """Send `str` as text, bytes-like as binary, anything else as JSON text."""
+        """Send `str` as text, bytes-like as binary, anything else as JSON text.
+
+        Once the connection is closing, nothing is sent.
+        """
         if isinstance(message, str):
             self._wire.transport.send(WSMsgType.TEXT, message)
         elif isinstance(message, bytes | bytearray | memoryview):
@@ -104,7 +107,7 @@ class Client:
         await self._until(lambda: bool(wire.messages) or wire.disconnected, "a message")
         if wire.messages:
             return wire.messages.popleft()
-        raise Closed(*wire.close_received)
+        raise Closed(*await self.closed())
 
     async def receive_json(self) -> Any:
         """The next message, decoded from JSON."""
@@ -128,7 +131,7 @@ class Client:
         wire.transport.send_ping(payload)
         await self._until(lambda: payload in wire.pongs or wire.disconnected, "a pong")
         if payload not in wire.pongs:
-            raise Closed(*wire.close_received)
+            raise Closed(*await self.closed())
         wire.pongs.remove(payload)
         return time.perf_counter() - started
 
@@ -140,10 +143,12 @@ class Client:
     async def closed(self) -> tuple[int, str]:
         """Wait until the server has closed the connection; return its code and reason.
 
-        The code is 1005 where its close frame had none, and 1006 where no close frame came.
+        The code is 1005 where its close frame had none, and 1006 where no close frame came. Raises
+        picows.WSProtocolError where the server broke RFC 6455.
         """
         wire = self._wire
         await self._until(lambda: wire.disconnected, "the connection to close")
+        await wire.transport.wait_disconnected()
         return wire.close_received
 
     def abort(self) -> None:

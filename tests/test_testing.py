@@ -1,12 +1,15 @@
 """The client of `fastws.testing` itself: it must not hang, and must not hide what happened."""
 
 import asyncio
+import re
 
+import picows
 import pytest
 
 from fastws import Listener, Server
 from fastws.testing import Closed, connect, running
 
+from .raw import accept_of, frame
 from .support import Echo, Recorder
 
 
@@ -90,6 +93,25 @@ async def test_headers_and_origin_are_sent(serve, join):
     (request,) = await recorder.until("on_handshake")
     assert request.headers["origin"] == "http://example.org"
     assert dict(request.cookies) == {"a": "1"}
+
+
+async def test_a_server_that_breaks_the_protocol_is_not_passed_over():
+    async def break_it(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        key = re.search("Sec-WebSocket-Key: (.*)\r\n", head)[1]
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept_of(key).encode() + b"\r\n\r\n"
+        )
+        writer.write(frame(0x3, b"an opcode that is none", mask=None))
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(break_it, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(picows.WSProtocolError):
+            async with connect(f"ws://127.0.0.1:{port}/") as client:
+                await client.receive()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1", "localhost"])
