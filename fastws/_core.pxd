@@ -271,11 +271,6 @@ cdef class Reactor:
     cdef object timer_handle
     cdef object __weakref__
 
-    cdef int encode(self, message, Frame* frame) except -1
-    cdef int write_frame(self, uint8_t opcode, const void* payload, size_t length, Frame* frame) except -1
-    cdef int queue_control(self, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1
-    cdef int queue_bytes(self, Conn* c, bytes data) except -1
-    cdef int queue_frame(self, Conn* c, Frame* frame) except -1
     cdef WebSocket find(self, str name)
     cdef int set_peer(self, Conn* c, Request request) except -1
     cdef Conn* at(self, uint32_t slot) noexcept
@@ -295,13 +290,6 @@ cdef class Reactor:
     cdef int read(self, Conn* c, bint to_the_end) except -1
     cdef void read_again(self, Conn* c) noexcept
     cdef int unblocked(self, Conn* c) except -1
-    cdef int begin_close(self, Conn* c, int code, bytes reason) except -1
-    cdef int drain(self, Conn* c) except -1
-    cdef int ended(self, Conn* c) except -1
-    cdef int lost(self, Conn* c) except -1
-    cdef int release_wire(self, Conn* c) except -1
-    cdef give_away(self, Conn* c)
-    cdef int finish(self, Conn* c, int code, str reason) except -1
 
 
 cdef class TransportWire:

@@ -136,7 +136,7 @@ cdef class Endpoint:
         group = self.channel_groups.get(channel)
         if group is None or group.count == 0:
             return 0
-        self.reactor.encode(message, &frame)
+        encode(self.reactor, message, &frame)
         try:
             if to is None and users is None:
                 return self.deliver_all(group, &frame, exclude)
@@ -157,7 +157,7 @@ cdef class Endpoint:
         check_thread(self.reactor, "send_threadsafe")
         if self.reactor is None:
             return 0
-        self.reactor.encode(message, &frame)
+        encode(self.reactor, message, &frame)
         try:
             return self.deliver_chosen(None, &frame, ids, users, exclude)
         finally:

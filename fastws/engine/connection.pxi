@@ -230,7 +230,8 @@ cdef class WebSocket:
     def __contains__(self, key):
         return key in self.request.data
 
-    __iter__ = None                     # `ws[0]` would make it look iterable
+    def __iter__(self):
+        raise TypeError("a WebSocket is no iterable: its messages come to Listener.on_message")
 
     def __repr__(self):
         return f"<WebSocket {self.id} {'open' if self.is_open else 'closed'}>"
@@ -248,7 +249,7 @@ cdef class WebSocket:
         check_thread(self.reactor, "ConnectionManager.send_threadsafe")
         if self.conn is NULL or not is_sendable(self.conn):
             return False
-        self.reactor.encode(message, &frame)
+        encode(self.reactor, message, &frame)
         read_clock(self.reactor)
         queued = self.endpoint.deliver(self.conn, &frame)
         block_release(frame.block, 1)
@@ -276,13 +277,13 @@ cdef class WebSocket:
         encoded = check_close(code, reason)
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         if self.conn is not NULL and is_sendable(self.conn):
-            self.reactor.begin_close(self.conn, code, encoded)
+            begin_close(self.reactor, self.conn, code, encoded)
 
     def ping(self):
         """Send a ping (RFC 6455 5.5.2)."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         if self.conn is not NULL and is_sendable(self.conn):
-            self.reactor.queue_control(self.conn, PING, NULL, 0)
+            queue_control(self.reactor, self.conn, PING, NULL, 0)
 
     # -- for the server and the manager
 
@@ -290,15 +291,15 @@ cdef class WebSocket:
         """Answer the request with a plain HTTP response and close."""
         cdef Conn* c = self.conn
         if c is not NULL and (c.state == HEAD or c.state == PENDING):
-            self.reactor.queue_bytes(c, response)
-            self.reactor.drain(c)
+            queue_bytes(self.reactor, c, response)
+            drain(self.reactor, c)
 
     def _accept(self, Endpoint endpoint not None, bytes response not None):
         """Answer with 101; from here on it is a connection of `endpoint`. False when the peer is gone."""
         cdef Conn* c = self.conn
         if c is NULL or c.state != PENDING:
             return False
-        self.reactor.queue_bytes(c, response)
+        queue_bytes(self.reactor, c, response)
         c.frame_left = c.pending
         self.endpoint = endpoint
         self.idle_ticks = endpoint.idle_ticks
@@ -327,12 +328,12 @@ cdef class WebSocket:
         data = self.request._head
         if c.inbound is not NULL:
             data += PyBytes_FromStringAndSize(c.inbound.raw, c.inbound.raw_length)
-        return self.reactor.give_away(c), data
+        return give_away(self.reactor, c), data
 
     def _abort(self):
         """Drop the connection without a word."""
         if self.conn is not NULL:
-            self.reactor.lost(self.conn)
+            lost(self.reactor, self.conn)
 
     def _handled(self, result):
         """An async message handler ended with `result`: on with the messages that wait."""

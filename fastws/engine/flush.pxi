@@ -252,7 +252,7 @@ cdef int settle(Reactor reactor) except -1:
         if c.state == CLOSED:
             continue
         if c.doom == DOOM_LOST:
-            reactor.lost(c)
+            lost(reactor, c)
         else:
             ws = <WebSocket>c.ws
             ws.endpoint.closed_slow += 1
@@ -261,7 +261,7 @@ cdef int settle(Reactor reactor) except -1:
                            extra={"connection": ws.id, "pending": c.pending})
             outbox_keep_begun_frame(c)
             c.doom = DOOM_NONE
-            reactor.begin_close(c, 1013, b"too slow")
+            begin_close(reactor, c, 1013, b"too slow")
     return 0
 
 

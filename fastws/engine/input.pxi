@@ -319,7 +319,7 @@ cdef int handle_control(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t*
         return handle_close(reactor, c, p, n)
     if opcode == PING and is_sendable(c):
         if not c.blocked:
-            return reactor.queue_control(c, PONG, p, n)
+            return queue_control(reactor, c, PONG, p, n)
         inbound = inbound_of(c)         # a peer that does not read gets one pong, for its last ping (RFC 6455 5.5.3)
         memcpy(inbound.ping, p, n)
         inbound.ping_length = <uint8_t>n
@@ -342,9 +342,9 @@ cdef int handle_close(Reactor reactor, Conn* c, const uint8_t* p, size_t n) exce
         except UnicodeDecodeError:
             return fail(reactor, c, 1007, "close reason is not UTF-8")
     if c.state == OPEN:
-        reactor.queue_control(c, CLOSE, p, min(n, <size_t>2))
-    reactor.drain(c)
-    return reactor.finish(c, code, reason)
+        queue_control(reactor, c, CLOSE, p, min(n, <size_t>2))
+    drain(reactor, c)
+    return finish(reactor, c, code, reason)
 
 
 cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
@@ -355,7 +355,7 @@ cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
         close_code[0] = code >> 8
         close_code[1] = code & 0xff
         encoded = bytes(close_code[:2]) + reason.encode()
-        reactor.queue_control(c, CLOSE, PyBytes_AS_STRING(encoded), min(len(encoded), LARGEST_CONTROL))
-    reactor.drain(c)
+        queue_control(reactor, c, CLOSE, PyBytes_AS_STRING(encoded), min(len(encoded), LARGEST_CONTROL))
+    drain(reactor, c)
     ws.endpoint._protocol_failed(ws, ProtocolError(code, reason))
-    return reactor.finish(c, 1006, "")
+    return finish(reactor, c, 1006, "")

@@ -129,7 +129,7 @@ cdef class Reactor:
         self.listeners.clear()
         for i in range(self.slab_count * SLAB):
             if self.at(<uint32_t>i).state == HEAD:
-                self.lost(self.at(<uint32_t>i))
+                lost(self, self.at(<uint32_t>i))
 
     def websockets(self):
         """Every connection that was accepted as a WebSocket and is not over yet."""
@@ -146,7 +146,7 @@ cdef class Reactor:
         self.stop_listening()
         for i in range(self.slab_count * SLAB):
             if self.at(i).state != CLOSED:
-                self.lost(self.at(i))
+                lost(self, self.at(i))
         self.closed = True
         flush(self)
         set_timer(self)
@@ -252,74 +252,6 @@ cdef class Reactor:
                 request.port = ntohs((<sockaddr_in6*>&address).sin6_port)
         return 0
 
-    # -- frames out
-
-    cdef int encode(self, message, Frame* frame) except -1:
-        """Write a message into the arena as one frame. The caller releases `frame.block` once."""
-        cdef Py_ssize_t size
-        cdef const char* text
-        cdef Py_buffer view
-        if isinstance(message, str):
-            text = PyUnicode_AsUTF8AndSize(message, &size)
-            return self.write_frame(TEXT, text, size, frame)
-        if isinstance(message, bytes):
-            return self.write_frame(BINARY, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), frame)
-        if PyObject_CheckBuffer(message):
-            PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
-            try:
-                return self.write_frame(BINARY, view.buf, view.len, frame)
-            finally:
-                PyBuffer_Release(&view)
-        message = orjson_dumps(message)
-        return self.write_frame(TEXT, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), frame)
-
-    cdef int write_frame(self, uint8_t opcode, const void* payload, size_t length, Frame* frame) except -1:
-        cdef Block* block
-        cdef uint8_t* p
-        cdef uint32_t header
-        if length > LARGEST_MESSAGE:
-            raise ValueError(f"message of {length} bytes: at most {LARGEST_MESSAGE} can be sent")
-        block = arena_room(&self.arena, LONGEST_HEADER + length)
-        if block is NULL:
-            raise MemoryError
-        p = <uint8_t*>block_data(block) + block.used
-        header = header_write(p, opcode, length)
-        if length:
-            memcpy(p + header, payload, length)
-        frame.block = block
-        frame.offset = block.used
-        frame.length = header + <uint32_t>length
-        block.used += frame.length
-        return 0
-
-    cdef int queue_control(self, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1:
-        """Queue a control frame, whatever the backlog."""
-        cdef Frame frame
-        self.write_frame(opcode, payload, length, &frame)
-        return self.queue_frame(c, &frame)
-
-    cdef int queue_bytes(self, Conn* c, bytes data) except -1:
-        """Queue what is no frame: the answer to a handshake."""
-        cdef Frame frame
-        cdef size_t length = len(data)
-        frame.block = arena_room(&self.arena, length)
-        if frame.block is NULL:
-            raise MemoryError
-        frame.offset = frame.block.used
-        frame.length = <uint32_t>length
-        memcpy(block_data(frame.block) + frame.offset, PyBytes_AS_STRING(data), length)
-        frame.block.used += frame.length
-        return self.queue_frame(c, &frame)
-
-    cdef int queue_frame(self, Conn* c, Frame* frame) except -1:
-        cdef int appended = outbox_append(c, frame.block, frame.offset, frame.length)
-        if appended > 0:
-            frame.block.references += 1
-        block_release(frame.block, 1)
-        if appended < 0:
-            raise MemoryError
-        return flush_soon(self, c)
-
     # -- events
 
     def _on_readable(self):
@@ -394,7 +326,7 @@ cdef class Reactor:
             self.handle(c, events)
         except Exception:
             logger.exception("a connection is dropped: this is a fault of fastws")
-            self.lost(c)
+            lost(self, c)
         return 0
 
     cdef int handle(self, Conn* c, uint32_t events) except -1:
@@ -407,7 +339,7 @@ cdef class Reactor:
             return 0
         if c.paused:
             c.readable = True
-            return self.lost(c) if events & (EPOLLHUP | EPOLLERR) else 0
+            return lost(self, c) if events & (EPOLLHUP | EPOLLERR) else 0
         return self.read(c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0)
 
     cdef int unblocked(self, Conn* c) except -1:
@@ -417,7 +349,7 @@ cdef class Reactor:
         if inbound is not NULL and inbound.ping_due:
             inbound.ping_due = False
             if is_sendable(c):
-                self.queue_control(c, PONG, inbound.ping, inbound.ping_length)
+                queue_control(self, c, PONG, inbound.ping, inbound.ping_length)
             inbound_rest(c)
         return flush_soon(self, c)
 
@@ -432,7 +364,7 @@ cdef class Reactor:
             if n < 0 and (errno == EAGAIN or errno == EWOULDBLOCK):
                 return 0
             if n <= 0:
-                return self.ended(c) if n == 0 else self.lost(c)
+                return ended(self, c) if n == 0 else lost(self, c)
             self.came(c)
             received(self, c, self.buffer, <size_t>n)
             if c.state == CLOSED:
@@ -489,7 +421,7 @@ cdef class Reactor:
         event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
         event.data.ptr = c
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
-            self.lost(c)
+            lost(self, c)
         set_errno(0)
         return 0
 
@@ -514,108 +446,3 @@ cdef class Reactor:
             return
         for i in range(len(self.listeners)):
             self.watch_listener(i, EPOLL_CTL_ADD)
-
-    # -- ends
-
-    cdef int begin_close(self, Conn* c, int code, bytes reason) except -1:
-        """Queue our Close behind all that is pending, and leave everything at once."""
-        cdef WebSocket ws = <WebSocket>c.ws
-        cdef bytes payload = code.to_bytes(2, "big") + reason
-        self.queue_control(c, CLOSE, PyBytes_AS_STRING(payload), len(payload))
-        read_clock(self)
-        ws.endpoint.detach(c)
-        ws.waiting = None
-        c.deadline = self.now + ws.endpoint.close_ticks
-        arm(self, c, c.deadline)
-        if c.state == OPENING:
-            c.state = CLOSING           # its input waits until on_open has ended
-            return 0
-        c.state = CLOSING
-        return resume(self, c)
-
-    cdef int drain(self, Conn* c) except -1:
-        """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
-        c.state = DRAINING
-        c.paused = False
-        inbound_free(c)
-        read_clock(self)
-        c.deadline = self.now + self.close_ticks
-        arm(self, c, c.deadline)
-        if c.readable and not c.fin_received:
-            c.readable = False
-            self.read_again(c)
-        if c.wire is not NULL:
-            (<TransportWire>c.wire).transport.resume_reading()
-        return flush_soon(self, c)
-
-    cdef int ended(self, Conn* c) except -1:
-        """The peer shut its side down. It may still read: what is pending goes out first."""
-        cdef uint8_t state = c.state
-        if state < OPENING or c.fin_received or (c.wire is NULL and (c.count == 0 or state == DRAINING)):
-            return self.lost(c)
-        c.fin_received = True
-        if state == DRAINING:
-            return flush_soon(self, c)
-        self.drain(c)
-        return self.finish(c, 1006, "")
-
-    cdef int lost(self, Conn* c) except -1:
-        """The wire is gone, or is dropped now: no word to the peer."""
-        cdef uint8_t state = c.state
-        if state == CLOSED:
-            return 0
-        self.release_wire(c)
-        if OPENING <= state <= CLOSING:
-            self.finish(c, 1006, "")
-        return wake(self)
-
-    cdef int release_wire(self, Conn* c) except -1:
-        """Close the socket and give back all memory; the Conn itself is recycled at the end of the tick."""
-        cdef TransportWire wire
-        c.state = CLOSED
-        self.connections -= 1
-        self.lingering -= c.fin_sent
-        disarm(self, c)
-        outbox_clear(c)
-        inbound_free(c)
-        list_push(&self.graveyard, c)
-        if c.fd >= 0:
-            close(c.fd)
-            c.fd = -1
-        if c.wire is not NULL:
-            wire = <TransportWire>c.wire
-            c.wire = NULL
-            Py_DECREF(wire)
-            wire.conn = NULL
-            wire.transport.abort()
-        return 0
-
-    cdef give_away(self, Conn* c):
-        """Take the wire out of the engine: a file descriptor or a transport, the caller's from now on."""
-        cdef epoll_event event
-        cdef TransportWire wire
-        if c.wire is not NULL:
-            wire = <TransportWire>c.wire
-            given = wire.transport
-            c.wire = NULL
-            Py_DECREF(wire)
-            wire.conn = NULL
-            given.resume_reading()
-        else:
-            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, c.fd, &event)
-            given = c.fd
-            c.fd = -1
-        self.release_wire(c)
-        wake(self)
-        return given
-
-    cdef int finish(self, Conn* c, int code, str reason) except -1:
-        """Tell the endpoint, once, that the connection is over; it has left everything by then."""
-        cdef WebSocket ws = <WebSocket>c.ws
-        if c.finished:
-            return 0
-        c.finished = True
-        ws.waiting = None
-        ws.endpoint.detach(c)
-        ws.endpoint._closed(ws, code, reason)
-        return 0

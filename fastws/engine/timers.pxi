@@ -150,7 +150,7 @@ cdef int expired(Reactor reactor, Conn* c) except -1:
     elif c.state == HEAD:
         bad_request(reactor, c, 408, "no complete request came within handshake_timeout")
     elif c.state == CLOSING or c.state == DRAINING:
-        reactor.lost(c)
+        lost(reactor, c)
     return 0
 
 
@@ -160,16 +160,16 @@ cdef int expired_open(Reactor reactor, Conn* c) except -1:
     if c.doom != DOOM_NONE:
         return 0
     if c.idle_timeout and is_past(c.last_message + c.idle_timeout, reactor.now):
-        return reactor.begin_close(c, 1001, b"idle timeout")
+        return begin_close(reactor, c, 1001, b"idle timeout")
     if c.paused:
         c.last_received = reactor.now                      # its input waits for us, not we for it
         c.ping_sent = False
     if c.ping_sent and is_past(c.deadline, reactor.now):
         logger.info("no answer to a ping", extra={"connection": (<WebSocket>c.ws).id})
-        return reactor.lost(c)
+        return lost(reactor, c)
     if not c.ping_sent and endpoint.ping_interval_ticks and is_past(
             c.last_received + endpoint.ping_interval_ticks, reactor.now):
-        reactor.queue_control(c, PING, NULL, 0)
+        queue_control(reactor, c, PING, NULL, 0)
         if endpoint.ping_timeout_ticks:
             c.ping_sent = True
             c.deadline = reactor.now + endpoint.ping_timeout_ticks

@@ -53,13 +53,13 @@ cdef class TransportWire:
     def eof_received(self):
         """The peer ended its side: so do we, once what is pending was handed over."""
         if self.conn is not NULL:
-            self.reactor.ended(self.conn)
+            ended(self.reactor, self.conn)
             flush(self.reactor)
         return False
 
     def connection_lost(self, error):
         if self.conn is not NULL:
-            self.reactor.lost(self.conn)
+            lost(self.reactor, self.conn)
 
     def pause_writing(self):
         if self.conn is not NULL:

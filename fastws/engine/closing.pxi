@@ -1,0 +1,110 @@
+# Closing: every way in which a connection ends.
+
+cdef int begin_close(Reactor reactor, Conn* c, int code, bytes reason) except -1:
+    """Queue our Close behind all that is pending, and leave everything at once."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    cdef bytes payload = code.to_bytes(2, "big") + reason
+    queue_control(reactor, c, CLOSE, PyBytes_AS_STRING(payload), len(payload))
+    read_clock(reactor)
+    ws.endpoint.detach(c)
+    ws.waiting = None
+    c.deadline = reactor.now + ws.endpoint.close_ticks
+    arm(reactor, c, c.deadline)
+    if c.state == OPENING:
+        c.state = CLOSING           # its input waits until on_open has ended
+        return 0
+    c.state = CLOSING
+    return resume(reactor, c)
+
+
+cdef int drain(Reactor reactor, Conn* c) except -1:
+    """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
+    c.state = DRAINING
+    c.paused = False
+    inbound_free(c)
+    read_clock(reactor)
+    c.deadline = reactor.now + reactor.close_ticks
+    arm(reactor, c, c.deadline)
+    if c.readable and not c.fin_received:
+        c.readable = False
+        reactor.read_again(c)
+    if c.wire is not NULL:
+        (<TransportWire>c.wire).transport.resume_reading()
+    return flush_soon(reactor, c)
+
+
+cdef int ended(Reactor reactor, Conn* c) except -1:
+    """The peer shut its side down. It may still read: what is pending goes out first."""
+    cdef uint8_t state = c.state
+    if state < OPENING or c.fin_received or (c.wire is NULL and (c.count == 0 or state == DRAINING)):
+        return lost(reactor, c)
+    c.fin_received = True
+    if state == DRAINING:
+        return flush_soon(reactor, c)
+    drain(reactor, c)
+    return finish(reactor, c, 1006, "")
+
+
+cdef int lost(Reactor reactor, Conn* c) except -1:
+    """The wire is gone, or is dropped now: no word to the peer."""
+    cdef uint8_t state = c.state
+    if state == CLOSED:
+        return 0
+    release_wire(reactor, c)
+    if OPENING <= state <= CLOSING:
+        finish(reactor, c, 1006, "")
+    return wake(reactor)
+
+
+cdef int release_wire(Reactor reactor, Conn* c) except -1:
+    """Close the socket and give back all memory; the Conn itself is recycled at the end of the tick."""
+    cdef TransportWire wire
+    c.state = CLOSED
+    reactor.connections -= 1
+    reactor.lingering -= c.fin_sent
+    disarm(reactor, c)
+    outbox_clear(c)
+    inbound_free(c)
+    list_push(&reactor.graveyard, c)
+    if c.fd >= 0:
+        close(c.fd)
+        c.fd = -1
+    if c.wire is not NULL:
+        wire = <TransportWire>c.wire
+        c.wire = NULL
+        Py_DECREF(wire)
+        wire.conn = NULL
+        wire.transport.abort()
+    return 0
+
+
+cdef give_away(Reactor reactor, Conn* c):
+    """Take the wire out of the engine: a file descriptor or a transport, the caller's from now on."""
+    cdef epoll_event event
+    cdef TransportWire wire
+    if c.wire is not NULL:
+        wire = <TransportWire>c.wire
+        given = wire.transport
+        c.wire = NULL
+        Py_DECREF(wire)
+        wire.conn = NULL
+        given.resume_reading()
+    else:
+        epoll_ctl(reactor.epoll_fd, EPOLL_CTL_DEL, c.fd, &event)
+        given = c.fd
+        c.fd = -1
+    release_wire(reactor, c)
+    wake(reactor)
+    return given
+
+
+cdef int finish(Reactor reactor, Conn* c, int code, str reason) except -1:
+    """Tell the endpoint, once, that the connection is over; it has left everything by then."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    if c.finished:
+        return 0
+    c.finished = True
+    ws.waiting = None
+    ws.endpoint.detach(c)
+    ws.endpoint._closed(ws, code, reason)
+    return 0

@@ -1,0 +1,71 @@
+# Output: what goes to peers, from a message or a control frame to bytes in an outbox.
+
+cdef int encode(Reactor reactor, message, Frame* frame) except -1:
+    """Write a message into the arena as one frame. The caller releases `frame.block` once."""
+    cdef Py_ssize_t size
+    cdef const char* text
+    cdef Py_buffer view
+    if isinstance(message, str):
+        text = PyUnicode_AsUTF8AndSize(message, &size)
+        return write_frame(reactor, TEXT, text, size, frame)
+    if isinstance(message, bytes):
+        return write_frame(reactor, BINARY, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), frame)
+    if PyObject_CheckBuffer(message):
+        PyObject_GetBuffer(message, &view, PyBUF_SIMPLE)
+        try:
+            return write_frame(reactor, BINARY, view.buf, view.len, frame)
+        finally:
+            PyBuffer_Release(&view)
+    message = orjson_dumps(message)
+    return write_frame(reactor, TEXT, PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message), frame)
+
+
+cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_t length, Frame* frame) except -1:
+    cdef Block* block
+    cdef uint8_t* p
+    cdef uint32_t header
+    if length > LARGEST_MESSAGE:
+        raise ValueError(f"message of {length} bytes: at most {LARGEST_MESSAGE} can be sent")
+    block = arena_room(&reactor.arena, LONGEST_HEADER + length)
+    if block is NULL:
+        raise MemoryError
+    p = <uint8_t*>block_data(block) + block.used
+    header = header_write(p, opcode, length)
+    if length:
+        memcpy(p + header, payload, length)
+    frame.block = block
+    frame.offset = block.used
+    frame.length = header + <uint32_t>length
+    block.used += frame.length
+    return 0
+
+
+cdef int queue_control(Reactor reactor, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1:
+    """Queue a control frame, whatever the backlog."""
+    cdef Frame frame
+    write_frame(reactor, opcode, payload, length, &frame)
+    return queue_frame(reactor, c, &frame)
+
+
+cdef int queue_bytes(Reactor reactor, Conn* c, bytes data) except -1:
+    """Queue what is no frame: the answer to a handshake."""
+    cdef Frame frame
+    cdef size_t length = len(data)
+    frame.block = arena_room(&reactor.arena, length)
+    if frame.block is NULL:
+        raise MemoryError
+    frame.offset = frame.block.used
+    frame.length = <uint32_t>length
+    memcpy(block_data(frame.block) + frame.offset, PyBytes_AS_STRING(data), length)
+    frame.block.used += frame.length
+    return queue_frame(reactor, c, &frame)
+
+
+cdef int queue_frame(Reactor reactor, Conn* c, Frame* frame) except -1:
+    cdef int appended = outbox_append(c, frame.block, frame.offset, frame.length)
+    if appended > 0:
+        frame.block.references += 1
+    block_release(frame.block, 1)
+    if appended < 0:
+        raise MemoryError
+    return flush_soon(reactor, c)
