@@ -66,6 +66,9 @@ $(VENV)/bin/python: | compiler
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
 
+# setuptools warns, each time, of what an editable install is.
+$(VENV)/.run $(VENV)/.test $(VENV)/.bench: export PYTHONWARNINGS = ignore:Editable installation
+
 # The engine is built first, where later builds find its parts; the editable install takes it from there.
 $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 	$(BIN)/pip install -q --group dev
@@ -88,7 +91,8 @@ $(VENV)/.bench: $(VENV)/.run
 
 # On Debian, as root, what is missing comes by apt-get; elsewhere pytest names the tests that it skips for it.
 APT_INSTALL = if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; fi
+	echo "apt-get installs $$missing"; apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing >/dev/null; fi
 
 compiler:
 	@missing=""; \
