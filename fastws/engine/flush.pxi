@@ -4,11 +4,11 @@
 # time budget moves to the `rest` list, behind all that is fresh: a fan-out to 50,000 delays no echo.
 
 cdef enum:
-    FLUSH_BATCH = 512                   # connections between two looks at the clock
-    FLUSH_SPAN = 64                     # connections that a thread takes at a time
+    FLUSH_BATCH = 128                   # connections and thread between two looks at the clock
+    FLUSH_SPAN = 32                     # connections that a thread takes at a time
     FLUSH_BUDGET = 2000000              # ns, for the fresh and for the rest
     GIL_FREE_FROM = 8                   # connections; fewer are done before the GIL would be back
-    THREADS_FROM = 256                  # connections in a batch
+    THREADS_FROM = 128                  # connections in a batch
     VECTORS = 64                        # ranges in one system call
     TRANSPORT_WRITE = 256 * 1024        # bytes
 
@@ -195,7 +195,7 @@ cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
     settle(reactor)
     while waiting.count:
         batch = waiting.items + waiting.start
-        count = min(waiting.count, <size_t>FLUSH_BATCH)
+        count = min(waiting.count, <size_t>(FLUSH_BATCH * reactor.flush_threads))
         if count < GIL_FREE_FROM:
             flush_batch(reactor, batch, count, fresh)
         else:
