@@ -123,7 +123,7 @@ def as_typed(parameter: click.Parameter, value: Any) -> str | list[str]:
 def load(target: str) -> Server:
     """The server that ``module:attribute`` names; modules in the working directory come first."""
     module_name, _, path = target.partition(":")
-    if not module_name or not path:
+    if not module_name or not path or module_name.startswith("."):
         raise Failure(f"{target!r} names no server: write module:attribute, as in app:server")
     sys.path.insert(0, os.getcwd())
     try:

@@ -143,6 +143,7 @@ def test_the_log_level_is_what_was_asked_for():
         (["serve", "app.more:server"], "there is no module 'app.more' here or on Python's path"),
         (["serve", "app:nothing"], "'app' has no attribute 'nothing'"),
         (["serve", "app"], "'app' names no server: write module:attribute, as in app:server"),
+        (["serve", ".app:create"], "'.app:create' names no server: write module:attribute, as in app:server"),
         (["serve", "app:number"], "'app:number' is 5, and neither a fastws.Server nor a function that returns one"),
         (["serve", "app:needs"], "'app:needs' is <function needs"),
         (["serve", "--port", "abc"], "Invalid value for '--port': 'abc' is not a valid integer."),
