@@ -23,7 +23,7 @@ lowest and the highest. CPU is that of the server's process, in seconds per mill
 busy" is the share of the time in which the load generator had something to do; it is no bottleneck below 1, nor at 1
 where the server's core is as busy. Latency counts from when a message was sent, or, at a fixed rate, from when it was
 due. A measurement in which server or load had to wait for its core for more than 5 % of the time, because of other work
-on the machine, is repeated; where it stayed so, it counts only if its peer has no better one.
+on the machine, is repeated; where it stayed so, it counts only if its peer has no better one, and is marked by a tilde.
 """
 
 
@@ -65,11 +65,8 @@ def describe(scenario):
 
 
 def figure_table(summary, scenario, figure, note=""):
-    cases = summary.cases(scenario.name)
-    rows = []
-    for peer in summary.peers(scenario.name):
-        spreads = [summary.spread(scenario.name, case, peer, figure.key) for case in cases]
-        rows.append([peer, *(show_median(spread, figure.digits) for spread in spreads)])
+    cases, peers = summary.cases(scenario.name), summary.peers(scenario.name)
+    rows = [[peer, *(summary.median(scenario.name, case, peer, figure) for case in cases)] for peer in peers]
     return f"{figure.title[0].upper()}{figure.title[1:]}{note}:\n\n" + table(["", *cases], rows)
 
 
@@ -80,10 +77,6 @@ def ratio_table(summary, scenario, baseline):
         ratios = [summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key) for case in cases]
         rows.append([f"{baseline} : {peer}", *(show_ratio(ratio) for ratio in ratios)])
     return "Ratio:\n\n" + table(["", *cases], rows)
-
-
-def show_median(spread, digits):
-    return f"{spread.middle:,.{digits}f}" if spread else "-"
 
 
 def show_ratio(ratio):

@@ -58,15 +58,15 @@ class Runner:
         return versions
 
     def steps(self):
-        """Every (scenario, setup, round, peer), the peers taking turns."""
-        for scenario in self.scenarios:
-            peers = [peer for peer in self.peers if scenario.takes(peer)]
-            for setup in scenario.setups(self.quick):
-                if scenario.clients(setup) > self.max_clients:
-                    self.left_out[f"{scenario.name} {setup}"] = f"the file limit allows {self.max_clients:,} clients"
-                    continue
-                for number in range(self.rounds):
-                    for peer in peers:
+        """Every (scenario, setup, round, peer), the peers taking turns; a time limit cuts off the last rounds."""
+        for number in range(self.rounds):
+            for scenario in self.scenarios:
+                for setup in scenario.setups(self.quick):
+                    if scenario.clients(setup) > self.max_clients:
+                        why = f"the file limit allows {self.max_clients:,} clients"
+                        self.left_out[f"{scenario.name} {setup}"] = why
+                        continue
+                    for peer in filter(scenario.takes, self.peers):
                         yield scenario, setup, number, peer
 
     def measure(self, scenario, setup, number, peer):
@@ -74,7 +74,7 @@ class Runner:
         try:
             with (
                 Server(peer, cores, scenario.arguments(setup)) as server,
-                Session(server, self.seconds) as session,
+                Session(server, self.seconds, attempts=2 if self.quick else 4) as session,
             ):
                 for case, figures in scenario.run(session, setup):
                     record = {"scenario": scenario.name, "case": case, "peer": peer.name, "round": number, **figures}

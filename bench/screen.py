@@ -5,7 +5,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench import machine
-from bench.report import show_median, show_ratio
+from bench.report import show_ratio
 from bench.scenarios import load_scenarios
 from bench.summary import Summary
 
@@ -61,7 +61,7 @@ def case_table(summary, scenario, case):
     if others:
         table.add_column(f"{baseline} : peer", justify="right")
     for peer in (baseline, *others):
-        cells = [show_median(summary.spread(scenario.name, case, peer, f.key), f.digits) for f in scenario.figures]
+        cells = [summary.median(scenario.name, case, peer, figure) for figure in scenario.figures]
         if peer != baseline:
             cells.append(show_ratio(summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key)))
         table.add_row(peer, *cells)

@@ -8,15 +8,14 @@ from bench.load import Load
 from bench.summary import DISTURBED
 
 WARM_UP = 0.25  # of the time measured
-ATTEMPTS = 4
 PAUSE = 0.5  # seconds at most before another attempt
 
 
 class Session:
     """What a scenario works with: the server's process, clients to it, and `measure`."""
 
-    def __init__(self, server, seconds):
-        self.server, self.seconds = server, seconds
+    def __init__(self, server, seconds, attempts):
+        self.server, self.seconds, self.attempts = server, seconds, attempts
         self.load = Load(server.port)
 
     def __enter__(self):
@@ -39,7 +38,7 @@ class Session:
         """
         self.load.run(self.seconds * WARM_UP, **options)
         runs = []
-        while len(runs) < ATTEMPTS:
+        while len(runs) < self.attempts:
             runs.append(self.measure_once(**options))
             if runs[-1]["disturbed"] < DISTURBED:
                 break

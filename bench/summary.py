@@ -47,6 +47,18 @@ class Summary:
         ratios = [mine / their for mine, their in pairs if mine is not None and their]
         return Spread.of(ratios) if ratios else None
 
+    def disturbed(self, scenario, case, peer):
+        """Whether there is no figure that other processes left alone."""
+        records = self.rounds.get((scenario, case, peer), {})
+        return bool(records) and not undisturbed(records)
+
+    def median(self, scenario, case, peer, figure):
+        """The median as text; one that is not to be relied on begins with a tilde."""
+        spread = self.spread(scenario, case, peer, figure.key)
+        if not spread:
+            return "-"
+        return f"{'~' * self.disturbed(scenario, case, peer)}{spread.middle:,.{figure.digits}f}"
+
 
 def undisturbed(rounds):
     return {number: record for number, record in rounds.items() if record.get("disturbed", 0) < DISTURBED}

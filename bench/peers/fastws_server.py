@@ -10,11 +10,9 @@ class Echo(Listener):
 
 
 class Channel(Listener):
-    def on_open(self, ws):
-        ws["channel"] = ws.request.path_parameters["channel"]
-
     def on_message(self, ws, message):
-        ws.manager.broadcast(ws["channel"], message)
+        for channel in ws.channels:
+            ws.manager.broadcast(channel, message)
 
 
 class Rooms(Listener):
