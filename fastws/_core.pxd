@@ -93,7 +93,7 @@ cdef struct Membership:
     uint32_t position           # in the group's arrays
 
 cdef struct Conn:
-    # One accepted socket. Owned by its Reactor's slabs and recycled only by Reactor.reap().
+    # One accepted socket. Owned by its Reactor's slabs and recycled only by reap().
     # First what fan-out and flush touch.
     int fd                      # owned; -1: the wire is `wire`, or gone
     uint8_t state
@@ -217,6 +217,7 @@ cdef class Endpoint:
     cdef uint64_t dropped_newest
     cdef object __weakref__
 
+    cdef dict groups(self, int kind)
     cdef send_chosen(self, ids, users, message, exclude)
     cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
@@ -279,7 +280,7 @@ cdef class Reactor:
     cdef int read_waiting(self) except -1
     cdef void came(self, Conn* c) noexcept
     cdef bint watch_listener(self, Py_ssize_t index, int operation) noexcept
-    cdef int accept_one(self, int listener) except -1
+    cdef bint accept_one(self, int listener) except -1
     cdef Conn* connect(self, int fd) except NULL
     cdef int grow(self) except -1
     cdef WebSocket websocket(self, Conn* c)

@@ -18,6 +18,7 @@ import orjson
 import uvloop
 
 from ._core import (
+    UPGRADE_REQUIRED,
     Reactor,
     Request,
     TransportWire,
@@ -239,8 +240,7 @@ class Server:
         elif self._http is not None and not self._stopping:
             self._hand_over(ws)
         elif ws.request.method == "GET" and self._router.find(ws.request._raw_path) is not None:
-            headers = {"Upgrade": "websocket", "Connection": "Upgrade, close", "Sec-WebSocket-Version": "13"}
-            self._refuse(ws, 426, "this path speaks WebSocket", headers)
+            self._refuse(ws, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
         else:
             self._refuse(ws, 404, "there is nothing here")
 
@@ -268,7 +268,7 @@ class Server:
             response = accept_response(request)
         except Reject as reject:
             extra = {**(request.response_headers or {}), **reject.headers}
-            self._refuse(ws, reject.status, reject.reason or http.HTTPStatus(reject.status).phrase, extra)
+            self._refuse(ws, reject.status, reject.reason or _phrase(reject.status), extra)
         except HANDLER_ERRORS as error:
             self._refuse(ws, 500, "the server failed", error=error)
         else:
@@ -344,14 +344,18 @@ class Wire(TransportWire, asyncio.BufferedProtocol):
     """The engine's protocol, as asyncio recognises one."""
 
 
-def _response(request: Request, status: int, message: str, request_id: str, headers: Mapping[str, Any]) -> bytes:
+def _phrase(status: int) -> str:
+    """The status's name; a listener may refuse with one that has none."""
     try:
-        phrase = http.HTTPStatus(status).phrase
+        return http.HTTPStatus(status).phrase
     except ValueError:
-        phrase = "Refused"
+        return "Refused"
+
+
+def _response(request: Request, status: int, message: str, request_id: str, headers: Mapping[str, Any]) -> bytes:
     body = orjson.dumps({"error": {"code": status, "message": message, "request_id": request_id}})
     fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **headers}
-    lines = [f"HTTP/1.1 {status} {phrase}", *field_lines(fields)]
+    lines = [f"HTTP/1.1 {status} {_phrase(status)}", *field_lines(fields)]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return head if request.method == "HEAD" else head + body
 

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Generator
 from typing import Any, TypeAlias
 
+from ._core import is_awaitable
+
 __all__ = ["HANDLER_ERRORS", "Runner", "Steps"]
 
 Steps: TypeAlias = Generator[Any, Any, Any]
@@ -27,7 +29,7 @@ class Runner:
         """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
         try:
             result = next(steps)
-            while result is None or not hasattr(type(result), "__await__"):
+            while not is_awaitable(result):
                 result = steps.send(result)
         except StopIteration:
             return
@@ -43,7 +45,7 @@ class Runner:
         result: Any = awaitable
         try:
             while True:
-                while result is not None and hasattr(type(result), "__await__"):
+                while is_awaitable(result):
                     try:
                         result = await result
                     except HANDLER_ERRORS as error:

@@ -91,6 +91,12 @@ async def test_no_credentials_are_401_by_reject(serve, dial):
     assert response.error["message"] == "token has expired"
 
 
+async def test_a_status_without_a_name_needs_no_reason(serve, dial):
+    site = await serve(Answering(Reject(499)))
+    response = await refusal(await dial(site.url), request("/ws/cars"))
+    assert (response.status, response.error["message"]) == (499, "Refused")
+
+
 async def test_reject_may_be_raised_as_well_as_returned(serve, dial):
     class Raising(Listener):
         def on_handshake(self, request):

@@ -271,6 +271,9 @@ cdef class Endpoint:
 
     # -- who is there
 
+    cdef dict groups(self, int kind):
+        return self.channel_groups if kind == CHANNEL else self.user_groups
+
     def _find(self, name):
         """The open connection with this id, or None."""
         cdef Conn* c = self.find(name) if isinstance(name, str) else NULL
@@ -282,7 +285,7 @@ cdef class Endpoint:
         cdef uint32_t i
         check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
         if kind != EVERYONE:
-            group = (self.channel_groups if kind == CHANNEL else self.user_groups).get(name)
+            group = self.groups(kind).get(name)
         if group is None:
             return []
         return [<WebSocket>group.members[i].ws for i in range(group.count)]
@@ -291,8 +294,7 @@ cdef class Endpoint:
         """{name: number of connections} of the channels or the users that have any."""
         cdef Group group
         check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
-        groups = self.channel_groups if kind == CHANNEL else self.user_groups
-        return {name: group.count for name, group in groups.items() if group.count}
+        return {name: group.count for name, group in self.groups(kind).items() if group.count}
 
     def _count(self, channel):
         """Number of subscribers."""
@@ -327,7 +329,7 @@ cdef class Endpoint:
     def _join(self, int kind, name, WebSocket ws not None):
         """Add an open connection to a group: (members now, whether it joined, whether the group is new)."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
-        cdef dict groups = self.channel_groups if kind == CHANNEL else self.user_groups
+        cdef dict groups = self.groups(kind)
         cdef Group group = groups.get(name)
         cdef bint new = group is None
         if ws.endpoint is not self:
@@ -359,7 +361,7 @@ cdef class Endpoint:
 
     def _told(self, int kind, name):
         """The listener was told that a connection left; whether the group went with it."""
-        cdef dict groups = self.channel_groups if kind == CHANNEL else self.user_groups
+        cdef dict groups = self.groups(kind)
         cdef Group group = groups[name]
         if not group.told():
             return False

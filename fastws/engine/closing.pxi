@@ -3,8 +3,7 @@
 cdef int begin_close(Reactor reactor, Conn* c, int code, bytes reason) except -1:
     """Queue our Close behind all that is pending, and leave everything at once."""
     cdef WebSocket ws = <WebSocket>c.ws
-    cdef bytes payload = code.to_bytes(2, "big") + reason
-    queue_control(reactor, c, CLOSE, PyBytes_AS_STRING(payload), len(payload))
+    queue_close(reactor, c, code, reason)
     read_clock(reactor)
     ws.endpoint.detach(c)
     ws.waiting = None

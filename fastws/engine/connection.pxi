@@ -1,7 +1,6 @@
 # Connection: the life of one socket, and the WebSocket object that listeners see.
 
 from collections import deque
-from secrets import token_hex
 
 import orjson
 
@@ -60,7 +59,8 @@ cdef inline void inbound_rest(Conn* c) noexcept nogil:
 
 
 cdef int bytes_append(char** data, size_t* length, size_t* capacity, const uint8_t* p, size_t n) except -1:
-    """Append to a malloc'ed array that grows with what has come, never with what was announced."""
+    """Append to a malloc'ed array that grows with what has come, never with what was announced. `p` may be NULL: room
+    for `n` bytes is made, and the caller fills it."""
     cdef size_t larger
     cdef char* moved
     if length[0] + n > capacity[0]:
@@ -82,7 +82,8 @@ cdef inline int keep_raw(Conn* c, const uint8_t* p, size_t n) except -1:
     return bytes_append(&inbound.raw, &inbound.raw_length, &inbound.raw_capacity, p, n)
 
 
-cdef bint is_awaitable(object value):
+cpdef bint is_awaitable(object value):
+    """Whether a handler's result has to be awaited."""
     return hasattr(type(value), "__await__")
 
 
@@ -329,11 +330,6 @@ cdef class WebSocket:
         if c.inbound is not NULL:
             data += PyBytes_FromStringAndSize(c.inbound.raw, c.inbound.raw_length)
         return give_away(self.reactor, c), data
-
-    def _abort(self):
-        """Drop the connection without a word."""
-        if self.conn is not NULL:
-            lost(self.reactor, self.conn)
 
     def _handled(self, result):
         """An async message handler ended with `result`: on with the messages that wait."""

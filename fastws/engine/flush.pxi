@@ -14,7 +14,6 @@ cdef enum:
 
 cdef enum:                              # Conn.outcome
     OUTCOME_DONE
-    OUTCOME_BLOCKED
     OUTCOME_EMPTY                       # nothing more to write, and the connection is to be shut down
     OUTCOME_LOST
     OUTCOME_TRANSPORT
@@ -57,10 +56,8 @@ cdef inline Conn* list_pop(ConnList* l) noexcept nogil:
 
 
 cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
-    cdef Releases releases
+    cdef Releases releases = Releases(NULL, 0)
     cdef size_t i
-    releases.block = NULL
-    releases.count = 0
     for i in range(count):
         if i + 2 < count:
             prefetch_for_write(batch[i + 2])
@@ -142,9 +139,7 @@ cdef void doom(Reactor reactor, Conn* c, int why) noexcept:
 
 cdef void flush_now(Reactor reactor, Conn* c) noexcept:
     """Write one connection at once."""
-    cdef Releases releases
-    releases.block = NULL
-    releases.count = 0
+    cdef Releases releases = Releases(NULL, 0)
     flush_one(c, &releases)
     release_now(&releases)
     if c.outcome == OUTCOME_LOST:
@@ -267,7 +262,7 @@ cdef int settle(Reactor reactor) except -1:
 
 cdef int write_transport(Reactor reactor, Conn* c) except -1:
     """Hand the outbox to an asyncio transport, as far as that wants more."""
-    cdef Releases releases
+    cdef Releases releases = Releases(NULL, 0)
     cdef size_t n, size
     cdef Range* r
     cdef char* to
@@ -281,8 +276,6 @@ cdef int write_transport(Reactor reactor, Conn* c) except -1:
             memcpy(to + n, block_data(r.block) + r.offset, min(<size_t>r.length, size - n))
             n += min(<size_t>r.length, size - n)
             r += 1
-        releases.block = NULL
-        releases.count = 0
         outbox_consume(c, size, &releases)
         release_now(&releases)
         (<TransportWire>c.wire).transport.write(data)       # may call pause_writing(), which sets `blocked`
@@ -312,7 +305,7 @@ cdef int relieve(Reactor reactor) except -1:
     for i in range(reactor.slab_count * SLAB):
         c = reactor.at(i)
         if c.count:
-            outbox_compact(c, SMALL_RANGE)
+            outbox_compact(c)
     arena_collect(&reactor.arena)
     if reactor.arena.bytes <= reactor.max_arena:
         return 0

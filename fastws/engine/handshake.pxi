@@ -10,6 +10,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from fastws.errors import ProtocolError, Reject
 
+# The header fields of a 426 (RFC 9110 15.5.22, RFC 6455 4.4).
+UPGRADE_REQUIRED = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade, close"}
+
 cdef bytes KEY_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 cdef object HOST = compile_pattern(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(:[0-9]{1,5})?").fullmatch
 cdef object ABSOLUTE_FORM = compile_pattern(r"https?://([^/?#]*)(/[^?#]*)?(\?.*)?", 2).fullmatch
@@ -307,8 +310,7 @@ def check_upgrade(Request request not None):
         raise Reject(400, "exactly one Sec-WebSocket-Version header field is required",
                      headers={"Sec-WebSocket-Version": "13"})
     if versions[0] != "13":
-        raise Reject(426, "WebSocket version 13 is spoken here, no other",
-                     headers={"Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade, close"})
+        raise Reject(426, "WebSocket version 13 is spoken here, no other", headers=UPGRADE_REQUIRED)
     keys = headers.get_all("sec-websocket-key")
     if len(keys) != 1 or not key_is_valid(keys[0]):
         raise Reject(400, "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required")

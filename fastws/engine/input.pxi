@@ -5,8 +5,6 @@ from asyncio import CancelledError
 
 cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     """`n` bytes came; `p` is writable and the caller's."""
-    cdef Inbound* inbound
-    cdef char* raw
     if c.state == DRAINING or c.state == CLOSED:
         return 0
     if c.state == HEAD:
@@ -350,12 +348,8 @@ cdef int handle_close(Reactor reactor, Conn* c, const uint8_t* p, size_t n) exce
 cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
     """Fail the connection (RFC 6455 7.1.7): say why, read no more, tell the listener."""
     cdef WebSocket ws = <WebSocket>c.ws
-    cdef uint8_t[2] close_code
     if c.state == OPEN:
-        close_code[0] = code >> 8
-        close_code[1] = code & 0xff
-        encoded = bytes(close_code[:2]) + reason.encode()
-        queue_control(reactor, c, CLOSE, PyBytes_AS_STRING(encoded), min(len(encoded), LARGEST_CONTROL))
+        queue_close(reactor, c, code, reason.encode())
     drain(reactor, c)
     ws.endpoint._protocol_failed(ws, ProtocolError(code, reason))
     return finish(reactor, c, 1006, "")

@@ -38,7 +38,7 @@ cdef bint outbox_grow(Conn* c) noexcept nogil:
     cdef uint32_t capacity
     cdef Range* larger
     if c.count >= COMPACT_FROM:
-        outbox_compact(c, SMALL_RANGE)
+        outbox_compact(c)
     if c.head:
         memmove(c.ranges, outbox_first(c), c.count * sizeof(Range))
         c.head = 0
@@ -56,8 +56,8 @@ cdef bint outbox_grow(Conn* c) noexcept nogil:
     return True
 
 
-cdef void outbox_compact(Conn* c, uint32_t smaller_than) noexcept nogil:
-    """Move runs of neighbouring ranges of under `smaller_than` bytes out of shared blocks into private ones."""
+cdef void outbox_compact(Conn* c) noexcept nogil:
+    """Move runs of neighbouring small ranges out of shared blocks into private ones."""
     cdef Range* ranges = outbox_first(c)
     cdef uint32_t i = 0
     cdef uint32_t kept = 0
@@ -67,7 +67,7 @@ cdef void outbox_compact(Conn* c, uint32_t smaller_than) noexcept nogil:
     while i < c.count:
         bytes = 0
         end = i
-        while end < c.count and ranges[end].length < smaller_than and not range_is_private(&ranges[end]):
+        while end < c.count and ranges[end].length < SMALL_RANGE and not range_is_private(&ranges[end]):
             bytes += ranges[end].length
             end += 1
         if end == i:
@@ -143,9 +143,7 @@ cdef inline void outbox_rest(Conn* c) noexcept nogil:
 
 
 cdef void outbox_clear(Conn* c) noexcept nogil:
-    cdef Releases releases
-    releases.block = NULL
-    releases.count = 0
+    cdef Releases releases = Releases(NULL, 0)
     if c.count:
         outbox_consume(c, c.pending, &releases)
         release_now(&releases)

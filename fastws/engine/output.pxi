@@ -47,6 +47,12 @@ cdef int queue_control(Reactor reactor, Conn* c, uint8_t opcode, const void* pay
     return queue_frame(reactor, c, &frame)
 
 
+cdef int queue_close(Reactor reactor, Conn* c, int code, bytes reason) except -1:
+    """Queue a Close frame (RFC 6455 5.5.1)."""
+    cdef bytes payload = code.to_bytes(2, "big") + reason
+    return queue_control(reactor, c, CLOSE, PyBytes_AS_STRING(payload), len(payload))
+
+
 cdef int queue_bytes(Reactor reactor, Conn* c, bytes data) except -1:
     """Queue what is no frame: the answer to a handshake."""
     cdef Frame frame

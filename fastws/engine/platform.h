@@ -57,8 +57,6 @@ static inline int accept4(int a, struct sockaddr *b, socklen_t *c, int d) {
 #define FASTWS_COARSE_CLOCK CLOCK_MONOTONIC
 #endif
 
-static inline void set_errno(int value) { errno = value; }
-
 /* Flush threads only ever count references down and push emptied blocks; both are atomic. */
 #define atomic_add(pointer, n) __atomic_add_fetch((pointer), (n), __ATOMIC_RELAXED)
 #define atomic_subtract(pointer, n) __atomic_sub_fetch((pointer), (n), __ATOMIC_ACQ_REL)

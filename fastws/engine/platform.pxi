@@ -7,7 +7,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython.parallel cimport prange
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memchr, memcpy, memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
@@ -19,7 +19,7 @@ cdef extern from "platform.h" nogil:
     const int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
     const int EWOULDBLOCK
     const int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
-    const int AF_INET, AF_INET6, AF_UNIX, IPPROTO_TCP, TCP_NODELAY
+    const int AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
     const int FASTWS_COARSE_CLOCK, CLOCK_MONOTONIC
 
     ctypedef unsigned int socklen_t
@@ -61,7 +61,6 @@ cdef extern from "platform.h" nogil:
     ssize_t send(int, const void*, size_t, int)
     ssize_t sendmsg(int, const msghdr*, int)
     int getpeername(int, sockaddr*, socklen_t*)
-    void set_errno(int)
     int setsockopt(int, int, int, const void*, socklen_t)
     int shutdown(int, int)
     int close "close"(int)

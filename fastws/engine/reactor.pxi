@@ -40,11 +40,11 @@ cdef class Reactor:
 
     It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
     there is none to speak of, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
-    when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``, ``_handler_failed``, ``_await_message``.
+    when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``,
+    ``_handler_failed``, ``_await_message``.
     """
 
     def __cinit__(self, loop, server, options, str id_prefix not None):
-        cdef uint32_t i
         self.epoll_fd = -1
         self._loop = loop
         self.server = server
@@ -66,7 +66,6 @@ cdef class Reactor:
 
     def __dealloc__(self):
         cdef uint32_t i
-        cdef ConnList* l
         arena_free(&self.arena)
         for i in range(self.slab_count):
             free(self.slabs[i])
@@ -84,7 +83,6 @@ cdef class Reactor:
         if self.epoll_fd >= 0:
             close(self.epoll_fd)
 
-
     # -- for the server
 
     @property
@@ -93,18 +91,13 @@ cdef class Reactor:
         return self._loop
 
     @property
-    def connection_count(self):
-        """Sockets accepted and not closed yet, whatever their state."""
-        return self.connections
-
-    @property
     def is_idle(self):
         """Whether nobody is connected whom anything is owed."""
         return self.connections == self.lingering
 
     @property
     def counters(self):
-        """What must return to zero when nobody is connected: for tests and metrics."""
+        """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
                 "fresh": self.fresh.count, "rest": self.rest.count, "again": self.again_list.count,
                 "graveyard": self.graveyard.count}
@@ -195,10 +188,9 @@ cdef class Reactor:
             raise MemoryError
         self.slabs[self.slab_count] = slab
         for i in range(SLAB):
-            conn_clear(slab + i, self.slab_count * SLAB + (SLAB - 1 - i))
+            conn_clear(slab + i, self.slab_count * SLAB + i)
         for i in range(SLAB):
-            slab[i].slot = self.slab_count * SLAB + i
-            list_push(&self.unused, slab + (SLAB - 1 - i))
+            list_push(&self.unused, slab + (SLAB - 1 - i))      # the first one is taken first
         self.slab_count += 1
         return 0
 
@@ -390,20 +382,16 @@ cdef class Reactor:
 
     cdef int accept(self, int listener) except -1:
         cdef int fd, turn
-        cdef int one = 1
-        cdef epoll_event event
-        cdef Conn* c
         if listener >= len(self.listeners):
             return 0
         fd = self.listeners[listener].fileno()
         for turn in range(ACCEPTS):
-            self.accept_one(fd)
-            if errno:
+            if not self.accept_one(fd):
                 break
         return 0
 
-    cdef int accept_one(self, int listener) except -1:
-        """Accept one connection; errno says why there was none, 0 that there may be more."""
+    cdef bint accept_one(self, int listener) except -1:
+        """Accept one connection; whether there may be more."""
         cdef int one = 1
         cdef epoll_event event
         cdef Conn* c
@@ -411,10 +399,8 @@ cdef class Reactor:
         if fd < 0:
             if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
                 self.pause_accept(errno)
-                set_errno(EMFILE)
-            elif errno == ECONNABORTED or errno == EINTR:
-                set_errno(0)
-            return 0
+                return False
+            return errno == ECONNABORTED or errno == EINTR
         self.accept_trouble = False
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
         c = self.connect(fd)
@@ -422,8 +408,7 @@ cdef class Reactor:
         event.data.ptr = c
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
             lost(self, c)
-        set_errno(0)
-        return 0
+        return True
 
     cdef int pause_accept(self, int error) except -1:
         """No descriptors (or memory): leave the backlog to the kernel for a moment; log it once."""

@@ -2,7 +2,7 @@
 
 @cython.no_gc_clear
 cdef class TransportWire:
-    """An asyncio protocol that feeds a connection; the connection writes to `transport` (reactor_flush.pxi)."""
+    """An asyncio protocol that feeds a connection; the connection writes to `transport` (flush.pxi)."""
 
     def __cinit__(self, Reactor reactor not None, bint is_secure=False):
         self.reactor = reactor
