@@ -84,7 +84,8 @@ cdef inline int keep_raw(Conn* c, const uint8_t* p, size_t n) except -1:
 
 cpdef bint is_awaitable(object value):
     """Whether a handler's result has to be awaited."""
-    return hasattr(type(value), "__await__")
+    cdef PyAsyncMethods* methods = Py_TYPE(value).tp_as_async  # a lookup by name would raise, for every answer
+    return methods is not NULL and methods.am_await is not NULL
 
 
 def check_close(code, reason):
@@ -245,17 +246,8 @@ cdef class WebSocket:
         ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
         for what orjson cannot encode, RuntimeError from another thread.
         """
-        cdef Frame frame
-        cdef bint queued
         check_thread(self.reactor, "ConnectionManager.send_threadsafe")
-        if self.conn is NULL or not is_sendable(self.conn):
-            return False
-        encode(self.reactor, message, &frame)
-        read_clock(self.reactor)
-        queued = self.endpoint.deliver(self.conn, &frame)
-        block_release(frame.block, 1)
-        flush_soon(self.reactor, self.conn)
-        return queued
+        return send_message(self.reactor, self, message)
 
     def subscribe(self, channel):
         """Join a channel; its number of subscribers. Twice is once."""

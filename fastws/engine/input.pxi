@@ -276,7 +276,7 @@ cdef int call_on_message(Reactor reactor, Conn* c, WebSocket ws, message) except
 cdef int answer(Reactor reactor, WebSocket ws, message) except -1:
     """Send what a handler returned."""
     try:
-        ws.send(message)
+        send_message(reactor, ws, message)
     except Exception as error:
         ws.endpoint._handler_failed(ws, error)
     return 0

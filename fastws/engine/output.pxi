@@ -75,3 +75,17 @@ cdef int queue_frame(Reactor reactor, Conn* c, Frame* frame) except -1:
     if appended < 0:
         raise MemoryError
     return flush_soon(reactor, c)
+
+
+cdef bint send_message(Reactor reactor, WebSocket ws, message) except -1:
+    """Queue a message for one connection; whether it is open and has room."""
+    cdef Frame frame
+    cdef bint queued
+    if ws.conn is NULL or not is_sendable(ws.conn):
+        return False
+    encode(reactor, message, &frame)
+    read_clock(reactor)
+    queued = ws.endpoint.deliver(ws.conn, &frame)
+    block_release(frame.block, 1)
+    flush_soon(reactor, ws.conn)
+    return queued

@@ -12,6 +12,11 @@ from libc.string cimport memcpy, memmove, memset
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object, Py_ssize_t*) except NULL
     unsigned long PyThread_get_thread_ident() nogil
+    ctypedef struct PyAsyncMethods:
+        void* am_await
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
+    PyTypeObject* Py_TYPE(object)
 
 cdef extern from "platform.h" nogil:
     const int FASTWS_HAS_EPOLL
