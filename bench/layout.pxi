@@ -33,6 +33,8 @@ cdef enum:
     HEAD = 18     # the longest frame header, and the two numbers
     SLOTS = 4     # streams that one client may receive
     NOBODY = -1   # the stream of a frame that is no message
+    CROWD = 8     # deliveries awaited for each that came at once: then there is no hurry
+    PAUSE_NS = 20_000
     OPEN_RING = 1 << 16  # messages that an open loop may have in flight
 
 cdef enum State:

@@ -26,6 +26,7 @@ def run(session, setup):
     clients = session.connect(["/ws/bench"] * setup.clients)
     stream = session.load.add_stream(clients[:1], clients, size=setup.size, window=1)
     for window in setup.windows:
+        session.load.settle(1)  # so that all of a window's messages start together
         session.load.widen(stream, window)
         yield f"{setup.clients:,} x {setup.size:,} B, {window:,} in flight", session.measure()
 
