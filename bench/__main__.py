@@ -25,7 +25,7 @@ def main():
     build()
     from bench import report, screen
     from bench.peers import PEERS
-    from bench.runner import Runner, save
+    from bench.runner import Runner
     from bench.scenarios import load_scenarios
 
     scenarios = load_scenarios()
@@ -37,12 +37,11 @@ def main():
         rounds=options.rounds or (3 if options.quick else 5),
         seconds=options.seconds or (0.4 if options.quick else 2.0),
         quick=options.quick,
+        path=options.json,
         time_limit=QUICK_LIMIT if options.quick else float("inf"),
     )
     results = screen.follow(runner)
     screen.show(results)
-    if options.json:
-        save(results, options.json)
     if options.report:
         print(report.write(results))
     return 0 if results["records"] else 1

@@ -44,10 +44,10 @@ def raise_file_limit():
     return hard - 100
 
 
-def core_pair():
-    """The cores for server and load, the same one where there is no other."""
-    cores = sorted(os.sched_getaffinity(0))
-    return {cores[0]}, {cores[1 % len(cores)]}
+def share_cores():
+    """One core for the server and the others for the load; the same one where there is no other."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return {first}, set(others) or {first}
 
 
 @contextlib.contextmanager

@@ -16,8 +16,8 @@ HEAD = """\
 
 Made by `python -m bench` and rendered from its results by `python -m bench.report`; do not edit.
 
-The load generator is one compiled thread on a core of its own; it opens the connections, sends the messages and checks
-that every client got every message once and in order. The server has another core. Peers take turns, round by round.
+The load generator is compiled, with one thread per core; it opens the connections, sends the messages and checks that
+every client got every message once and in order. The server has a core of its own. Peers take turns, round by round.
 A figure is the median of the rounds; a ratio is formed within each round, and the median ratio stands between the
 lowest and the highest. CPU is that of the server's process, in seconds per million deliveries, kernel included. "Load
 busy" is the share of the time in which the load generator had something to do; it is no bottleneck below 1, nor at 1
@@ -48,15 +48,9 @@ def render_header(header):
 
 
 def render_scenario(summary, scenario):
-    first, *others = scenario.figures
-    better = "less is better" if scenario.lower_is_better else "more is better"
-    parts = [f"## {scenario.title}\n", describe(scenario), figure_table(summary, scenario, first, f", {better}")]
-    peers = summary.peers(scenario.name)
-    if len(peers) > 1:
-        parts.append(ratio_table(summary, scenario, peers[0]))
+    parts = [f"## {scenario.title}\n", describe(scenario), scenario_table(summary, scenario)]
     if plot_path(scenario.name).exists():
         parts.append(f"![{scenario.title}]({plot_path(scenario.name).name})\n")
-    parts += [figure_table(summary, scenario, figure) for figure in others]
     return "\n".join(parts)
 
 
@@ -64,19 +58,28 @@ def describe(scenario):
     return inspect.getdoc(sys.modules[scenario.run.__module__]) + "\n"
 
 
-def figure_table(summary, scenario, figure, note=""):
-    cases, peers = summary.cases(scenario.name), summary.peers(scenario.name)
-    rows = [[peer, *(summary.median(scenario.name, case, peer, figure) for case in cases)] for peer in peers]
-    return f"{figure.title[0].upper()}{figure.title[1:]}{note}:\n\n" + table(["", *cases], rows)
-
-
-def ratio_table(summary, scenario, baseline):
-    cases = summary.cases(scenario.name)
+def scenario_table(summary, scenario):
+    """A column per peer; of each case the result, the ratio of the first peer's to it, and the other figures."""
+    peers = summary.peers(scenario.name)
+    better = "less is better" if scenario.lower_is_better else "more is better"
     rows = []
-    for peer in summary.peers(scenario.name)[1:]:
-        ratios = [summary.ratio(scenario.name, case, baseline, peer, scenario.figures[0].key) for case in cases]
-        rows.append([f"{baseline} : {peer}", *(show_ratio(ratio) for ratio in ratios)])
-    return "Ratio:\n\n" + table(["", *cases], rows)
+    for case in summary.cases(scenario.name):
+        first, *others = ([figure.title, *medians(summary, scenario, case, figure)] for figure in scenario.figures)
+        rows.append([f"**{case}**", f"{first[0]}, {better}", *first[1:]])
+        if len(peers) > 1:
+            rows.append(["", f"{peers[0]} by it", *ratios(summary, scenario, case)])
+        rows += [["", *row] for row in others]
+    return table(["", "", *peers], rows)
+
+
+def medians(summary, scenario, case, figure):
+    return [summary.median(scenario.name, case, peer, figure) for peer in summary.peers(scenario.name)]
+
+
+def ratios(summary, scenario, case):
+    baseline, *others = summary.peers(scenario.name)
+    key = scenario.figures[0].key
+    return ["", *(show_ratio(summary.ratio(scenario.name, case, baseline, peer, key)) for peer in others)]
 
 
 def show_ratio(ratio):
@@ -84,7 +87,9 @@ def show_ratio(ratio):
 
 
 def table(head, rows):
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    """As Markdown; what begins with text is set left, the peers' columns right."""
+    left = 2 if len(head) > 2 else len(head)
+    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 

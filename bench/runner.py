@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench import machine
 from bench.server import Server, StartError
@@ -20,6 +21,7 @@ class Runner:
     seconds: float
     quick: bool = False
     time_limit: float = float("inf")  # seconds for everything; what comes after it is left out
+    path: Path | None = None  # where the results go, as far as there are any, after each step
     on_begin: Callable = lambda scenario, peer, number: None
     on_end: Callable = lambda scenario, peer, number: None
     records: list = field(default_factory=list)
@@ -31,10 +33,11 @@ class Runner:
     def run(self):
         """All rounds; returns what goes into the JSON file."""
         self.deadline = time.monotonic() + self.time_limit
-        self.server_cores, self.load_cores = machine.core_pair()
+        self.server_cores, self.load_cores = machine.share_cores()
         machine.pin(self.load_cores)
         header = machine.describe() | {"rounds": self.rounds, "seconds": self.seconds, "quick": self.quick}
         header["versions"] = self.prepare()
+        results = {"header": header, "left_out": self.left_out, "records": self.records}
         for scenario, setup, number, peer in self.steps():
             if time.monotonic() > self.deadline:
                 self.left_out["the rest"] = f"not begun within {self.time_limit:.0f} s"
@@ -42,7 +45,9 @@ class Runner:
             self.on_begin(scenario, peer, number)
             self.measure(scenario, setup, number, peer)
             self.on_end(scenario, peer, number)
-        return {"header": header, "left_out": self.left_out, "records": self.records}
+            if self.path:
+                save(results, self.path)
+        return results
 
     def prepare(self):
         """The versions of the peers that can be had; the others are left out."""
@@ -61,7 +66,7 @@ class Runner:
         """Every (scenario, setup, round, peer), the peers taking turns; a time limit cuts off the last rounds."""
         for number in range(self.rounds):
             for scenario in self.scenarios:
-                for setup in scenario.setups(self.quick):
+                for setup in scenario.setups(self.quick, self.max_clients):
                     if scenario.clients(setup) > self.max_clients:
                         why = f"the file limit allows {self.max_clients:,} clients"
                         self.left_out[f"{scenario.name} {setup}"] = why

@@ -21,7 +21,7 @@ class Peer:
     @property
     def command(self):
         if not self.python:
-            return ["node", str(HERE / "ws_server.mjs")]
+            return ["node", "--expose-gc", str(HERE / "ws_server.mjs")]
         return [sys.executable, "-m", f"bench.peers.{self.module or self.name}_server"]
 
     def prepare(self):

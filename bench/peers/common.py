@@ -1,14 +1,17 @@
 """What the Python peers share: the command line, and the book-keeping that a library without channels leaves to them.
 
-Every peer serves the same four paths on 127.0.0.1:
+Every peer serves the same paths on 127.0.0.1:
 
     /ws/{channel}        what a member sends goes to all members, the sender included
+    /others/{channel}    the same, the sender excluded
     /echo                what comes goes back
+    /collect             the same, after a full garbage collection
     /rooms/{a},{b},...   a member of several channels; a message begins with the number of the channel it is for
     /whisper/{n}         everyone in one channel; a message begins with the number of the ten connections it is for
 """
 
 import argparse
+import gc
 from collections import defaultdict
 
 BACKLOG = 4096
@@ -32,6 +35,11 @@ def number_of(message):
     return int.from_bytes(message[:4], "little")
 
 
+def collect():
+    """What the garbage collector does now and then, all of it now."""
+    gc.collect()
+
+
 class Members:
     """Connections by channel."""
 
@@ -43,6 +51,8 @@ class Members:
         kind, _, name = path.strip("/").partition("/")
         if kind == "echo":
             return None
+        if kind == "collect":
+            return lambda message: collect() or [connection]
         if kind == "whisper":
             self.channels[int(name) // GROUP].add(connection)
             return self.numbered
@@ -52,6 +62,8 @@ class Members:
             return self.numbered
         members = self.channels[name]
         members.add(connection)
+        if kind == "others":
+            return lambda message: [member for member in members if member is not connection]
         return lambda message: members
 
     def numbered(self, message):

@@ -1,6 +1,6 @@
 """fastws: a listener and `broadcast`."""
 
-from bench.peers.common import GROUP, MAX_MESSAGE, arguments, number_of, ready
+from bench.peers.common import GROUP, MAX_MESSAGE, arguments, collect, number_of, ready
 from fastws import Listener, Server
 
 
@@ -9,10 +9,22 @@ class Echo(Listener):
         return message
 
 
+class Collect(Listener):
+    def on_message(self, ws, message):
+        collect()
+        return message
+
+
 class Channel(Listener):
     def on_message(self, ws, message):
         for channel in ws.channels:
             ws.manager.broadcast(channel, message)
+
+
+class Others(Listener):
+    def on_message(self, ws, message):
+        for channel in ws.channels:
+            ws.manager.broadcast(channel, message, exclude=ws)
 
 
 class Rooms(Listener):
@@ -50,7 +62,9 @@ def main(options):
         flush_threads=options.flush_threads,
     )
     server.endpoint("/echo", Echo())
+    server.endpoint("/collect", Collect())
     server.endpoint("/ws/{channel}", Channel())
+    server.endpoint("/others/{channel}", Others())
     server.endpoint("/rooms/{rooms}", Rooms())
     server.endpoint("/whisper/{number}", Whisper())
     server.run()

@@ -2,7 +2,7 @@
 
 from socketify import App, AppListenOptions, OpCode
 
-from bench.peers.common import GROUP, MAX_MESSAGE, arguments, number_of, ready
+from bench.peers.common import GROUP, MAX_MESSAGE, arguments, collect, number_of, ready
 
 BACKPRESSURE = 1 << 30  # bytes a connection may have pending; the default drops messages from 64 KiB on
 groups = {}
@@ -22,6 +22,11 @@ def upgrade(response, request, context):
     )
 
 
+def collect_and_echo(ws, message, opcode):
+    collect()
+    ws.send(message, opcode)
+
+
 def enter_rooms(ws):
     for room in ws.get_user_data().split(","):
         ws.subscribe(room)
@@ -39,12 +44,21 @@ def whisper(ws, message, opcode):
 def main(port):
     app = App()
     app.ws("/echo", behaviour(message=lambda ws, message, opcode: ws.send(message, opcode)))
+    app.ws("/collect", behaviour(message=collect_and_echo))
     app.ws(
         "/ws/:channel",
         behaviour(
             upgrade=upgrade,
             open=lambda ws: ws.subscribe(ws.get_user_data()),
             message=lambda ws, message, opcode: app.publish(ws.get_user_data(), message, opcode),
+        ),
+    )
+    app.ws(
+        "/others/:channel",
+        behaviour(
+            upgrade=upgrade,
+            open=lambda ws: ws.subscribe(ws.get_user_data()),
+            message=lambda ws, message, opcode: ws.publish(ws.get_user_data(), message, opcode),
         ),
     )
     app.ws(

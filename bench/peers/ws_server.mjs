@@ -21,6 +21,7 @@ const numbered = (message) => channels.get(String(message.readUInt32LE(0)));
 function join(path, ws) {
   const [, kind, name] = path.split("/");
   if (kind === "echo") return () => [ws];
+  if (kind === "collect") return () => (gc(), [ws]);
   if (kind === "whisper") {
     enter(String(Math.floor(Number(name) / GROUP)), ws);
     return numbered;
@@ -30,6 +31,7 @@ function join(path, ws) {
     return numbered;
   }
   const members = enter(name, ws);
+  if (kind === "others") return () => [...members].filter((member) => member !== ws);
   return () => members;
 }
 

@@ -22,15 +22,16 @@ BUSY = Figure("load_busy", "load busy", 2)
 
 @dataclass(frozen=True)
 class Scenario:
-    """`setups(quick)` lists what each peer is started for once; `run(session, setup)` yields (case, figures).
+    """`setups(quick, most)` lists what each peer is started for once, with `most` clients at most.
 
+    `run(session, setup)` yields (case, figures).
     The first of `figures` is the result that ratios are made of.
     """
 
     name: str
     title: str
     figures: tuple[Figure, ...]
-    setups: Callable[[bool], Iterable]
+    setups: Callable[[bool, int], Iterable]
     run: Callable[..., Iterator[tuple[str, dict]]]
     lower_is_better: bool = False
     clients: Callable[..., int] = lambda setup: setup

@@ -13,7 +13,7 @@ SCENARIO = Scenario(
     name="echo",
     title="Echo",
     figures=(Figure("rate", "messages/s"), CPU, Figure("p99_us", "p99 us"), BUSY),
-    setups=lambda quick: (100,) if quick else (1, 100, 1_000),
+    setups=lambda quick, most: (100,) if quick else (1, 100, 1_000),
     run=run,
     quick=True,
 )

@@ -15,7 +15,7 @@ SCENARIO = Scenario(
     name="large",
     title="Large messages",
     figures=(Figure("rate", "deliveries/s"), CPU, Figure("p99_us", "p99 us"), BUSY),
-    setups=lambda quick: (500,),
+    setups=lambda quick, most: (500,),
     run=run,
     fan_out=True,
 )

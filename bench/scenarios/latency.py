@@ -3,7 +3,7 @@
 from bench.scenarios import Figure, Scenario
 
 CLIENTS = 1_000
-RATES = (10, 25, 50, 100)  # messages a second
+RATES = (10, 50, 100, 1_000)  # messages a second; the last one is far over what a `send` per delivery can do
 
 
 def run(session, rates):
@@ -25,7 +25,7 @@ SCENARIO = Scenario(
         Figure("max_us", "max us"),
         Figure("rate", "deliveries/s"),
     ),
-    setups=lambda quick: ((50,),) if quick else (RATES,),
+    setups=lambda quick, most: ((50,),) if quick else (RATES,),
     run=run,
     lower_is_better=True,
     clients=lambda rates: CLIENTS,

@@ -26,7 +26,7 @@ SCENARIO = Scenario(
     name="rooms",
     title="Rooms",
     figures=(Figure("rate", "deliveries/s"), CPU, Figure("p99_us", "p99 us"), BUSY),
-    setups=lambda quick: (64,) if quick else (1, 64, 512),
+    setups=lambda quick, most: (64,) if quick else (1, 64, 512),
     run=run,
     clients=lambda in_flight: CLIENTS,
 )

@@ -33,6 +33,6 @@ SCENARIO = Scenario(
         Figure("cpu_per_thousand", "CPU s per thousand", 3),
         BUSY,
     ),
-    setups=lambda quick: (1_000,) if quick else (10_000,),
+    setups=lambda quick, most: (1_000,) if quick else (10_000,),
     run=run,
 )
