@@ -38,6 +38,10 @@ cdef class Histogram:
     def record(self, uint64_t value):
         self.add(value)
 
+    def merge(self, Histogram other):
+        for bucket in range(BUCKETS):
+            self.counts[bucket] += other.counts[bucket]
+
     def count(self):
         cdef uint64_t total = 0
         for bucket in range(BUCKETS):

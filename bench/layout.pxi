@@ -24,8 +24,15 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void *buffer, size_t size, int flags)
     enum: MSG_DONTWAIT, MSG_NOSIGNAL
 
+cdef extern from "<sched.h>" nogil:
+    int sched_yield()
+
 cdef extern from * nogil:
     int clzll "__builtin_clzll"(uint64_t value)
+    int exchange "__atomic_exchange_n"(int *lock, int value, int order)
+    void store "__atomic_store_n"(int *lock, int value, int order)
+    uint32_t subtract "__atomic_sub_fetch"(uint32_t *counter, uint32_t value, int order)
+    enum: ACQUIRE "__ATOMIC_ACQUIRE", RELEASE "__ATOMIC_RELEASE", ACQ_REL "__ATOMIC_ACQ_REL"
 
 cdef enum:
     EVENTS = 1024
@@ -36,6 +43,9 @@ cdef enum:
     CROWD = 8     # deliveries awaited for each that came at once: then there is no hurry
     PAUSE_NS = 20_000
     OPEN_RING = 1 << 16  # messages that an open loop may have in flight
+    DIRTY = 1024         # clients that a lane writes to before it flushes them
+    DONE = READ_SIZE / 10 + 2  # messages that one read may complete: the shortest frame has ten bytes
+    LINE = 64            # bytes that cores cannot write to independently of each other
 
 cdef enum State:
     CONNECTING
@@ -56,24 +66,42 @@ cdef struct Client:
     uint8_t head[HEAD]   # an unfinished one
     int slot_count
     Slot slots[SLOTS]
+    int lock             # for the three below: any lane may have something for this client to send
     uint8_t *out         # what is to be sent
     size_t out_length
     size_t out_capacity
+    uint8_t apart[LINE]  # from the next client, which another lane reads
 
 cdef struct Stream:
     uint32_t *senders
     uint32_t sender_count
-    uint32_t receiver_count
+    uint32_t *shares     # receivers, by lane
+    uint32_t lane_count  # lanes that have any
     uint32_t window
     uint32_t size        # bytes of payload
     uint32_t sent
     uint32_t done
     uint32_t mask        # ring size less one
     int64_t *sent_at     # ring: when each message in flight was sent, or was due
-    uint32_t *missing    # ring: receivers that lack it
+    uint32_t *lanes_left # ring: lanes with receivers that lack it
+    uint32_t *missing    # a ring per lane: its receivers that lack it
+    uint32_t stride      # from one lane's ring to the next
     int64_t interval     # open loop: ns between messages
     int64_t due
     bint side
+
+cdef struct Shared:      # by all lanes
+    int lanes
+    Client *clients
+    int client_count
+    Stream *streams
+    int stream_count, stream_capacity
+    uint64_t *expected   # deliveries, by lane, of all messages so far
+    bint holding         # nothing new is sent
+    int lock             # for what follows, and for what sending and completing change in a stream
+    uint32_t in_flight
+    uint32_t roaming
+    uint32_t cursor      # the stream whose turn it is when messages roam
 
 
 cdef int64_t now_ns() noexcept nogil:
@@ -97,3 +125,40 @@ cdef inline uint64_t big_endian(const uint8_t *p, int size) noexcept nogil:
     for i in range(size):
         value = value << 8 | p[i]
     return value
+
+
+cdef inline void take(int *lock) noexcept nogil:
+    """Spins; whoever has the lock may be waiting for this very core."""
+    while exchange(lock, 1, ACQUIRE):
+        sched_yield()
+
+
+cdef inline void release(int *lock) noexcept nogil:
+    store(lock, 0, RELEASE)
+
+
+cdef void watch(int epoll, int fd, uint32_t number) noexcept nogil:
+    cdef epoll_event event
+    event.events = <uint32_t>(EPOLLIN | EPOLLOUT | EPOLLET)
+    event.data.u32 = number
+    epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event)
+
+
+cdef uint8_t *reserve(Client *client, size_t size) noexcept nogil:
+    """Room for `size` bytes at the end of what the client is to send; the caller counts what it writes."""
+    if client.out_length + size > client.out_capacity:
+        client.out_capacity = 2 * (client.out_length + size)
+        client.out = <uint8_t *>realloc(client.out, client.out_capacity)
+    return client.out + client.out_length
+
+
+cdef void flush(Client *client) noexcept nogil:
+    """Sends what the socket takes; epoll says when it takes the rest."""
+    cdef ssize_t sent
+    take(&client.lock)
+    if client.out_length:
+        sent = send(client.fd, client.out, client.out_length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if sent > 0:
+            client.out_length -= sent
+            memmove(client.out, client.out + sent, client.out_length)
+    release(&client.lock)

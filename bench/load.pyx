@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The load generator: thousands of WebSocket clients on one thread, one epoll and no Python object per message.
+"""The load generator: thousands of WebSocket clients, one thread and epoll per core, no Python object per message.
 
 A *stream* is what is checked and timed: senders put numbered messages in, the server passes each to all receivers. A
 fan-out is one stream to every client, an echo one stream per client to itself, rooms are a stream each. A payload begins
@@ -7,11 +7,15 @@ with the stream's number and the message's (two little-endian uint32); a receive
 
 Closed loop: a stream keeps `window` messages in flight, and sends the next when one has reached every receiver.
 Open loop: it sends at a fixed rate, and latency counts from when a message was due, not from when it could be sent.
+
+A *lane* is a thread's part: only it reads its clients, and what it counts is its own. A message is done when every lane
+has it, and the last of them sends the next one; so lanes meet once per message, not once per delivery.
 """
 
 import math
 import os
 import socket
+import threading
 import time
 
 include "layout.pxi"
@@ -23,278 +27,63 @@ REQUEST = (
 )
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the answer to that key (RFC 6455 1.3)
 CLIENTS_PER_ADDRESS = 20_000  # under the number of ephemeral ports
+FAULTS = ("lost", "repeated", "malformed", "closed")  # what must not happen
+COUNTERS = ("deliveries", "messages", "idle_ns", *FAULTS)
 
 
 @cython.final
-cdef class Load:
-    """Clients of one server on 127.0.0.1:`port`. Not thread-safe; `close` when done."""
+cdef class Lane:
+    """One thread's share of the clients: every so-many-th. Its methods need no lock but where they say so."""
 
-    cdef int epoll, client_count, stream_count, stream_capacity
-    cdef Client *clients
-    cdef Stream *streams
+    cdef Shared *shared
+    cdef int number, epoll
     cdef epoll_event events[EVENTS]
-    cdef uint8_t *buffer
-    cdef int *ready             # streams that may send their next message
-    cdef uint32_t ready_count
-    cdef uint32_t *dirty        # clients with something new to send
+    cdef uint8_t buffer[READ_SIZE]
+    cdef int done[DONE]           # streams of messages that this lane was the last to have
+    cdef uint32_t done_count
+    cdef uint32_t dirty[DIRTY]    # clients with something new to send
     cdef uint32_t dirty_count
-    cdef uint32_t random, cursor, roaming, in_flight
-    cdef uint64_t awaited       # deliveries that have not come yet
-    cdef bint holding           # nothing new is sent
-    cdef int64_t idle_ns        # spent in polls that found nothing
+    cdef uint32_t random
+    cdef uint64_t arrived         # of the deliveries that it may expect, the lost ones too
+    cdef readonly int64_t idle_ns  # spent in polls that found nothing
     cdef readonly uint64_t deliveries, messages, lost, repeated, malformed, closed
     cdef readonly Histogram latency, side_latency
-    cdef readonly object port, paths, sockets
 
-    def __cinit__(self):
+    def __cinit__(self, int number):
+        self.number, self.random = number, 2463534242 + number
         self.epoll = epoll_create1(0)
-        self.buffer = <uint8_t *>malloc(READ_SIZE)
-        self.random = 2463534242
-
-    def __init__(self, port):
-        self.port = port
-        self.paths, self.sockets = [], []
         self.latency, self.side_latency = Histogram(), Histogram()
 
     def __dealloc__(self):
-        cdef int i
-        for i in range(self.client_count):
-            free(self.clients[i].out)
-        for i in range(self.stream_count):
-            free(self.streams[i].senders)
-            free(self.streams[i].sent_at)
-            free(self.streams[i].missing)
-        free(self.clients)
-        free(self.streams)
-        free(self.buffer)
-        free(self.ready)
-        free(self.dirty)
         close(self.epoll)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()
-
-    # -- clients --------------------------------------------------------------------------------------------------
-
-    def add_clients(self, paths):
-        """One client per path, not yet connected; their numbers as a range."""
-        cdef int first = self.client_count, count = first + len(paths)
-        self.clients = <Client *>realloc(self.clients, count * sizeof(Client))
-        self.dirty = <uint32_t *>realloc(self.dirty, count * sizeof(uint32_t))
-        memset(self.clients + first, 0, (count - first) * sizeof(Client))
-        for i in range(first, count):
-            self.clients[i].state = CLOSED
-        self.client_count = count
-        self.paths.extend(paths)
-        return range(first, count)
-
-    def connect(self, int concurrency=64, timeout=60):
-        """Connects all clients that are not, `concurrency` of them at a time; returns the seconds it took."""
-        cdef int i, waiting = 0, count
-        start = time.monotonic()
-        todo = iter([i for i in range(self.client_count) if self.clients[i].state == CLOSED])
-        left = True
-        while left or waiting:
-            while left and waiting < concurrency:
-                number = next(todo, None)
-                left = number is not None
-                if left:
-                    self.start_client(number)
-                    waiting += 1
-            with nogil:
-                count = epoll_wait(self.epoll, self.events, EVENTS, 100)
-            for i in range(count):
-                waiting -= self.shake_hands(self.events[i].data.u32)
-            if time.monotonic() - start > timeout:
-                raise TimeoutError(f"{waiting} handshakes unfinished after {timeout} s")
-        return time.monotonic() - start
-
-    cdef start_client(self, int number):
-        client = socket.socket()
-        client.setblocking(False)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Closing resets the connection: tens of thousands in TIME_WAIT would take the ports of the next run.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        client.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-        client.bind((f"127.0.0.{2 + number // CLIENTS_PER_ADDRESS}", 0))
-        client.connect_ex(("127.0.0.1", self.port))
-        self.sockets.append(client)
-        self.clients[number].fd = client.fileno()
-        self.clients[number].state = CONNECTING
-        self.queue_bytes(&self.clients[number], REQUEST.format(path=self.paths[number], port=self.port).encode())
-        cdef epoll_event event
-        event.events = <uint32_t>(EPOLLIN | EPOLLOUT | EPOLLET)
-        event.data.u32 = number
-        epoll_ctl(self.epoll, EPOLL_CTL_ADD, self.clients[number].fd, &event)
-
-    cdef queue_bytes(self, Client *client, bytes data):
-        memcpy(self.reserve(client, len(data)), <const uint8_t *>data, len(data))
-        client.out_length += len(data)
-
-    cdef int shake_hands(self, int number) except -1:
-        """Sends the request, reads the answer byte for byte up to its end; 1 when the client is open."""
-        cdef Client *client = &self.clients[number]
-        cdef ssize_t size
-        cdef int i
-        if client.state != CONNECTING:
-            return 0
-        self.flush(client)
-        size = recv(client.fd, self.buffer, READ_SIZE, MSG_DONTWAIT)
-        if size < 0 and errno == EAGAIN:
-            return 0
-        if size <= 0:
-            raise ConnectionError(f"client {number}: connection refused or closed in the handshake")
-        answer = (<uint8_t *>self.buffer)[:size]
-        head, end, rest = answer.partition(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 101") or ACCEPT not in head or not end:
-            raise ConnectionError(f"client {number}: handshake refused: {answer[:200]!r}")
-        client.state = OPEN
-        self.parse(client, self.buffer + size - len(rest), len(rest))
-        return 1
-
-    def stop_reading(self, clients):
-        """These clients stay connected but take nothing more from their sockets."""
-        for number in clients:
-            epoll_ctl(self.epoll, EPOLL_CTL_DEL, self.clients[number].fd, NULL)
-
-    def close(self):
-        for client in self.sockets:
-            client.close()
-        self.sockets.clear()
-
-    # -- streams --------------------------------------------------------------------------------------------------
-
-    def add_stream(self, senders, receivers, *, int size=64, int window=0, double rate=0, bint side=False):
-        """A stream from `senders`, in turn, to `receivers`; returns its number, which its messages carry.
-
-        Closed loop with `window` messages in flight, or open loop with `rate` messages a second, or neither: then it
-        sends when `run(roaming=...)` comes round to it. The latency of a `side` stream goes to `side_latency`.
-        """
-        cdef int number = self.stream_count
-        cdef Stream *stream
-        if number == self.stream_capacity:
-            self.stream_capacity = max(64, 2 * number)
-            self.streams = <Stream *>realloc(self.streams, self.stream_capacity * sizeof(Stream))
-        stream = &self.streams[number]
-        memset(stream, 0, sizeof(Stream))
-        self.stream_count += 1
-        stream.sender_count, stream.receiver_count = len(senders), len(receivers)
-        stream.size, stream.side = max(size, 8), side
-        stream.senders = <uint32_t *>malloc(len(senders) * sizeof(uint32_t))
-        for i, client in enumerate(senders):
-            stream.senders[i] = client
-        for client in receivers:
-            self.add_slot(client, number)
-        self.set_ring(stream, OPEN_RING if rate else max(window, 1))
-        stream.window = window
-        self.set_rate(number, rate)
-        return number
-
-    cdef add_slot(self, int number, int stream):
-        cdef Client *client = &self.clients[number]
-        if client.slot_count == SLOTS:
-            raise ValueError(f"client {number} receives {SLOTS} streams already")
-        client.slots[client.slot_count].stream = stream
-        client.slots[client.slot_count].next = 0
-        client.slot_count += 1
-
-    cdef set_ring(self, Stream *stream, uint32_t size):
-        """Room for at least `size` messages in flight; those that are in flight move along."""
-        cdef uint32_t sequence, ring = 1, old, new
-        while ring < size:
-            ring *= 2
-        sent_at = <int64_t *>calloc(ring, sizeof(int64_t))
-        missing = <uint32_t *>calloc(ring, sizeof(uint32_t))
-        for sequence in range(stream.done, stream.sent):
-            old, new = sequence & stream.mask, sequence & (ring - 1)
-            sent_at[new], missing[new] = stream.sent_at[old], stream.missing[old]
-        free(stream.sent_at)
-        free(stream.missing)
-        stream.sent_at, stream.missing, stream.mask = sent_at, missing, ring - 1
-
-    def widen(self, int number, uint32_t window):
-        """More messages in flight from the next `run` on."""
-        self.set_ring(&self.streams[number], window)
-        self.streams[number].window = window
-
-    def set_rate(self, int number, double rate):
-        """Messages a second of an open loop, from the next `run` on; 0 stops it."""
-        self.streams[number].interval = <int64_t>(1e9 / rate) if rate else 0
-
-    # -- running --------------------------------------------------------------------------------------------------
-
-    def run(self, double seconds, *, uint32_t roaming=0):
-        """Sends and receives for `seconds`; counts, rate, latency, and the share of the time in which the load was busy.
-
-        `roaming` messages in flight go round the streams: when one is done, the next idle stream in turn sends.
-        """
-        cdef int64_t start
-        self.holding, self.roaming = False, roaming
+    def clear(self):
         self.deliveries = self.messages = self.idle_ns = 0
         self.latency.clear()
         self.side_latency.clear()
-        self.fill_windows()
-        start = now_ns()
-        with nogil:
-            self.loop(start + <int64_t>(seconds * 1e9))
-        elapsed = (now_ns() - start) / 1e9
-        return {
-            "seconds": elapsed,
-            "deliveries": self.deliveries,
-            "messages": self.messages,
-            "rate": self.deliveries / elapsed,
-            "load_busy": 1 - self.idle_ns / 1e9 / elapsed,
-            **self.latency.summary(),
-            **{f"side_{name}": value for name, value in self.side_latency.summary().items()},
-        }
 
-    def settle(self, double seconds):
-        """Waits, `seconds` at most, until nothing is in flight; True when all that was sent has come."""
-        cdef int64_t deadline = now_ns() + <int64_t>(seconds * 1e9)
-        self.holding = True
+    def work(self, int64_t deadline, cores):
+        """The loop, on these cores."""
+        os.sched_setaffinity(0, cores)
         with nogil:
             self.loop(deadline)
-        return self.in_flight == 0
-
-    @property
-    def errors(self):
-        """What must not happen, by name; empty when all is well."""
-        counts = {"lost": self.lost, "repeated": self.repeated, "malformed": self.malformed, "closed": self.closed}
-        return {name: count for name, count in counts.items() if count}
-
-    cdef fill_windows(self):
-        cdef int64_t now = now_ns()
-        cdef int number
-        cdef uint32_t room = self.roaming
-        for number in range(self.stream_count):
-            room += self.streams[number].window
-            self.streams[number].due = now
-        self.ready = <int *>realloc(self.ready, max(room, self.in_flight, 1) * sizeof(int))
-        self.ready_count = 0
-        for number in range(self.stream_count):
-            while self.streams[number].sent - self.streams[number].done < self.streams[number].window:
-                self.publish(number, now_ns())
-        while self.in_flight < self.roaming:
-            self.publish_next()
-        self.flush_dirty()
 
     cdef void loop(self, int64_t deadline) noexcept nogil:
         """Polls and never sleeps: a sleeping load has to be woken by the server's `send`, which would then be charged for it."""
+        cdef Shared *shared = self.shared
         cdef int64_t now = now_ns(), then
         cdef int i, count
-        while now < deadline and (self.in_flight or not self.holding):
-            if not self.holding:
+        while now < deadline and (shared.in_flight or not shared.holding):
+            if self.number == 0 and not shared.holding:
                 self.publish_due(now)
             count = epoll_wait(self.epoll, self.events, EVENTS, 0)
             for i in range(count):
-                self.serve(&self.clients[self.events[i].data.u32])
+                self.serve(&shared.clients[self.events[i].data.u32])
             then, now = now, now_ns()
-            if <uint64_t>count * CROWD < self.awaited:
-                self.idle_ns += self.let_some_come(now) - (now if count else then)
-            elif not count:
+            if not count:
+                self.idle_ns += now - then
+            if <uint64_t>count * CROWD < shared.expected[self.number] - self.arrived:
+                then, now = now, self.let_some_come(now)
                 self.idle_ns += now - then
 
     cdef int64_t let_some_come(self, int64_t now) noexcept nogil:
@@ -312,7 +101,7 @@ cdef class Load:
         """Reads all that has come, and at once sends what that allows to be sent."""
         cdef ssize_t size = READ_SIZE
         if client.out_length:
-            self.flush(client)
+            flush(client)
         while size == READ_SIZE:
             size = recv(client.fd, self.buffer, READ_SIZE, MSG_DONTWAIT)
             if size > 0:
@@ -362,6 +151,7 @@ cdef class Load:
 
     cdef inline void begin(self, Client *client, const uint8_t *head) noexcept nogil:
         """A frame's head is there; the payload that is still to come goes to `skip`."""
+        cdef Shared *shared = self.shared
         cdef uint64_t length = head[1] & 0x7F
         cdef const uint8_t *payload = head + 2
         if length == 126:
@@ -373,7 +163,7 @@ cdef class Load:
         if head[0] == 0x82 and length >= 8:
             memcpy(&client.stream, payload, 4)
             memcpy(&client.sequence, payload + 4, 4)
-            if not 0 <= client.stream < self.stream_count or length != self.streams[client.stream].size:
+            if not 0 <= client.stream < shared.stream_count or length != shared.streams[client.stream].size:
                 client.stream = NOBODY
                 self.malformed += 1
         elif head[0] != 0x89:  # a ping is harmless; a close frame, text or a fragment is not
@@ -381,19 +171,22 @@ cdef class Load:
 
     cdef inline void delivered(self, Client *client, int64_t now) noexcept nogil:
         cdef Stream *stream
+        cdef uint32_t *missing
         cdef uint32_t place
         if client.stream == NOBODY or not self.in_order(client):
             return
-        stream = &self.streams[client.stream]
+        stream = &self.shared.streams[client.stream]
         place = client.sequence & stream.mask
+        missing = &stream.missing[self.number * stream.stride + place]
         self.deliveries += 1
         if stream.side:
             self.side_latency.add(now - stream.sent_at[place])
         else:
             self.latency.add(now - stream.sent_at[place])
-        stream.missing[place] -= 1
-        if not stream.missing[place]:
-            self.complete(stream, client.stream)
+        missing[0] -= 1
+        if not missing[0] and not subtract(&stream.lanes_left[place], 1, ACQ_REL):
+            self.done[self.done_count] = client.stream
+            self.done_count += 1
 
     cdef inline bint in_order(self, Client *client) noexcept nogil:
         """Whether the client's message is the one that must come; counts what was lost or came twice."""
@@ -405,19 +198,11 @@ cdef class Load:
                     self.repeated += 1
                     return False
                 self.lost += client.sequence - slot[i].next
-                self.awaited -= client.sequence + 1 - slot[i].next
+                self.arrived += client.sequence + 1 - slot[i].next
                 slot[i].next = client.sequence + 1
                 return True
         self.malformed += 1  # not addressed to this client
         return False
-
-    cdef inline void complete(self, Stream *stream, int number) noexcept nogil:
-        stream.done += 1
-        self.messages += 1
-        self.in_flight -= 1
-        if not self.holding and (stream.window or self.roaming):
-            self.ready[self.ready_count] = number
-            self.ready_count += 1
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -425,53 +210,97 @@ cdef class Load:
         """One new message for each that is done."""
         cdef int64_t now
         cdef uint32_t i
-        if not self.ready_count:
+        if not self.done_count:
             return
         now = now_ns()
-        for i in range(self.ready_count):
-            if self.roaming:
-                self.publish_next()
-            else:
-                self.publish(self.ready[i], now)
-        self.ready_count = 0
+        take(&self.shared.lock)
+        for i in range(self.done_count):
+            self.complete(self.done[i], now)
+        release(&self.shared.lock)
+        self.done_count = 0
         self.flush_dirty()
 
-    cdef void publish_next(self) noexcept nogil:
-        """A message on the next idle stream in turn. Of several senders to one stream nobody could tell the order."""
-        while self.streams[self.cursor].sent != self.streams[self.cursor].done:
-            self.cursor = (self.cursor + 1) % self.stream_count
-        self.publish(self.cursor, now_ns())
-        self.cursor = (self.cursor + 1) % self.stream_count
+    cdef void complete(self, int number, int64_t now) noexcept nogil:
+        """Needs the lock."""
+        cdef Stream *stream = &self.shared.streams[number]
+        stream.done += 1
+        self.messages += 1
+        self.shared.in_flight -= 1
+        if self.shared.holding:
+            return
+        if self.shared.roaming:
+            self.publish_next(now)
+        elif stream.window:
+            self.publish(number, now)
+
+    cdef void fill_windows(self) noexcept nogil:
+        """What is in flight at first. Needs the lock, or no other lane at work."""
+        cdef Shared *shared = self.shared
+        cdef Stream *stream
+        cdef int number
+        for number in range(shared.stream_count):
+            stream = &shared.streams[number]
+            stream.due = now_ns()
+            while stream.sent - stream.done < stream.window:
+                self.publish(number, now_ns())
+        while shared.in_flight < shared.roaming:
+            self.publish_next(now_ns())
+        self.flush_dirty()
+
+    cdef void publish_next(self, int64_t now) noexcept nogil:
+        """A message on the next idle stream in turn. Of several senders to one stream nobody could tell the order.
+
+        Needs the lock.
+        """
+        cdef Shared *shared = self.shared
+        while shared.streams[shared.cursor].sent != shared.streams[shared.cursor].done:
+            shared.cursor = (shared.cursor + 1) % shared.stream_count
+        self.publish(shared.cursor, now)
+        shared.cursor = (shared.cursor + 1) % shared.stream_count
 
     cdef void publish_due(self, int64_t now) noexcept nogil:
         """Sends what open loops owe."""
         cdef Stream *stream
         cdef int number
-        for number in range(self.stream_count):
-            stream = &self.streams[number]
-            if not stream.interval:
+        for number in range(self.shared.stream_count):
+            stream = &self.shared.streams[number]
+            if not stream.interval or stream.due > now:
                 continue
+            take(&self.shared.lock)
             while stream.due <= now and stream.sent - stream.done <= stream.mask:
                 self.publish(number, stream.due)
                 stream.due += stream.interval
+            release(&self.shared.lock)
         self.flush_dirty()
 
     cdef void publish(self, int number, int64_t at) noexcept nogil:
-        cdef Stream *stream = &self.streams[number]
+        """Needs the lock; it is up to the caller to flush."""
+        cdef Shared *shared = self.shared
+        cdef Stream *stream = &shared.streams[number]
         cdef uint32_t place = stream.sent & stream.mask
-        cdef Client *sender = &self.clients[stream.senders[stream.sent % stream.sender_count]]
+        cdef int lane
         stream.sent_at[place] = at
-        stream.missing[place] = stream.receiver_count
-        if not sender.out_length:
-            self.dirty[self.dirty_count] = <uint32_t>(sender - self.clients)
-            self.dirty_count += 1
-        self.write_frame(sender, number, stream.sent, stream.size)
+        stream.lanes_left[place] = stream.lane_count
+        for lane in range(shared.lanes):
+            stream.missing[lane * stream.stride + place] = stream.shares[lane]
+            shared.expected[lane] += stream.shares[lane]
+        self.write(stream.senders[stream.sent % stream.sender_count], number, stream.sent, stream.size)
         stream.sent += 1
-        self.in_flight += 1
-        self.awaited += stream.receiver_count
+        shared.in_flight += 1
+
+    cdef void write(self, uint32_t sender, uint32_t stream, uint32_t sequence, uint32_t size) noexcept nogil:
+        cdef Client *client = &self.shared.clients[sender]
+        if self.dirty_count == DIRTY:
+            self.flush_dirty()
+        take(&client.lock)
+        if not client.out_length:  # else epoll or another lane is about to flush it
+            self.dirty[self.dirty_count] = sender
+            self.dirty_count += 1
+        self.write_frame(client, stream, sequence, size)
+        release(&client.lock)
 
     cdef void write_frame(self, Client *client, uint32_t stream, uint32_t sequence, uint32_t size) noexcept nogil:
-        cdef uint8_t *p = self.reserve(client, size + 14)
+        cdef uint8_t *p = reserve(client, size + 14)
         cdef uint8_t *payload
         cdef uint8_t key[4]
         cdef uint32_t i
@@ -496,22 +325,281 @@ cdef class Load:
             payload[i] ^= key[i & 3]
         client.out_length += payload + size - p
 
-    cdef uint8_t *reserve(self, Client *client, size_t size) noexcept nogil:
-        """Room for `size` bytes at the end of what the client is to send; the caller counts what it writes."""
-        if client.out_length + size > client.out_capacity:
-            client.out_capacity = 2 * (client.out_length + size)
-            client.out = <uint8_t *>realloc(client.out, client.out_capacity)
-        return client.out + client.out_length
-
     cdef void flush_dirty(self) noexcept nogil:
         cdef uint32_t i
         for i in range(self.dirty_count):
-            self.flush(&self.clients[self.dirty[i]])
+            flush(&self.shared.clients[self.dirty[i]])
         self.dirty_count = 0
 
-    cdef void flush(self, Client *client) noexcept nogil:
-        """Sends what the socket takes; epoll says when it takes the rest."""
-        cdef ssize_t sent = send(client.fd, client.out, client.out_length, MSG_DONTWAIT | MSG_NOSIGNAL)
-        if sent > 0:
-            client.out_length -= sent
-            memmove(client.out, client.out + sent, client.out_length)
+
+@cython.final
+cdef class Load:
+    """Clients of one server on 127.0.0.1:`port`, on `threads` threads: one per core that the caller may use, unless told.
+
+    Not to be used by several threads at once; `close` when done.
+    """
+
+    cdef Shared shared
+    cdef int epoll  # for handshakes
+    cdef epoll_event events[EVENTS]
+    cdef readonly object port, paths, sockets, lanes
+    cdef readonly Histogram latency, side_latency
+
+    def __cinit__(self):
+        self.epoll = epoll_create1(0)
+
+    def __init__(self, port, threads=None):
+        cdef Lane lane
+        self.port = port
+        self.paths, self.sockets = [], []
+        self.lanes = [Lane(i) for i in range(threads or len(os.sched_getaffinity(0)))]
+        for lane in self.lanes:
+            lane.shared = &self.shared
+        self.shared.lanes = len(self.lanes)
+        self.shared.expected = <uint64_t *>calloc(self.shared.lanes, sizeof(uint64_t))
+        self.latency, self.side_latency = Histogram(), Histogram()
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(self.shared.client_count):
+            free(self.shared.clients[i].out)
+        for i in range(self.shared.stream_count):
+            free(self.shared.streams[i].senders)
+            free(self.shared.streams[i].shares)
+            free(self.shared.streams[i].sent_at)
+            free(self.shared.streams[i].lanes_left)
+            free(self.shared.streams[i].missing)
+        free(self.shared.clients)
+        free(self.shared.streams)
+        free(self.shared.expected)
+        close(self.epoll)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    def __getattr__(self, name):
+        """What the lanes count, in all."""
+        if name not in COUNTERS:
+            raise AttributeError(name)
+        return sum(getattr(lane, name) for lane in self.lanes)
+
+    @property
+    def errors(self):
+        """What must not happen, by name; empty when all is well."""
+        counts = {name: getattr(self, name) for name in FAULTS}
+        return {name: count for name, count in counts.items() if count}
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    def add_clients(self, paths):
+        """One client per path, not yet connected; their numbers as a range."""
+        cdef int first = self.shared.client_count, count = first + len(paths)
+        clients = <Client *>realloc(self.shared.clients, count * sizeof(Client))
+        memset(clients + first, 0, (count - first) * sizeof(Client))
+        for i in range(first, count):
+            clients[i].state = CLOSED
+        self.shared.clients, self.shared.client_count = clients, count
+        self.paths.extend(paths)
+        return range(first, count)
+
+    cdef Lane lane_of(self, int client):
+        return self.lanes[client % self.shared.lanes]
+
+    def connect(self, int concurrency=64, timeout=60):
+        """Connects all clients that are not, `concurrency` of them at a time; returns the seconds it took."""
+        cdef int i, waiting = 0, count
+        start = time.monotonic()
+        todo = iter([i for i in range(self.shared.client_count) if self.shared.clients[i].state == CLOSED])
+        left = True
+        while left or waiting:
+            while left and waiting < concurrency:
+                number = next(todo, None)
+                left = number is not None
+                if left:
+                    self.start_client(number)
+                    waiting += 1
+            with nogil:
+                count = epoll_wait(self.epoll, self.events, EVENTS, 100)
+            for i in range(count):
+                waiting -= self.shake_hands(self.events[i].data.u32)
+            if time.monotonic() - start > timeout:
+                raise TimeoutError(f"{waiting} handshakes unfinished after {timeout} s")
+        return time.monotonic() - start
+
+    cdef start_client(self, int number):
+        cdef Client *client = &self.shared.clients[number]
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Closing resets the connection: tens of thousands in TIME_WAIT would take the ports of the next run.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+        connection.bind((f"127.0.0.{2 + number // CLIENTS_PER_ADDRESS}", 0))
+        connection.connect_ex(("127.0.0.1", self.port))
+        self.sockets.append(connection)
+        client.fd, client.state = connection.fileno(), CONNECTING
+        request = REQUEST.format(path=self.paths[number], port=self.port).encode()
+        memcpy(reserve(client, len(request)), <const uint8_t *>request, len(request))
+        client.out_length += len(request)
+        watch(self.epoll, client.fd, number)
+
+    cdef int shake_hands(self, int number) except -1:
+        """Sends the request, reads the answer byte for byte up to its end; 1 when the client is open."""
+        cdef Client *client = &self.shared.clients[number]
+        cdef Lane lane = self.lane_of(number)
+        cdef ssize_t size
+        flush(client)
+        size = recv(client.fd, lane.buffer, READ_SIZE, MSG_DONTWAIT)
+        if size < 0 and errno == EAGAIN:
+            return 0
+        if size <= 0:
+            raise ConnectionError(f"client {number}: connection refused or closed in the handshake")
+        answer = (<uint8_t *>lane.buffer)[:size]
+        head, end, rest = answer.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101") or ACCEPT not in head or not end:
+            raise ConnectionError(f"client {number}: handshake refused: {answer[:200]!r}")
+        client.state = OPEN
+        lane.parse(client, lane.buffer + size - len(rest), len(rest))
+        epoll_ctl(self.epoll, EPOLL_CTL_DEL, client.fd, NULL)
+        watch(lane.epoll, client.fd, number)
+        return 1
+
+    def stop_reading(self, clients):
+        """These clients stay connected but take nothing more from their sockets."""
+        for number in clients:
+            epoll_ctl(self.lane_of(number).epoll, EPOLL_CTL_DEL, self.shared.clients[number].fd, NULL)
+
+    def close(self):
+        for client in self.sockets:
+            client.close()
+        self.sockets.clear()
+
+    # -- streams --------------------------------------------------------------------------------------------------
+
+    def add_stream(self, senders, receivers, *, int size=64, int window=0, double rate=0, bint side=False):
+        """A stream from `senders`, in turn, to `receivers`; returns its number, which its messages carry.
+
+        Closed loop with `window` messages in flight, or open loop with `rate` messages a second, or neither: then it
+        sends when `run(roaming=...)` comes round to it. The latency of a `side` stream goes to `side_latency`.
+        """
+        cdef int number = self.new_stream()
+        cdef Stream *stream = &self.shared.streams[number]
+        stream.size, stream.side, stream.window = max(size, 8), side, window
+        stream.sender_count = len(senders)
+        stream.senders = <uint32_t *>malloc(len(senders) * sizeof(uint32_t))
+        for i, client in enumerate(senders):
+            stream.senders[i] = client
+        stream.shares = <uint32_t *>calloc(self.shared.lanes, sizeof(uint32_t))
+        for client in receivers:
+            self.add_slot(client, number)
+            stream.shares[client % self.shared.lanes] += 1
+        stream.lane_count = sum([stream.shares[i] > 0 for i in range(self.shared.lanes)])
+        self.set_ring(stream, OPEN_RING if rate else max(window, 1))
+        self.set_rate(number, rate)
+        return number
+
+    cdef int new_stream(self):
+        cdef int number = self.shared.stream_count
+        if number == self.shared.stream_capacity:
+            self.shared.stream_capacity = max(64, 2 * number)
+            self.shared.streams = <Stream *>realloc(
+                self.shared.streams, self.shared.stream_capacity * sizeof(Stream)
+            )
+        memset(&self.shared.streams[number], 0, sizeof(Stream))
+        self.shared.stream_count += 1
+        return number
+
+    cdef add_slot(self, int number, int stream):
+        cdef Client *client = &self.shared.clients[number]
+        if client.slot_count == SLOTS:
+            raise ValueError(f"client {number} receives {SLOTS} streams already")
+        client.slots[client.slot_count].stream = stream
+        client.slots[client.slot_count].next = 0
+        client.slot_count += 1
+
+    cdef set_ring(self, Stream *stream, uint32_t size):
+        """Room for at least `size` messages in flight; those that are in flight move along."""
+        cdef uint32_t sequence, ring = 1, stride, old, new
+        cdef int lane
+        while ring < size:
+            ring *= 2
+        stride = ring + LINE / sizeof(uint32_t)  # lanes do not write to the same line
+        sent_at = <int64_t *>calloc(ring, sizeof(int64_t))
+        lanes_left = <uint32_t *>calloc(ring, sizeof(uint32_t))
+        missing = <uint32_t *>calloc(self.shared.lanes * stride, sizeof(uint32_t))
+        for sequence in range(stream.done, stream.sent):
+            old, new = sequence & stream.mask, sequence & (ring - 1)
+            sent_at[new], lanes_left[new] = stream.sent_at[old], stream.lanes_left[old]
+            for lane in range(self.shared.lanes):
+                missing[lane * stride + new] = stream.missing[lane * stream.stride + old]
+        free(stream.sent_at)
+        free(stream.lanes_left)
+        free(stream.missing)
+        stream.sent_at, stream.lanes_left, stream.missing = sent_at, lanes_left, missing
+        stream.mask, stream.stride = ring - 1, stride
+
+    def widen(self, int number, uint32_t window):
+        """More messages in flight from the next `run` on."""
+        self.set_ring(&self.shared.streams[number], window)
+        self.shared.streams[number].window = window
+
+    def set_rate(self, int number, double rate):
+        """Messages a second of an open loop, from the next `run` on; 0 stops it."""
+        self.shared.streams[number].interval = <int64_t>(1e9 / rate) if rate else 0
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def run(self, double seconds, *, uint32_t roaming=0):
+        """Sends and receives for `seconds`; counts, rate, latency, and the share of the time in which the load was busy.
+
+        `roaming` messages in flight go round the streams: when one is done, the next idle stream in turn sends.
+        """
+        cdef Lane first = self.lanes[0]
+        self.shared.holding, self.shared.roaming = False, roaming
+        for lane in self.lanes:
+            lane.clear()
+        first.fill_windows()
+        start = now_ns()
+        self.work(start + <int64_t>(seconds * 1e9))
+        return self.figures((now_ns() - start) / 1e9)
+
+    def settle(self, double seconds):
+        """Waits, `seconds` at most, until nothing is in flight; True when all that was sent has come."""
+        self.shared.holding = True
+        self.work(now_ns() + <int64_t>(seconds * 1e9))
+        return self.shared.in_flight == 0
+
+    cdef work(self, int64_t deadline):
+        """All lanes at once, the first on this thread, each on a core of its own where there are enough."""
+        allowed = os.sched_getaffinity(0)
+        cores = [{core} for core in sorted(allowed)] if len(allowed) >= len(self.lanes) else [allowed] * len(self.lanes)
+        first, *others = [(lane.work, (deadline, own)) for lane, own in zip(self.lanes, cores)]
+        threads = [threading.Thread(target=work, args=arguments) for work, arguments in others]
+        for thread in threads:
+            thread.start()
+        try:
+            work, arguments = first
+            work(*arguments)
+        finally:
+            os.sched_setaffinity(0, allowed)
+            for thread in threads:
+                thread.join()
+
+    cdef figures(self, double elapsed):
+        self.latency.clear()
+        self.side_latency.clear()
+        for lane in self.lanes:
+            self.latency.merge(lane.latency)
+            self.side_latency.merge(lane.side_latency)
+        return {
+            "seconds": elapsed,
+            "deliveries": self.deliveries,
+            "messages": self.messages,
+            "rate": self.deliveries / elapsed,
+            "load_busy": 1 - self.idle_ns / 1e9 / elapsed / len(self.lanes),
+            **self.latency.summary(),
+            **{f"side_{name}": value for name, value in self.side_latency.summary().items()},
+        }

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import random
 import threading
 
@@ -18,23 +19,44 @@ pytestmark = pytest.mark.timeout(30)
 
 
 @contextlib.contextmanager
-def server(answer):
-    """A server on a thread; `answer(number, message)` says what goes back for the message of that number."""
-
-    def handle(connection):
-        for number, message in enumerate(connection):
-            for reply in answer(number, message):
-                connection.send(reply)
-
+def serving(handle):
+    """A server on a thread; its port."""
     with serve(handle, "127.0.0.1", 0, compression=None) as running:
         threading.Thread(target=running.serve_forever).start()
         yield running.socket.getsockname()[1]
         running.shutdown()
 
 
-def errors_of(answer, *, window=8, size=64):
-    with server(answer) as port, Load(port) as load:
-        client = load.add_clients(["/"])
+def server(answer):
+    """`answer(number, message)` says what goes back to a client for its message of that number."""
+
+    def handle(connection):
+        for number, message in enumerate(connection):
+            for reply in answer(number, message):
+                connection.send(reply)
+
+    return serving(handle)
+
+
+def broadcaster(count, left_out=()):
+    """Sends what one of `count` clients says to all; the message numbered 20 not to those whose paths are left out."""
+    members, complete = [], threading.Barrier(count)
+
+    def handle(connection):
+        members.append(connection)
+        complete.wait()
+        for number, message in enumerate(connection):
+            for member in members:
+                if number != 20 or member.request.path not in left_out:
+                    member.send(message)
+
+    return serving(handle)
+
+
+def errors_of(answer, *, window=8, size=64, threads=1):
+    """What one client finds amiss; with more threads than one it is not the first's, which sends the first messages."""
+    with server(answer) as port, Load(port, threads) as load:
+        client = load.add_clients(["/"] * threads)[-1:]
         load.connect()
         load.add_stream(client, client, size=size, window=window)
         figures = load.run(0.2)
@@ -42,24 +64,31 @@ def errors_of(answer, *, window=8, size=64):
         return load.errors, figures
 
 
+both = pytest.mark.parametrize("threads", [1, 2])
+
+
+@both
 @pytest.mark.parametrize("size", [8, 64, 125, 126, 65_535, 65_536, 300_000])
-def test_an_honest_echo_has_no_errors_at_any_length(size):
-    errors, figures = errors_of(lambda number, message: [message], size=size)
+def test_an_honest_echo_has_no_errors_at_any_length(size, threads):
+    errors, figures = errors_of(lambda number, message: [message], size=size, threads=threads)
     assert errors == {}
     assert figures["deliveries"] > 10
 
 
-def test_what_is_lost_is_counted():
-    errors, _ = errors_of(lambda number, message: [] if number == 20 else [message])
+@both
+def test_what_is_lost_is_counted(threads):
+    errors, _ = errors_of(lambda number, message: [] if number == 20 else [message], threads=threads)
     assert errors == {"lost": 1}
 
 
-def test_what_comes_twice_is_counted():
-    errors, _ = errors_of(lambda number, message: [message] * (2 if number == 20 else 1))
+@both
+def test_what_comes_twice_is_counted(threads):
+    errors, _ = errors_of(lambda number, message: [message] * (2 if number == 20 else 1), threads=threads)
     assert errors == {"repeated": 1}
 
 
-def test_what_is_out_of_order_is_counted():
+@both
+def test_what_is_out_of_order_is_counted(threads):
     held = []
 
     def swap(number, message):
@@ -68,8 +97,56 @@ def test_what_is_out_of_order_is_counted():
             return []
         return [message, held.pop()] if held else [message]
 
-    errors, _ = errors_of(swap)
+    errors, _ = errors_of(swap, threads=threads)
     assert errors == {"lost": 1, "repeated": 1}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_message_is_done_when_the_receivers_of_all_threads_have_it(threads):
+    with broadcaster(5) as port, Load(port, threads) as load:
+        clients = load.add_clients(["/"] * 5)
+        load.connect()
+        load.add_stream(clients[:1], clients, window=8)
+        figures = load.run(0.3)
+        assert load.settle(5)
+        assert load.errors == {}
+        assert load.deliveries == 5 * load.messages
+        assert load.messages >= figures["messages"] > 20
+
+
+@pytest.mark.parametrize("deaf", [0, 1])
+def test_what_the_receivers_of_one_thread_miss_is_counted(deaf):
+    paths = [f"/{i % 2}" for i in range(5)]
+    missing = paths.count(f"/{deaf}")
+    with broadcaster(5, left_out={f"/{deaf}"}) as port, Load(port, threads=2) as load:
+        clients = load.add_clients(paths)
+        load.connect()
+        load.add_stream(clients[:1], clients, window=8)
+        load.run(0.3)
+        assert not load.settle(0.5)  # that message is never done
+        assert load.errors == {"lost": missing}
+        assert load.deliveries == 5 * load.messages + 5 - missing
+
+
+def test_messages_roam_over_the_streams_of_both_threads():
+    with server(lambda number, message: [message]) as port, Load(port, threads=2) as load:
+        clients = load.add_clients(["/"] * 8)
+        load.connect()
+        for i in range(8):
+            load.add_stream(clients[i : i + 1], clients[i : i + 1])
+        assert load.run(0.3, roaming=5)["messages"] > 20
+        assert load.settle(5)
+        assert load.errors == {}
+
+
+def test_there_is_one_thread_per_core_unless_told():
+    assert len(Load(0).lanes) == len(os.sched_getaffinity(0))
+
+
+def test_the_caller_may_use_the_same_cores_as_before():
+    cores = os.sched_getaffinity(0)
+    Load(0, threads=2).run(0.01)
+    assert os.sched_getaffinity(0) == cores
 
 
 def test_a_message_of_the_wrong_length_is_counted():
@@ -83,7 +160,7 @@ def test_text_for_binary_is_counted():
 
 
 def test_an_open_loop_keeps_its_rate():
-    with server(lambda number, message: [message]) as port, Load(port) as load:
+    with server(lambda number, message: [message]) as port, Load(port, threads=1) as load:
         client = load.add_clients(["/"])
         load.connect()
         load.add_stream(client, client, rate=200)
@@ -98,7 +175,7 @@ def test_latency_in_an_open_loop_counts_from_when_a_message_was_due():
             pause.wait(0.3)
         return [message]
 
-    with server(stall_once) as port, Load(port) as load:
+    with server(stall_once) as port, Load(port, threads=1) as load:
         client = load.add_clients(["/"])
         load.connect()
         load.add_stream(client, client, rate=100)
