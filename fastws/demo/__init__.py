@@ -1,21 +1,30 @@
 """What `fastws serve` runs when it is given nothing: a chat with its page, and a relay.
 
-| path                 | what                                                                       |
-|----------------------|----------------------------------------------------------------------------|
-| `/`                  | the chat's page                                                            |
-| `/ws/chat/{channel}` | the chat (`fastws.demo.chat` has its protocol)                             |
-| `/ws/{channel}`      | a relay: what one member sends goes, as it is, to all, the sender included |
+| path                            | what                                                                       |
+|---------------------------------|----------------------------------------------------------------------------|
+| `/`                             | the chat's page                                                            |
+| `/session`, `/login`, `/logout` | who is logged in (`fastws.demo.page`)                                      |
+| `/ws/chat/{channel}`            | the chat (`fastws.demo.chat` has its protocol)                             |
+| `/ws/{channel}`                 | a relay: what one member sends goes, as it is, to all, the sender included |
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
-from fastws import Listener, Server, WebSocket
+from fastws import ConfigurationError, Listener, Server, WebSocket
 from fastws.demo.chat import Chat
-from fastws.demo.page import page
+from fastws.sessions import SignedCookieSessions
 
-__all__ = ["Chat", "Relay", "create_server", "page"]
+try:
+    from fastws.demo.page import COOKIE, create_app
+except ImportError as error:
+    raise ConfigurationError("the demo needs Starlette: pip install 'fastws-server[server]'") from error
+
+__all__ = ["Chat", "Relay", "create_server"]
+
+RELOAD = 2  # seconds; whoever is back by then was never away
 
 
 class Relay(Listener):
@@ -24,9 +33,16 @@ class Relay(Listener):
             ws.manager.broadcast(channel, message)
 
 
-def create_server(**options: Any) -> Server:
-    """The demo server, not yet started; `options` are those of `Server`."""
-    server = Server(http=page, **options)
-    server.endpoint("/ws/chat/{channel}", Chat())
+def create_server(*, secret: str | None = None, **options: Any) -> Server:
+    """The demo server, not yet started; `options` are those of `Server`.
+
+    `secret` signs the sessions. Without one it is random, so that a restart logs everybody out.
+    """
+    secret = secret or secrets.token_urlsafe(32)
+    chat = Chat()
+    app = create_app(chat, secret, https_only=options.get("ssl") is not None)
+    server = Server(http=app, **options)
+    sessions = SignedCookieSessions(secret, cookie=COOKIE)
+    app.state.manager = server.endpoint("/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD)
     server.endpoint("/ws/{channel}", Relay())
     return server

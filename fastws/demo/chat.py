@@ -1,37 +1,47 @@
-"""The demo's chat: channels, whispers, typing notices, and several tabs per user.
+"""The demo's chat: channels, whispers, invitations, blocks, typing notices, and several devices per user.
 
-A client opens `/ws/chat/{channel}?name=ann`; from then on JSON objects go both ways over the one socket.
-A name is all the proof of identity there is: whoever comes as `ann` is one more tab of ann.
+Log in by `POST /login` with the JSON text `{"name": "ann"}`, then open `/ws/chat/{channel}` with the cookie that came;
+from then on JSON objects go both ways over the one socket. A name is all the proof of identity there is: whoever logs
+in as `ann` is one more device of ann. Each of her sockets is a tab; all of them are in the same channels.
 
 What a client sends:
 
-| type        | fields                 | effect                                                       |
-|-------------|------------------------|--------------------------------------------------------------|
-| subscribe   | channel                | all tabs of the user are in the channel                      |
-| unsubscribe | channel                | none is any more                                             |
-| message     | channel, message       | to all members, the sender's tabs too                        |
-| whisper     | channel, to, message   | to the members named in `to` (a list) and the sender's tabs  |
-| typing      | channel                | to all other members; never kept                             |
-| kick        | channel, user          | closes every tab of that member with 4000, "kicked"          |
+| type           | fields               | effect                                                      |
+|----------------|----------------------|-------------------------------------------------------------|
+| subscribe      | channel              | all tabs of the user are in the channel                     |
+| unsubscribe    | channel              | none is any more                                            |
+| message        | channel, message     | to all members, the sender's tabs too                       |
+| whisper        | channel, to, message | to the members named in `to` (a list) and the sender's tabs |
+| typing         | channel              | to all other members; never kept                            |
+| invite         | channel, user        | all tabs of that user, who is online, are in the channel    |
+| kick           | channel, user        | all tabs of that member are out of the channel              |
+| block, unblock | user                 | to that user the sender is offline; or is so no more        |
 
 What it gets:
 
-| type        | fields                                | when                                          |
-|-------------|---------------------------------------|-----------------------------------------------|
-| welcome     | user, id                              | first of all                                  |
-| members     | channel, users                        | this tab came into the channel                |
-| join, leave | channel, user                         | a member came or went; `leave` also when this tab left |
-| message     | channel, from, message, timestamp     | timestamp: milliseconds since 1970            |
-| whisper     | channel, from, to, message, timestamp | `to`: those of the named who were there       |
-| typing      | channel, from                         |                                               |
-| kick        | channel, user, by                     | goes to the kicked as well, before the close  |
-| error       | code, message                         | the last request was refused; nothing was done |
+| type     | fields                                | when                                                         |
+|----------|---------------------------------------|--------------------------------------------------------------|
+| welcome  | user, id, blocked                     | first of all; `blocked`: whom this user blocks               |
+| presence | channel, event, users                 | event "list": this tab came into the channel; each of        |
+|          |                                       | `users` has user, since, devices                             |
+| presence | channel, event, user                  | event "join" (with `since`) or "leave": of another member    |
+| left     | channel                               | this tab is out of the channel                               |
+| message  | channel, from, message, timestamp     | timestamp: milliseconds since 1970                           |
+| whisper  | channel, from, to, message, timestamp | `to`: those of the named who were there                      |
+| typing   | channel, from                         |                                                              |
+| invite   | channel, user, by                     | to the invited alone                                         |
+| kick     | channel, user, by                     | to the kicked as well, before `left`                         |
+| blocked  | users                                 | whom this user blocks has changed                            |
+| error    | code, message                         | the last request was refused; nothing was done               |
+
+Whom a user blocked is told nothing that would show that user to be there: no presence, no typing notice, no name among
+a whisper's readers. What a user says or does in a channel goes to all of it: a block hides, and silences nobody.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -42,10 +52,10 @@ MAX_NAME = 32
 NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
 MAX_MESSAGE = 4000
 MAX_CHANNELS = 100
-KICKED = 4000
+MAX_BLOCKED = 1000
 
 # The types of request; Chat has a handle_... for each.
-REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "kick")
+REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "invite", "kick", "block", "unblock")
 
 
 class Refused(Exception):
@@ -60,24 +70,33 @@ class Chat(Listener):
     """A member is a user who has at least one tab in the channel."""
 
     def __init__(self) -> None:
-        # Who joined and has not left, as the members were told. The manager's own lists may be ahead of that: they
-        # drop all closed tabs of a user at once, while `on_unsubscribe` comes for one after the other.
-        self.members: dict[str, set[str]] = {}
+        # The ids of the sessions that logged out. A signed cookie cannot be taken back, so that who kept a copy of it
+        # is known by this alone.
+        self.ended: set[str] = set()
+        self.blocked: dict[str, set[str]] = {}  # by the user who blocks
+
+    def name_in(self, session: Mapping[str, Any] | None) -> str | None:
+        """Who is logged in by a session; None for nobody."""
+        return None if not session or session.get("id") in self.ended else session.get("name")
 
     def on_handshake(self, request: Request) -> Reject | None:
-        name = request.query.get("name", "").strip()
-        if not is_name(name):
-            return Reject(400, f"?name= {NAME_RULE}")
+        name = self.name_in(request.session)
+        if name is None:
+            return Reject(401, "log in first: POST /login")
         if not is_name(request.path_parameters["channel"]):
             return Reject(400, f"a channel's name {NAME_RULE}")
         request.user = name
         return None
 
+    def can_see(self, viewer: Any, user: Any) -> bool:
+        return viewer not in self.blocked.get(user, ())
+
     def on_open(self, ws: WebSocket) -> None:
-        ws.send({"type": "welcome", "user": ws.user, "id": ws.id})
-        for other in other_tabs(ws):
-            for channel in other.channels:
-                ws.subscribe(channel)
+        ws.send({"type": "welcome", "user": ws.user, "id": ws.id, "blocked": sorted(self.blocked.get(ws.user, ()))})
+        others = tabs(ws, ws.user)
+        ws.manager.subscribe_user(ws.user, ws.request.path_parameters["channel"])
+        for channel in {channel for other in others for channel in other.channels}:
+            ws.subscribe(channel)
 
     def on_message(self, ws: WebSocket, message: str | bytes) -> dict[str, Any] | None:
         try:
@@ -85,89 +104,103 @@ class Chat(Listener):
             kind = text(request, "type")
             if kind not in REQUESTS:
                 raise Refused("unknown_type", f"type must be one of {', '.join(REQUESTS)}")
-            getattr(self, f"handle_{kind}")(ws, text(request, "channel"), request)
+            getattr(self, f"handle_{kind}")(ws, request)
         except Refused as refused:
             return refused.answer
         return None
 
-    def on_channel_open(self, channel: str) -> None:
-        self.members[channel] = set()
-
-    def on_channel_close(self, channel: str) -> None:
-        del self.members[channel]
-
     def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
-        members = self.members[channel]
-        is_new = ws.user not in members
-        members.add(ws.user)
-        ws.send({"type": "members", "channel": channel, "users": sorted(members)})
-        if is_new:
-            joined = {"type": "join", "channel": channel, "user": ws.user}
-            ws.manager.broadcast(channel, joined, exclude=ws)
-            for other in other_tabs(ws):
-                other.subscribe(channel)
+        if subscribers == 1:
+            ws.manager.watch_presence(channel)
 
     def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
-        left = {"type": "leave", "channel": channel, "user": ws.user}
-        ws.send(left)
-        members = self.members[channel]
-        if ws.user in members and not any(channel in other.channels for other in other_tabs(ws)):
-            members.remove(ws.user)
-            ws.manager.broadcast(channel, left)
+        ws.send({"type": "left", "channel": channel})
 
     def may_kick(self, ws: WebSocket, channel: str, user: str) -> bool:
         """Any member may, since a demo has no owner; a subclass can be stricter."""
         return True
 
-    def handle_subscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
+    def handle_subscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        channel = text(request, "channel")
         if not is_name(channel):
             raise Refused("bad_channel", f"a channel's name {NAME_RULE}")
-        if len(ws.channels) >= MAX_CHANNELS:
-            raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
-        ws.subscribe(channel)
+        must_have_room(ws)
+        ws.manager.subscribe_user(ws.user, channel)
 
-    def handle_unsubscribe(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
-        must_be_member(ws, channel)
-        for other in other_tabs(ws):
-            other.unsubscribe(channel)
-        ws.unsubscribe(channel)
+    def handle_unsubscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        ws.manager.unsubscribe_user(ws.user, own_channel(ws, request))
 
-    def handle_message(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
-        must_be_member(ws, channel)
+    def handle_message(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        channel = own_channel(ws, request)
         ws.manager.broadcast(channel, stamped("message", ws, channel, request))
 
-    def handle_whisper(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
-        must_be_member(ws, channel)
+    def handle_whisper(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        channel = own_channel(ws, request)
         named = request.get("to")
         if not isinstance(named, list):
             raise Refused("bad_field", '"to" must be a list of names')
         names = {name for name in named if isinstance(name, str)}
-        to = sorted(names.intersection(ws.manager.presence(channel)) - {ws.user})
+        to = sorted(names & others_in(ws, channel))
         if not to:
             raise Refused("no_recipient", f"none of those named is in {channel}")
-        whispered = stamped("whisper", ws, channel, request) | {"to": to}
-        ws.manager.broadcast(channel, whispered, users=[*to, ws.user])
+        whisper = stamped("whisper", ws, channel, request)
+        for reader in (ws.user, *to):
+            # One reader may be hidden from another.
+            seen = [name for name in to if ws.manager.sees(reader, name)]
+            ws.manager.broadcast(channel, whisper | {"to": seen}, users=reader)
 
-    def handle_typing(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
-        must_be_member(ws, channel)
+    def handle_typing(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        channel = own_channel(ws, request)
         typing = {"type": "typing", "channel": channel, "from": ws.user}
-        ws.manager.broadcast(channel, typing, exclude=[ws, *other_tabs(ws)])
+        ws.manager.notify(channel, ws.user, typing, exclude=tabs(ws, ws.user))
 
-    def handle_kick(self, ws: WebSocket, channel: str, request: dict[str, Any]) -> None:
-        must_be_member(ws, channel)
-        user = text(request, "user")
-        if user == ws.user or user not in ws.manager.presence(channel):
+    def handle_invite(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        channel, user = own_channel(ws, request), text(request, "user")
+        guests = tabs(ws, user) if user != ws.user and ws.manager.sees(ws.user, user) else []
+        if not guests:
+            raise Refused("not_online", f"there is no one else called {user} online")
+        if user in others_in(ws, channel):
+            raise Refused("already_there", f"{user} is in {channel} already")
+        must_have_room(guests[0])
+        ws.manager.subscribe_user(user, channel)
+        invitation = {"type": "invite", "channel": channel, "user": user, "by": ws.user}
+        ws.manager.broadcast(channel, invitation, users=user)
+
+    def handle_kick(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        channel, user = own_channel(ws, request), text(request, "user")
+        if user not in others_in(ws, channel):
             raise Refused("no_such_member", f"there is no one else called {user} in {channel}")
         if not self.may_kick(ws, channel, user):
             raise Refused("not_allowed", f"you may not kick {user}")
-        kicked = {"type": "kick", "channel": channel, "user": user, "by": ws.user}
-        ws.manager.broadcast(channel, kicked)
-        for tab in tabs(ws, user):
-            tab.close(KICKED, "kicked")
+        # Who never saw the kicked shall not see a kick either.
+        ws.manager.notify(channel, user, {"type": "kick", "channel": channel, "user": user, "by": ws.user})
+        ws.manager.unsubscribe_user(user, channel)
+
+    def handle_block(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        user = text(request, "user")
+        blocked = self.blocked.get(ws.user, set())
+        if not is_name(user) or user == ws.user:
+            raise Refused("bad_user", f"the name of somebody else {NAME_RULE}")
+        if len(blocked) >= MAX_BLOCKED:
+            raise Refused("too_many_blocked", f"nobody can block more than {MAX_BLOCKED}")
+        self.block(ws, blocked | {user})
+
+    def handle_unblock(self, ws: WebSocket, request: dict[str, Any]) -> None:
+        user = text(request, "user")
+        self.block(ws, self.blocked.get(ws.user, set()) - {user})
+
+    def block(self, ws: WebSocket, users: set[str]) -> None:
+        """From now on `users`, and nobody else, are those to whom this user is offline."""
+        if users:
+            self.blocked[ws.user] = users
+        else:
+            self.blocked.pop(ws.user, None)
+        ws.manager.visibility_changed(ws.user)
+        ws.manager.send_to_user(ws.user, {"type": "blocked", "users": sorted(users)})
 
 
-def is_name(name: str) -> bool:
-    if name in (".", ".."):  # a browser takes them out of a path
+def is_name(name: object) -> bool:
+    if not isinstance(name, str) or name in (".", ".."):  # a browser takes these out of a path
         return False
     return 0 < len(name) <= MAX_NAME and name == name.strip() and name.isprintable()
 
@@ -189,9 +222,17 @@ def text(request: dict[str, Any], field: str) -> str:
     return value
 
 
-def must_be_member(ws: WebSocket, channel: str) -> None:
+def own_channel(ws: WebSocket, request: dict[str, Any]) -> str:
+    """The channel that a request is about; its sender must be in it."""
+    channel = text(request, "channel")
     if channel not in ws.channels:
         raise Refused("not_a_member", f"you are not in {channel}")
+    return channel
+
+
+def must_have_room(ws: WebSocket) -> None:
+    if len(ws.channels) >= MAX_CHANNELS:
+        raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
 
 
 def stamped(kind: str, ws: WebSocket, channel: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -210,5 +251,6 @@ def tabs(ws: WebSocket, user: str) -> list[WebSocket]:
     return [connections[each] for each in ws.manager.users.get(user, ()) if each in connections]
 
 
-def other_tabs(ws: WebSocket) -> Iterator[WebSocket]:
-    return (tab for tab in tabs(ws, ws.user) if tab is not ws)
+def others_in(ws: WebSocket, channel: str) -> set[Any]:
+    """The members whom the user of `ws` can see, but for himself or herself."""
+    return ws.manager.presence(channel, viewer=ws.user).keys() - {ws.user}

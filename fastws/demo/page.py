@@ -1,14 +1,32 @@
-"""An ASGI application of one page: the chat."""
+"""The demo's HTTP side: the chat's page, and who is logged in.
+
+| request      | body              | answer                                                       |
+|--------------|-------------------|--------------------------------------------------------------|
+| GET /        |                   | the page                                                     |
+| GET /session |                   | `{"name": "ann"}`; null where nobody is logged in            |
+| POST /login  | `{"name": "ann"}` | the same, and the cookie; 400 and why, if the name won't do  |
+| POST /logout |                   | `{"name": null}`; every tab of this browser closes with 4001 |
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import secrets
 from importlib.resources import files
 from typing import Any
 
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fastws.demo.chat import NAME_RULE, Chat, is_name
+
+COOKIE = "fastws-chat"
+MAX_BODY = 1024  # bytes
 
 # Everything the page needs is in its one file, so it may load nothing else. `connect-src 'self'` alone would
 # do, but not every browser counts a WebSocket to the same host as that.
@@ -17,38 +35,81 @@ POLICY = (
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HTML = files("fastws.demo").joinpath("chat.html").read_bytes()
-HTML_HEADERS = [
-    (b"content-type", b"text/html; charset=utf-8"),
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-cache"),
-]
-TEXT_HEADERS = [(b"content-type", b"text/plain; charset=utf-8")]
+HTML_HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
 
 
-async def page(scope: Event, receive: Receive, send: Send) -> None:
-    if scope["type"] == "lifespan":
-        await lifespan(receive, send)
-    elif scope["type"] == "http":
-        await respond(scope, send)
+def create_app(chat: Chat, secret: str, *, https_only: bool = False) -> Starlette:
+    """The application; `state.manager` is to be the chat's manager before the first request.
+
+    `secret` signs the sessions, with `https_only` their cookie is never sent in the clear.
+    """
+    routes = [
+        Route("/", page),
+        Route("/session", session),
+        Route("/login", log_in, methods=["POST"]),
+        Route("/logout", log_out, methods=["POST"]),
+    ]
+    # SameSite=strict: what another site's page sends comes without the cookie, be it a POST that would log somebody out
+    # or the handshake of a WebSocket.
+    sessions = Middleware(SessionMiddleware, secret, session_cookie=COOKIE, same_site="strict", https_only=https_only)
+    app = Starlette(routes=routes, middleware=[sessions])
+    app.state.chat = chat
+    return app
 
 
-async def lifespan(receive: Receive, send: Send) -> None:
-    """There is nothing to set up; but who is asked must answer."""
-    while True:
-        event = (await receive())["type"]
-        await send({"type": f"{event}.complete"})
-        if event == "lifespan.shutdown":
-            return
+async def page(request: Request) -> Response:
+    return Response(HTML, media_type="text/html", headers=HTML_HEADERS)
 
 
-async def respond(scope: Event, send: Send) -> None:
-    if scope["path"] != "/":
-        status, headers, body = 404, TEXT_HEADERS, b"not found\n"
-    elif scope["method"] not in ("GET", "HEAD"):
-        status, headers, body = 405, [*TEXT_HEADERS, (b"allow", b"GET, HEAD")], b"GET or HEAD\n"
-    else:
-        status, headers, body = 200, HTML_HEADERS, HTML
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+async def session(request: Request) -> Response:
+    return who(request.app.state.chat.name_in(request.session))
+
+
+async def log_in(request: Request) -> Response:
+    name = await name_asked_for(request)
+    if request.app.state.chat.name_in(request.session) != name:
+        end(request)
+        request.session.update(name=name, id=secrets.token_urlsafe(16))
+    return who(name)
+
+
+async def log_out(request: Request) -> Response:
+    end(request)
+    return who(None)
+
+
+def end(request: Request) -> None:
+    """End the session, if there is one: nobody comes in by it again, and whoever is in by it is closed."""
+    ended = request.session.get("id")
+    if ended is not None:
+        request.app.state.chat.ended.add(ended)
+        request.app.state.manager.close_session(ended)
+    request.session.clear()
+
+
+def who(name: str | None) -> Response:
+    return JSONResponse({"name": name}, headers={"cache-control": "no-store"})
+
+
+async def name_asked_for(request: Request) -> str:
+    # Another site's form can send JSON, but only as text/plain; a script that calls it JSON must first be let to, and
+    # is not. So nobody is logged in under a name that another site chose.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "send application/json")
+    try:
+        asked: Any = orjson.loads(await body(request))
+    except orjson.JSONDecodeError:
+        asked = None
+    name = asked.get("name") if isinstance(asked, dict) else None
+    if not is_name(name):
+        raise HTTPException(400, f"a name {NAME_RULE}")
+    return str(name)
+
+
+async def body(request: Request) -> bytes:
+    received = b""
+    async for part in request.stream():
+        received += part
+        if len(received) > MAX_BODY:
+            raise HTTPException(413, "a name is not that long")
+    return received
