@@ -1,0 +1,433 @@
+"""The visitor's HTTP session on the socket: ``endpoint(..., sessions=...)``, found by cookie at the handshake.
+
+Each endpoint has its own `Sessions`, with its own secret or store. A cookie that another application wrote, one that is
+forged or one that has expired is no session: ``request.session`` is None, and the handshake goes on.
+"""
+
+import dis
+import hashlib
+import inspect
+import json
+import logging
+import math
+import re
+import time
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar, Protocol, TypeAlias
+from uuid import UUID
+
+from ._core import Request, is_awaitable
+from .errors import ConfigurationError
+
+__all__ = ["Session", "Sessions", "SignedCookieSessions", "StoreSessions"]
+
+logger = logging.getLogger("fastws.sessions")
+
+FORTNIGHT = 14 * 24 * 3600  # seconds
+MOST_COOKIES = 8  # of one name that are looked at
+TOUCH_INTERVAL = 60.0  # seconds between two touches
+METADATA = "__metadata__"  # where starsessions keeps its own among a session's values
+
+is_id = re.compile(r"[!-~]{1,256}").fullmatch  # nobody makes longer ones, or ones with blanks
+is_cookie_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 6265 4.1.1
+
+Calls: TypeAlias = Generator[Any, Any, Any]
+
+
+class Session(MutableMapping[str, Any]):
+    """A session's values by name, and its ``id`` (None where it has none).
+
+    Of a `StoreSessions` it is live: what a message handler changes is in the store when the handler is done, and what
+    HTTP changed is there when the next one starts. Of a `SignedCookieSessions` it can only be read.
+    """
+
+    __slots__ = ("_is_gone", "_is_used", "_metadata", "_stored", "_touched", "_values", "id")
+
+    def __init__(self, id: str | None, values: dict[str, Any]) -> None:
+        self.id = id
+        self._values = values
+        self._metadata: dict[str, Any] | None = None
+        self._stored: bytes | None = None  # as the store has it; None: it is in a cookie
+        self._touched = -math.inf  # on the monotonic clock, in seconds
+        self._is_used = False  # somebody had a value in hand, and may have changed it
+        self._is_gone = False  # from the store, and for good
+
+    def __getitem__(self, name: str) -> Any:
+        self._is_used = True
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._check_writable()
+        self._is_used = True
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        self._check_writable()
+        self._is_used = True
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Session of {len(self)} values>"  # an id or a value in a log would be one too many
+
+    def _end(self) -> None:
+        """It is gone from the store: logged out, or expired."""
+        self._is_gone = True
+        self._values = {}
+
+    def _check_writable(self) -> None:
+        if self._stored is None:
+            raise TypeError(
+                "a session in a signed cookie cannot be changed over a WebSocket, which sets no cookies: change it "
+                "over HTTP, or use StoreSessions"
+            )
+
+
+class Sessions(Protocol):
+    """What ``endpoint(..., sessions=...)`` takes. Each method may return an awaitable; what it raises is an error of
+    the server's (500, or close 1011)."""
+
+    is_live: bool
+    """Whether `refresh` and `save` are to be called around every message handler."""
+
+    def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
+        """The session that the request's cookies name, if there is one."""
+
+    def refresh(self, session: Session) -> Awaitable[None] | None:
+        """See what HTTP has changed since."""
+
+    def save(self, session: Session) -> Awaitable[None] | None:
+        """Keep what a handler changed."""
+
+
+class SignedCookieSessions:
+    """Sessions that travel in a signed cookie: those of Starlette's and FastAPI's SessionMiddleware, and Flask's.
+
+    ``secret`` and ``cookie`` (its name) are the HTTP application's. A cookie signed more than ``max_age`` seconds ago
+    is no session (None: any age will do). ``session.id``, by which ``close_session`` finds it, is what the session
+    holds under ``id_key``. Both kinds are understood at once; their signatures have different salts, so that neither
+    can be taken for the other.
+    """
+
+    is_live = False
+
+    def __init__(
+        self, secret: str | bytes, cookie: str = "session", *, max_age: float | None = FORTNIGHT, id_key: str = "id"
+    ) -> None:
+        if not isinstance(secret, str | bytes):
+            raise ConfigurationError(f"secret is a {type(secret).__name__}: give the HTTP application's as a string")
+        if not secret:
+            raise ConfigurationError(f"secret={secret!r} signs nothing: give the one of the HTTP application")
+        _check_cookie_name(cookie)
+        if max_age is not None:
+            _check_seconds("max_age", max_age)
+        try:
+            import itsdangerous
+        except ImportError:
+            raise ConfigurationError(
+                'SignedCookieSessions needs itsdangerous: pip install "fastws-server[sessions]"'
+            ) from None
+        self._cookie = cookie
+        self._max_age: Any = max_age  # itsdangerous says int, and only compares
+        self._id_key = id_key
+        self._not_ours = itsdangerous.BadData
+        self._starlette = itsdangerous.TimestampSigner(secret)
+        self._flask = itsdangerous.URLSafeTimedSerializer(
+            secret,
+            salt="cookie-session",
+            serializer=_TaggedJSON,
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha1},
+        )
+
+    def find(self, request: Request) -> Session | None:
+        """The first session of ours among the cookies of this name (RFC 6265 5.4: the nearest path's comes first)."""
+        for cookie in request._cookie_values(self._cookie)[:MOST_COOKIES]:
+            for read in (self._read_starlette, self._read_flask):
+                try:
+                    values = read(cookie)
+                except (self._not_ours, ValueError):
+                    continue
+                if isinstance(values, dict):
+                    name = values.get(self._id_key)
+                    return Session(None if name is None else str(name), values)
+        return None
+
+    def refresh(self, session: Session) -> None:
+        """Nothing: the cookie stays what it was at the handshake."""
+
+    def save(self, session: Session) -> None:
+        """Nothing: it cannot be changed."""
+
+    def _read_starlette(self, cookie: str) -> Any:
+        return json.loads(b64decode(self._starlette.unsign(cookie, max_age=self._max_age)))
+
+    def _read_flask(self, cookie: str) -> Any:
+        return self._flask.loads(cookie, max_age=self._max_age)
+
+
+class _TaggedJSON:
+    """Flask's JSON, in which ``{" t": [1, 2]}`` is a tuple; markup is plain text here."""
+
+    tags: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        " b": b64decode,
+        " d": parsedate_to_datetime,
+        " di": lambda value: {name[:-2]: item for name, item in value.items()},  # a dict that looks like a tag
+        " m": str,
+        " t": tuple,
+        " u": UUID,
+    }
+
+    dumps = staticmethod(json.dumps)
+
+    @classmethod
+    def loads(cls, text: str) -> Any:
+        return json.loads(text, object_hook=cls._untag)
+
+    @classmethod
+    def _untag(cls, found: dict[str, Any]) -> Any:
+        if len(found) == 1:
+            ((name, value),) = found.items()
+            if name in cls.tags:
+                return cls.tags[name](value)
+        return found
+
+
+class SessionStore(Protocol):
+    """Sessions by id, as starsessions' stores have it; each method may be ``def`` or ``async def``.
+
+    A store may also have ``replace``, with the arguments of ``write``, which writes only while the id is there and
+    says whether it was (Redis: ``SET ... XX``). Without it a logout that falls between a reading and the writing
+    behind it, a round trip to the store, is overwritten.
+    """
+
+    def read(self, session_id: str, lifetime: int) -> Any:
+        """The session as bytes, empty ones where there is none."""
+
+    def write(self, session_id: str, data: bytes, lifetime: int, ttl: int) -> Any:
+        """Keep it for ``ttl`` more seconds."""
+
+    def remove(self, session_id: str) -> Any:
+        """Forget it."""
+
+
+class Serializer(Protocol):
+    """A session's values to bytes and back, as starsessions has it."""
+
+    def serialize(self, data: Any) -> bytes:
+        """To bytes."""
+
+    def deserialize(self, data: bytes) -> Any:
+        """And back."""
+
+
+class _JSON:
+    """What starsessions' own serializer writes."""
+
+    def serialize(self, data: Any) -> bytes:
+        return json.dumps(data).encode()
+
+    def deserialize(self, data: bytes) -> Any:
+        return json.loads(data)
+
+
+class StoreSessions:
+    """Sessions in a store that the HTTP side shares; the cookie holds their id.
+
+    ``store`` is one of starsessions', or has their three methods (`SessionStore`); ``serializer`` is that of its
+    middleware. While messages come, ``touch`` keeps a session from expiring: at most once a minute it is written with
+    its full lifetime. That is the one its data names, else ``lifetime``, in seconds. (A cookie's own ``max-age`` only
+    HTTP can renew.)
+
+    Changes from both sides are merged by name; of two to one name the later counts. A session that is gone from the
+    store reads as empty from then on, and nothing brings it back.
+    """
+
+    is_live = True
+
+    def __init__(
+        self,
+        store: Any,
+        cookie: str = "session",
+        *,
+        lifetime: int = FORTNIGHT,
+        touch: bool = True,
+        serializer: Serializer | None = None,
+    ) -> None:
+        for name in ("read", "write", "remove"):
+            if not callable(getattr(store, name, None)):
+                raise ConfigurationError(f"store={store!r} has no {name}(): give one of starsessions', or one like it")
+        for name in ("serialize", "deserialize"):
+            if serializer is not None and not callable(getattr(serializer, name, None)):
+                raise ConfigurationError(f"serializer={serializer!r} has no {name}(): give the HTTP middleware's")
+        _check_cookie_name(cookie)
+        _check_seconds("lifetime", lifetime)
+        self._cookie = cookie
+        self._lifetime = math.ceil(lifetime)
+        self._touch = touch
+        self._serializer = serializer or _JSON()
+        self._read = _at_once(store.read)
+        self._has_replace = callable(getattr(store, "replace", None))
+        self._write = _at_once(store.replace if self._has_replace else store.write)
+
+    def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
+        """The first session among the cookies of this name that the store knows."""
+        found: Session | Awaitable[Session | None] | None
+        found = _run(self._find(request._cookie_values(self._cookie)[:MOST_COOKIES]))
+        return found
+
+    def refresh(self, session: Session) -> Awaitable[None] | None:
+        """See what HTTP has changed since, and touch the session if it is time."""
+        refreshed: Awaitable[None] | None = None if session._is_gone else _run(self._refresh(session))
+        return refreshed
+
+    def save(self, session: Session) -> Awaitable[None] | None:
+        """Write what was changed, if anything was."""
+        saved: Awaitable[None] | None = None
+        if session._is_gone:
+            session._values.clear()
+        elif any(self._changes(session)):
+            saved = _run(self._save(session))
+        else:
+            session._is_used = False
+        return saved
+
+    # -- sequences of calls of the store: each call is yielded, and its answer comes back
+
+    def _find(self, cookies: list[str]) -> Calls:
+        for cookie in filter(is_id, cookies):
+            data = yield self._read(cookie, self._lifetime)
+            session = Session(cookie, {})
+            session._stored = data
+            if self._load(session, data):
+                return session
+        return None
+
+    def _refresh(self, session: Session) -> Calls:
+        self._take(session, (yield self._read(session.id, self._lifetime)))
+        if self._touch and not session._is_gone and time.monotonic() - session._touched >= TOUCH_INTERVAL:
+            yield from self._store(session)
+
+    def _save(self, session: Session) -> Calls:
+        self._take(session, (yield self._read(session.id, self._lifetime)))
+        if not session._is_gone:
+            yield from self._store(session)
+        session._is_used = False
+
+    def _store(self, session: Session) -> Calls:
+        """Write a session that was there a moment ago."""
+        now = accessed = time.time()
+        metadata = session._metadata
+        lifetime = self._lifetime_in(metadata)
+        if metadata is not None and self._touch:
+            metadata |= {"created": now, "last_access": now}  # a middleware that does not roll counts from "created"
+        elif metadata is not None:
+            accessed = metadata["last_access"]
+        data = self._dump(session)
+        answer = yield self._write(session.id, data, lifetime, max(1, math.ceil(accessed + lifetime - now)))
+        if self._has_replace and not answer:
+            session._end()
+        else:
+            session._stored = data
+            session._touched = time.monotonic()
+
+    # -- bytes and values
+
+    def _take(self, session: Session, data: bytes) -> None:
+        """Take over what the store has now; what was changed here, and is not written yet, stays as it is."""
+        if data == session._stored:
+            return
+        changed, removed = self._changes(session)
+        if not self._load(session, data):
+            session._end()
+            return
+        session._values.update(changed)
+        for name in removed:
+            session._values.pop(name, None)
+
+    def _changes(self, session: Session) -> tuple[dict[str, Any], set[str]]:
+        """What was set, and the names of what was removed, since the session was read or written."""
+        if not session._is_used or session._stored is None or self._dump(session) == session._stored:
+            return {}, set()
+        before, after, dump = self._serializer.deserialize(session._stored), session._values, self._serializer.serialize
+        changed = {
+            name: value
+            for name, value in after.items()
+            if name not in before or dump({name: value}) != dump({name: before[name]})
+        }
+        return changed, before.keys() - after.keys() - {METADATA}
+
+    def _load(self, session: Session, data: bytes) -> bool:
+        """Give a session what the store has for it; False where that is nothing, unreadable or expired."""
+        if not data:
+            return False
+        try:
+            values = dict(self._serializer.deserialize(data))
+            metadata = values.pop(METADATA, None)
+            if metadata is not None and metadata["last_access"] + self._lifetime_in(metadata) <= time.time():
+                return False  # not every store forgets by itself
+        except Exception:  # whatever a serializer may raise
+            logger.warning("a session in the store is not readable, and counts as none", exc_info=True)
+            return False
+        session._values, session._metadata, session._stored = values, metadata, data
+        return True
+
+    def _dump(self, session: Session) -> bytes:
+        metadata = {} if session._metadata is None else {METADATA: session._metadata}
+        return self._serializer.serialize(session._values | metadata)
+
+    def _lifetime_in(self, metadata: dict[str, Any] | None) -> int:
+        """Seconds; a middleware whose cookies end with the browser says 0."""
+        return (metadata or {}).get("lifetime") or self._lifetime
+
+
+def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, but one that is ``async def`` and awaits nothing (a store in memory) answers without a task.
+
+    Any other must be left to a task from its first step on: what it awaits may ask which task it is in.
+    """
+    if not inspect.iscoroutinefunction(method) or any(step.opname == "SEND" for step in dis.get_instructions(method)):
+        return method
+
+    def call(*arguments: Any) -> Any:
+        try:
+            method(*arguments).send(None)
+        except StopIteration as done:
+            return done.value
+
+    return call
+
+
+def _run(calls: Calls) -> Any:
+    """The result of a sequence of calls; an awaitable for it as soon as one does not answer at once."""
+    answer = None
+    try:
+        while not is_awaitable(answer):
+            answer = calls.send(answer)
+    except StopIteration as done:
+        return done.value
+    return _finish(calls, answer)
+
+
+async def _finish(calls: Calls, answer: Any) -> Any:
+    try:
+        while True:
+            answer = calls.send(await answer if is_awaitable(answer) else answer)
+    except StopIteration as done:
+        return done.value
+
+
+def _check_cookie_name(name: str) -> None:
+    if not (isinstance(name, str) and is_cookie_name(name)):
+        raise ConfigurationError(f"cookie={name!r} is no name of a cookie: give the HTTP application's, say 'session'")
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name}={value!r} is no time: give seconds, more than 0")
