@@ -1,4 +1,4 @@
-"""The demo's chat and relay over real sockets; the page itself is tried in test_browser.py."""
+"""The demo's chat and relay over real sockets, logged in by real HTTP; the page itself is tried in test_browser.py."""
 
 import asyncio
 import json
@@ -9,17 +9,21 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+import fastws.demo
 from fastws.demo import create_server
-from fastws.demo.chat import MAX_CHANNELS, MAX_MESSAGE, MAX_NAME
+from fastws.demo.chat import MAX_BLOCKED, MAX_CHANNELS, MAX_MESSAGE, MAX_NAME
+from fastws.demo.page import COOKIE, MAX_BODY
 
 TIMEOUT = 5
+RELOAD = 0.5  # seconds; in place of the demo's, so that a leave is soon seen
 
 
 class Client:
     """A tab of a user; every wait has a timeout."""
 
-    def __init__(self, socket):
+    def __init__(self, socket, cookie=None):
         self.socket = socket
+        self.cookie = cookie
 
     async def send(self, kind, **fields):
         await self.socket.send(json.dumps({"type": kind, **fields}))
@@ -34,6 +38,17 @@ class Client:
             pass
         return message
 
+    async def members(self, channel="cars"):
+        """Who is there, as this tab is told when it comes in."""
+        entered = await self.until("presence", event="list", channel=channel)
+        return sorted(member["user"] for member in entered["users"])
+
+    async def joined(self, user, channel="cars"):
+        return await self.until("presence", event="join", channel=channel, user=user)
+
+    async def departed(self, user, channel="cars"):
+        return await self.until("presence", event="leave", channel=channel, user=user)
+
     async def drained(self):
         """All that was sent to this tab before now: an error is the answer to a request without a type."""
         await self.socket.send("{}")
@@ -42,13 +57,20 @@ class Client:
             messages.append(message)
         return messages
 
+    async def refused(self, kind, **fields):
+        """Send a request that is refused; the error's code and text."""
+        await self.send(kind, **fields)
+        error = await self.until("error")
+        return error["code"], error["message"]
+
     async def close_code(self):
         await asyncio.wait_for(self.socket.wait_closed(), TIMEOUT)
         return self.socket.close_code, self.socket.close_reason
 
 
 @pytest.fixture
-async def server():
+async def server(monkeypatch):
+    monkeypatch.setattr(fastws.demo, "RELOAD", RELOAD)
     async with create_server(port=0) as server:
         yield server
 
@@ -58,8 +80,9 @@ async def opened(server):
     """Opens sockets, and closes them at the end."""
     sockets = []
 
-    async def opened(path):
-        socket = await connect(f"ws://127.0.0.1:{server.port}{path}")
+    async def opened(path, cookie=None):
+        headers = {"Cookie": cookie} if cookie else {}
+        socket = await connect(f"ws://127.0.0.1:{server.port}{path}", additional_headers=headers)
         sockets.append(socket)
         return socket
 
@@ -69,44 +92,173 @@ async def opened(server):
 
 
 @pytest.fixture
-def join(opened):
-    async def join(name, channel="cars"):
-        client = Client(await opened(f"/ws/chat/{quote(channel, safe='')}?name={quote(name)}"))
-        await client.until("members", channel=channel)
+def enter(server, opened):
+    """A tab that is told all from its welcome on; of the same browser as `tab`, or of one more."""
+
+    async def enter(name, channel="cars", tab=None):
+        cookie = tab.cookie if tab else await log_in(server, name)
+        return Client(await opened(f"/ws/chat/{quote(channel, safe='')}", cookie), cookie)
+
+    return enter
+
+
+@pytest.fixture
+def join(enter):
+    """A tab that has been told who is in its channel."""
+
+    async def join(name, channel="cars", tab=None):
+        client = await enter(name, channel, tab)
+        await client.members(channel)
         return client
 
     return join
 
 
-async def refusal(server, path):
+async def fetch(server, method, path, body=b"", **headers):
+    """Status, headers and body of an answer; `content_type="..."` is a header as well."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    fields = {"host": "localhost", "connection": "close", "content-length": len(body), **headers}
+    lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    writer.write("\r\n".join([f"{method} {path} HTTP/1.1", *lines, "\r\n"]).encode() + body)
+    head, _, answer = (await asyncio.wait_for(reader.read(), TIMEOUT)).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    status, *lines = head.decode().split("\r\n")
+    return int(status.split()[1]), {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}, answer
+
+
+async def post(server, path, asked, cookie=""):
+    return await fetch(server, "POST", path, json.dumps(asked).encode(), content_type="application/json", cookie=cookie)
+
+
+async def log_in(server, name, cookie=""):
+    """The cookie that a browser with that cookie has afterwards."""
+    status, headers, body = await post(server, "/login", {"name": name}, cookie)
+    assert (status, json.loads(body)) == (200, {"name": name})
+    return headers["set-cookie"].partition(";")[0] if "set-cookie" in headers else cookie
+
+
+async def who(server, cookie=""):
+    """The name that a browser is logged in by."""
+    _, _, body = await fetch(server, "GET", "/session", cookie=cookie)
+    return json.loads(body)["name"]
+
+
+async def refusal(server, path="/ws/chat/cars", cookie=None):
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"ws://127.0.0.1:{server.port}{path}")
+        await connect(f"ws://127.0.0.1:{server.port}{path}", additional_headers={"Cookie": cookie} if cookie else {})
     return refused.value.response
+
+
+# Logging in and out
+
+
+@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME + 1), "a\0b", "..", None, 7, ["ann"]])
+async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
+    status, headers, body = await post(server, "/login", {"name": name})
+    assert (status, "set-cookie" in headers) == (400, False)
+    assert b"printable characters" in body
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"not JSON", 400),
+        ("application/json", b"[]", 400),
+        ("application/json", b'{"name": "%b"}' % (b"a" * MAX_BODY), 413),
+        ("text/plain", b'{"name": "ann"}', 415),
+        ("application/x-www-form-urlencoded", b"name=ann", 415),
+    ],
+)
+async def test_nobody_is_logged_in_by_what_is_no_request_of_the_page(server, kind, body, status):
+    answered, headers, _ = await fetch(server, "POST", "/login", body, content_type=kind)
+    assert (answered, "set-cookie" in headers) == (status, False)
+
+
+async def test_the_cookie_is_for_no_script_and_for_no_other_site(server):
+    _, headers, _ = await post(server, "/login", {"name": "ann"})
+    attributes = headers["set-cookie"].lower().split("; ")
+    assert {"httponly", "samesite=strict", "path=/"} <= set(attributes)
+
+
+async def test_without_a_session_nobody_comes_in(server):
+    async with create_server(port=0) as other:
+        foreign = await log_in(other, "ann")
+    mine = await log_in(server, "ann")
+    for cookie in (None, f"{COOKIE}=", f"{COOKIE}=rubbish", foreign, mine[:-1], mine.replace(COOKIE, "session")):
+        response = await refusal(server, cookie=cookie)
+        assert response.status_code == 401, cookie
+        assert b"POST /login" in response.body
+
+
+async def test_the_page_can_ask_who_is_logged_in(server):
+    assert await who(server) is None
+    assert await who(server, await log_in(server, "Zoë")) == "Zoë"
+
+
+async def test_to_log_out_closes_every_tab_of_that_browser_and_no_other(server, join):
+    ann = await join("ann")
+    tab, phone, bob = await join("ann", tab=ann), await join("ann"), await join("bob")
+    status, headers, body = await post(server, "/logout", {}, ann.cookie)
+    assert (status, json.loads(body)) == (200, {"name": None})
+    assert f"{COOKIE}=null" in headers["set-cookie"]
+    assert await ann.close_code() == await tab.close_code() == (4001, "logged out")
+    await phone.send("message", channel="cars", message="still here")
+    assert [message["type"] for message in await bob.drained()] == ["message"]
+
+
+async def test_a_session_that_logged_out_does_not_come_back_with_its_old_cookie(server, join):
+    ann = await join("ann")
+    await post(server, "/logout", {}, ann.cookie)
+    assert (await refusal(server, cookie=ann.cookie)).status_code == 401
+    assert await who(server, ann.cookie) is None
+    again = await log_in(server, "ann", ann.cookie)
+    assert again != ann.cookie
+    assert await who(server, again) == "ann"
+
+
+async def test_to_log_in_again_changes_nothing_but_under_another_name_ends_the_session(server, join):
+    ann = await join("ann")
+    assert await log_in(server, "ann", ann.cookie) == ann.cookie
+    bob = await log_in(server, "bob", ann.cookie)
+    assert await ann.close_code() == (4001, "logged out")
+    assert (await who(server, ann.cookie), await who(server, bob)) == (None, "bob")
+
+
+async def test_to_log_out_without_being_logged_in_harms_nobody(server, join):
+    ann = await join("ann")
+    assert (await post(server, "/logout", {}))[0] == 200
+    assert (await post(server, "/logout", {}, ann.cookie + "x"))[0] == 200
+    assert await ann.drained() == []
+
+
+async def test_sessions_outlive_a_restart_with_the_same_secret():
+    async with create_server(port=0, secret="of the deployment") as before:
+        cookie = await log_in(before, "ann")
+    async with create_server(port=0, secret="of the deployment") as after:
+        assert await who(after, cookie) == "ann"
 
 
 # Coming in
 
 
-@pytest.mark.parametrize("query", ["", "?name=", "?name=%20", "?name=" + "a" * (MAX_NAME + 1), "?name=a%00b"])
-async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, query):
-    response = await refusal(server, f"/ws/chat/cars{query}")
-    assert response.status_code == 400
-    assert b"?name=" in response.body
-
-
 @pytest.mark.parametrize("channel", ["a" * (MAX_NAME + 1), "%20cars", "a%E2%80%AEb"])
 async def test_a_channel_name_that_will_not_do_is_refused_with_a_reason(server, channel):
-    response = await refusal(server, f"/ws/chat/{channel}?name=ann")
+    response = await refusal(server, f"/ws/chat/{channel}", await log_in(server, "ann"))
     assert response.status_code == 400
     assert b"channel" in response.body
 
 
-async def test_a_newcomer_is_welcomed_and_told_the_members(opened, join):
-    await join("bob")
-    ann = Client(await opened("/ws/chat/cars?name=ann"))
+async def test_a_newcomer_is_welcomed_and_told_the_members(enter, join):
+    bob = await join("bob")
+    await join("bob", tab=bob)
+    ann = await enter("ann")
     welcome, members = await ann.receive(), await ann.receive()
-    assert welcome == {"type": "welcome", "user": "ann", "id": welcome["id"]}
-    assert members == {"type": "members", "channel": "cars", "users": ["ann", "bob"]}
+    assert welcome == {"type": "welcome", "user": "ann", "id": welcome["id"], "blocked": []}
+    there = {member.pop("user"): member for member in members.pop("users")}
+    assert members == {"type": "presence", "channel": "cars", "event": "list"}
+    assert {user: member["devices"] for user, member in there.items()} == {"ann": 1, "bob": 2}
+    assert there["bob"]["since"] <= there["ann"]["since"]
 
 
 async def test_names_and_channels_may_be_any_text(join):
@@ -117,11 +269,22 @@ async def test_names_and_channels_may_be_any_text(join):
 
 async def test_the_member_list_follows_joins_and_leaves(join):
     ann, bob = await join("ann"), await join("bob")
-    assert await ann.until("join") == {"type": "join", "channel": "cars", "user": "bob"}
+    joined = await ann.joined("bob")
+    assert joined.keys() == {"type", "channel", "event", "user", "since"}
     await bob.socket.close()
-    assert await ann.until("leave") == {"type": "leave", "channel": "cars", "user": "bob"}
-    await join("cat")
-    assert (await ann.until("join"))["user"] == "cat"
+    left = await ann.departed("bob")
+    assert left == {"type": "presence", "channel": "cars", "event": "leave", "user": "bob"}
+    await join("cid")
+    await ann.joined("cid")
+
+
+async def test_a_reload_is_neither_a_leave_nor_a_join(join):
+    ann, bob = await join("ann"), await join("bob")
+    await ann.joined("bob")
+    await bob.socket.close()
+    await join("bob", tab=bob)
+    await asyncio.sleep(RELOAD + 0.3)
+    assert await ann.drained() == []
 
 
 # Messages
@@ -141,7 +304,7 @@ async def test_a_message_goes_to_all_members_and_to_its_sender(join):
 async def test_one_socket_is_in_several_channels_at_once(join):
     ann, bob = await join("ann", "cars"), await join("bob", "boats")
     await ann.send("subscribe", channel="boats")
-    assert (await ann.until("members", channel="boats"))["users"] == ["ann", "bob"]
+    assert await ann.members("boats") == ["ann", "bob"]
     await bob.send("message", channel="boats", message="ahoy")
     assert (await ann.until("message"))["channel"] == "boats"
     await ann.send("message", channel="cars", message="vroom")
@@ -152,8 +315,8 @@ async def test_one_socket_is_in_several_channels_at_once(join):
 async def test_who_leaves_a_channel_hears_no_more_of_it(join):
     ann, bob = await join("ann"), await join("bob")
     await ann.send("unsubscribe", channel="cars")
-    assert (await ann.until("leave"))["user"] == "ann"
-    assert (await bob.until("leave"))["user"] == "ann"
+    assert await ann.until("left") == {"type": "left", "channel": "cars"}
+    await bob.departed("ann")
     await bob.send("message", channel="cars", message="gone?")
     await bob.until("message")
     assert await ann.drained() == []
@@ -163,21 +326,21 @@ async def test_who_leaves_a_channel_hears_no_more_of_it(join):
 
 
 async def test_a_whisper_reaches_those_named_and_the_senders_tabs_alone(join):
-    ann, other_ann, bob, cat, dan = [await join(name) for name in ("ann", "ann", "bob", "cat", "dan")]
-    await ann.send("whisper", channel="cars", to=["cat", "bob"], message="psst")
+    ann, other_ann, bob, cid, dora = [await join(name) for name in ("ann", "ann", "bob", "cid", "dora")]
+    await ann.send("whisper", channel="cars", to=["cid", "bob"], message="psst")
     whisper = await ann.until("whisper")
-    expected = {"type": "whisper", "channel": "cars", "from": "ann", "to": ["bob", "cat"], "message": "psst"}
+    expected = {"type": "whisper", "channel": "cars", "from": "ann", "to": ["bob", "cid"], "message": "psst"}
     assert whisper == expected | {"timestamp": whisper["timestamp"]}
-    for client in (other_ann, bob, cat):
+    for client in (other_ann, bob, cid):
         assert await client.until("whisper") == whisper
-    assert await dan.drained() == []
+    assert await dora.drained() == []
 
 
 async def test_a_whisper_to_a_name_in_another_channel_does_not_reach_it(join):
-    ann, bob, cat = await join("ann"), await join("bob"), await join("cat", "boats")
-    await ann.send("whisper", channel="cars", to=["bob", "cat"], message="psst")
+    ann, bob, cid = await join("ann"), await join("bob"), await join("cid", "boats")
+    await ann.send("whisper", channel="cars", to=["bob", "cid"], message="psst")
     assert (await bob.until("whisper"))["to"] == ["bob"]
-    assert await cat.drained() == []
+    assert await cid.drained() == []
 
 
 @pytest.mark.parametrize("to", [[], ["nobody"], ["ann"], [None, 7, {}]])
@@ -193,7 +356,7 @@ async def test_a_whisper_to_nobody_is_an_error(join, to):
 
 async def test_a_typing_notice_goes_to_the_others_and_not_to_the_typist(join):
     ann, other_ann, bob = await join("ann"), await join("ann"), await join("bob")
-    await other_ann.until("join", user="bob")
+    await other_ann.joined("bob")
     await ann.send("typing", channel="cars")
     assert await bob.until("typing") == {"type": "typing", "channel": "cars", "from": "ann"}
     assert "typing" not in [message["type"] for message in await ann.drained()]
@@ -204,8 +367,8 @@ async def test_a_typing_notice_is_not_kept(join):
     ann, bob = await join("ann"), await join("bob")
     await ann.send("typing", channel="cars")
     await bob.until("typing")
-    cat = await join("cat")
-    assert await cat.drained() == []
+    cid = await join("cid")
+    assert await cid.drained() == []
 
 
 # Two tabs of one user
@@ -213,13 +376,13 @@ async def test_a_typing_notice_is_not_kept(join):
 
 async def test_a_user_with_two_tabs_is_one_member(join):
     bob, ann = await join("bob"), await join("ann")
-    await bob.until("join", user="ann")
+    await bob.joined("ann")
     second = await join("ann")
     await second.socket.close()
     await ann.send("message", channel="cars", message="still here")
     assert [message["type"] for message in await bob.drained()] == ["message"]
     await ann.socket.close()
-    assert (await bob.until("leave"))["user"] == "ann"
+    await bob.departed("ann")
 
 
 async def test_what_one_tab_says_is_seen_in_the_other(join):
@@ -231,35 +394,185 @@ async def test_what_one_tab_says_is_seen_in_the_other(join):
 async def test_joining_and_leaving_a_channel_is_mirrored_to_the_other_tab(join):
     ann, other = await join("ann"), await join("ann")
     await ann.send("subscribe", channel="boats")
-    assert (await other.until("members", channel="boats"))["users"] == ["ann"]
+    assert await other.members("boats") == ["ann"]
     await other.send("unsubscribe", channel="boats")
-    assert await ann.until("leave") == {"type": "leave", "channel": "boats", "user": "ann"}
-    assert await other.until("leave") == {"type": "leave", "channel": "boats", "user": "ann"}
+    for tab in (ann, other):
+        await tab.until("left", channel="boats")
 
 
 async def test_a_new_tab_comes_into_all_channels_of_the_user_and_brings_its_own(join):
     ann, bob = await join("ann", "cars"), await join("bob", "boats")
     await ann.send("subscribe", channel="boats")
-    await ann.until("members", channel="boats")
-    other = Client((await join("ann", "trains")).socket)
-    assert (await ann.until("members", channel="trains"))["users"] == ["ann"]
+    await ann.members("boats")
+    other = await join("ann", "trains")
+    assert await ann.members("trains") == ["ann"]
     await bob.send("message", channel="boats", message="ahoy")
     assert (await other.until("message"))["channel"] == "boats"
+
+
+# Invitations
+
+
+async def test_an_invitation_brings_every_tab_of_a_user_into_the_channel(join):
+    ann, cid, bob = await join("ann", "boats"), await join("cid", "boats"), await join("bob")
+    phone = await join("bob")
+    await ann.send("invite", channel="boats", user="bob")
+    for tab in (bob, phone):
+        assert await tab.members("boats") == ["ann", "bob", "cid"]
+        invitation = {"type": "invite", "channel": "boats", "user": "bob", "by": "ann"}
+        assert await tab.until("invite") == invitation
+    await cid.joined("bob", "boats")
+    assert await cid.drained() == []
+    await phone.send("message", channel="boats", message="ahoy")
+    assert (await ann.until("message"))["from"] == "bob"
+
+
+async def test_who_is_absent_or_there_already_cannot_be_invited(join):
+    ann, bob = await join("ann"), await join("bob")
+    for user in ("nobody", "ann"):
+        assert (await ann.refused("invite", channel="cars", user=user))[0] == "not_online"
+    assert (await ann.refused("invite", channel="cars", user="bob"))[0] == "already_there"
+    assert await bob.drained() == []
+
+
+async def test_nobody_is_invited_into_more_channels_than_the_limit(join):
+    ann, bob = await join("ann"), await join("bob", "0")
+    for number in range(1, MAX_CHANNELS):
+        await bob.send("subscribe", channel=str(number))
+    await bob.members(str(MAX_CHANNELS - 1))
+    assert (await ann.refused("invite", channel="cars", user="bob"))[0] == "too_many_channels"
+
+
+# Blocks
+
+
+@pytest.fixture
+def blocked(join):
+    """ann has blocked bob; all three are told, and nothing is left to read."""
+
+    async def blocked():
+        ann, bob, cid = [await join(name) for name in ("ann", "bob", "cid")]
+        await ann.send("block", user="bob")
+        assert await ann.until("blocked") == {"type": "blocked", "users": ["bob"]}
+        for tab in (bob, cid):
+            await tab.drained()
+        return ann, bob, cid
+
+    return blocked
+
+
+async def test_to_the_blocked_one_is_offline_and_to_no_one_else(join):
+    ann, phone, bob, cid = [await join(name) for name in ("ann", "ann", "bob", "cid")]
+    for tab in (ann, phone, bob):
+        await tab.joined("cid")
+    await ann.send("block", user="bob")
+    for tab in (ann, phone):
+        assert await tab.until("blocked") == {"type": "blocked", "users": ["bob"]}
+    left = {"type": "presence", "channel": "cars", "event": "leave", "user": "ann"}
+    assert await bob.drained() == [left]
+    assert await cid.drained() == await ann.drained() == await phone.drained() == []
+    await phone.send("unblock", user="bob")
+    assert await ann.until("blocked") == {"type": "blocked", "users": []}
+    await bob.joined("ann")
+    assert await bob.drained() == await cid.drained() == []
+
+
+async def test_the_blocked_are_told_of_no_coming_and_going(blocked, enter, join):
+    ann, bob, cid = await blocked()
+    phone = await enter("bob")
+    assert await phone.members() == ["bob", "cid"]
+    await bob.drained()
+    await ann.send("unsubscribe", channel="cars")
+    await cid.departed("ann")
+    await ann.send("subscribe", channel="cars")
+    await cid.joined("ann")
+    await ann.socket.close()
+    await cid.departed("ann")
+    await join("ann")
+    await cid.joined("ann")
+    assert await bob.drained() == await phone.drained() == []
+
+
+async def test_who_comes_later_hears_whom_he_has_blocked(blocked, enter):
+    await blocked()
+    assert (await (await enter("ann")).until("welcome"))["blocked"] == ["bob"]
+    assert (await (await enter("bob")).until("welcome"))["blocked"] == []
+
+
+async def test_the_blocked_do_not_see_one_type(blocked):
+    ann, bob, cid = await blocked()
+    await ann.send("typing", channel="cars")
+    await cid.until("typing")
+    assert await bob.drained() == []
+
+
+async def test_for_the_blocked_one_is_as_absent_as_anybody(blocked):
+    ann, bob, _ = await blocked()
+    for kind, field in [("whisper", "to"), ("invite", "user"), ("kick", "user")]:
+        code, reason = await bob.refused(
+            kind, channel="cars", message="psst", **{field: ["ann"] if field == "to" else "ann"}
+        )
+        absent = await bob.refused(kind, channel="cars", message="psst", **{field: ["eve"] if field == "to" else "eve"})
+        assert absent == (code, reason.replace("ann", "eve"))
+    assert await ann.drained() == []
+
+
+async def test_no_whisper_names_a_reader_to_one_who_is_blocked(blocked):
+    ann, bob, cid = await blocked()
+    await cid.send("whisper", channel="cars", to=["ann", "bob"], message="psst")
+    assert (await bob.until("whisper"))["to"] == ["bob"]
+    for tab in (ann, cid):
+        assert (await tab.until("whisper"))["to"] == ["ann", "bob"]
+
+
+async def test_the_blocked_learn_of_no_kick(blocked):
+    ann, bob, cid = await blocked()
+    await cid.send("kick", channel="cars", user="ann")
+    await ann.until("left", channel="cars")
+    assert await bob.drained() == []
+
+
+async def test_messages_reach_all_members_in_spite_of_a_block(blocked):
+    ann, bob, _ = await blocked()
+    for one, other in ((ann, bob), (bob, ann)):
+        await one.send("message", channel="cars", message="to all")
+        for tab in (one, other):
+            await tab.until("message", message="to all")
+    await ann.send("whisper", channel="cars", to=["bob"], message="psst")
+    assert (await bob.until("whisper"))["from"] == "ann"
+
+
+async def test_one_may_block_who_is_absent_but_not_oneself_nor_everybody(enter, join):
+    ann = await join("ann")
+    assert (await ann.refused("block", user="ann"))[0] == "bad_user"
+    assert (await ann.refused("block", user=" "))[0] == "bad_user"
+    for number in range(MAX_BLOCKED):
+        await ann.send("block", user=f"eve{number}")
+    assert (await ann.refused("block", user="one more"))[0] == "too_many_blocked"
+    eve = await enter("eve7")
+    assert await eve.members() == ["eve7"]
 
 
 # Kicks
 
 
-async def test_a_kick_closes_every_tab_of_the_kicked(join):
-    ann, bob, other_bob = await join("ann"), await join("bob"), await join("bob")
-    await ann.until("join", user="bob")
+async def test_a_kick_takes_every_tab_out_of_the_channel_and_leaves_them_connected(join):
+    ann, bob, phone = await join("ann"), await join("bob"), await join("bob")
+    await ann.joined("bob")
+    await bob.send("subscribe", channel="boats")
     await ann.send("kick", channel="cars", user="bob")
-    assert await bob.until("kick") == {"type": "kick", "channel": "cars", "user": "bob", "by": "ann"}
-    assert await bob.close_code() == (4000, "kicked")
-    assert await other_bob.close_code() == (4000, "kicked")
-    assert [message["type"] for message in await ann.drained()] == ["kick", "leave"]
-    again = await join("bob")
-    assert await again.drained() == []
+    kick = {"type": "kick", "channel": "cars", "user": "bob", "by": "ann"}
+    for tab in (bob, phone):
+        assert await tab.until("kick") == kick
+        await tab.until("left", channel="cars")
+    assert await ann.until("kick") == kick
+    await ann.departed("bob")
+    assert (await bob.refused("message", channel="cars", message="but"))[0] == "not_a_member"
+    await phone.send("message", channel="boats", message="still here")
+    await bob.until("message")
+    await bob.send("subscribe", channel="cars")
+    assert await phone.members() == ["ann", "bob"]
+    await ann.joined("bob")
 
 
 # Bad input
@@ -293,12 +606,17 @@ async def test_a_kick_closes_every_tab_of_the_kicked(join):
         ('{"type": "kick", "channel": "cars", "user": "ann"}', "no_such_member"),
         ('{"type": "kick", "channel": "cars"}', "bad_field"),
         ('{"type": "kick", "channel": "boats", "user": "bob"}', "not_a_member"),
+        ('{"type": "invite", "channel": "boats", "user": "bob"}', "not_a_member"),
+        ('{"type": "invite", "channel": "cars"}', "bad_field"),
+        ('{"type": "block"}', "bad_field"),
+        ('{"type": "block", "user": ["bob"]}', "bad_field"),
+        ('{"type": "unblock", "user": 7}', "bad_field"),
         (json.dumps({"type": "message", "channel": "cars", "message": "x" * (MAX_MESSAGE + 1)}), "too_long"),
     ],
 )
 async def test_bad_input_is_answered_with_an_error_and_reaches_nobody(join, sent, code):
     ann, bob = await join("ann"), await join("bob")
-    await ann.until("join", user="bob")
+    await ann.joined("bob")
     await ann.socket.send(sent)
     error = await ann.receive()
     assert error == {"type": "error", "code": code, "message": error["message"]}
@@ -329,21 +647,12 @@ async def test_the_relay_passes_everything_on_as_it_is(opened):
 # The page
 
 
-async def fetch(server, method, path):
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-    head, _, body = (await asyncio.wait_for(reader.read(), TIMEOUT)).partition(b"\r\n\r\n")
-    writer.close()
-    await writer.wait_closed()
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    return int(status.split()[1]), headers, body
-
-
 async def test_the_page_is_served_at_the_root(server):
-    status, headers, body = await fetch(server, "GET", "/?name=ann&channel=cars")
+    status, headers, body = await fetch(server, "GET", "/?channel=cars")
     assert status == 200
     assert headers["content-type"] == "text/html; charset=utf-8"
+    assert headers["content-security-policy"].startswith("default-src 'none'; ")
+    assert headers["x-content-type-options"] == "nosniff"
     assert int(headers["content-length"]) == len(body)
     assert body.startswith(b"<!doctype html>")
 
@@ -355,6 +664,16 @@ async def test_head_has_the_headers_of_get_and_no_body(server):
     assert headers["content-length"] == page["content-length"] == str(len(body))
 
 
-async def test_all_else_is_refused(server):
-    assert (await fetch(server, "GET", "/nothing"))[0] == 404
-    assert (await fetch(server, "POST", "/"))[0] == 405
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allowed"),
+    [
+        ("GET", "/nothing", 404, None),
+        ("POST", "/", 405, {"GET", "HEAD"}),
+        ("GET", "/login", 405, {"POST"}),
+        ("GET", "/logout", 405, {"POST"}),
+    ],
+)
+async def test_all_else_is_refused(server, method, path, status, allowed):
+    answered, headers, _ = await fetch(server, method, path)
+    assert answered == status
+    assert allowed is None or set(headers["allow"].split(", ")) == allowed
