@@ -9,11 +9,12 @@ from urllib.parse import urlencode
 import pytest
 import pytest_asyncio
 
-from fastws.demo import create_server
+from fastws.demo import RELOAD, create_server
 
 CI = os.environ.get("CI") == "true"
 CHROMIUM = shutil.which("chromium")
 TIMEOUT = 10  # seconds
+SECRET = "which outlives a restart"
 
 try:
     from playwright.async_api import async_playwright, expect
@@ -65,8 +66,12 @@ class Tab:
                 self.changed.clear()
                 await self.changed.wait()
 
-    def got(self, kind):
-        return [frame for frame in self.frames if frame["type"] == kind]
+    def got(self, kind, **fields):
+        return [frame for frame in self.frames if {"type": kind, **fields}.items() <= frame.items()]
+
+    def told_of(self, text):
+        """The frames in which something stands anywhere."""
+        return [frame for frame in self.frames if text in json.dumps(frame)]
 
     def __call__(self, selector, **options):
         return self.page.locator(selector, **options)
@@ -86,10 +91,30 @@ class Tab:
     async def pick(self, user):
         await self.page.get_by_label(f"Whisper to {user}").check()
 
-    async def kick(self, user):
+    async def act(self, what, user):
+        """Press a button at a member's name."""
         await self(f"#member-list li[data-name='{user}']").hover()
-        await self.page.get_by_label(f"Kick {user}").click()
+        await self.page.get_by_label(f"{what} {user}", exact=True).click()
+
+    async def kick(self, user):
+        await self.act("Kick", user)
         await self("#confirm button", has_text="Kick").click()
+
+    async def unblock(self, user):
+        await self.page.get_by_label(f"Unblock {user}", exact=True).click()
+
+    async def invite(self, user):
+        await self("#guest").fill(user)
+        await self("#guest").press("Enter")
+
+    async def log_in(self, name, channel="cars"):
+        await self("#name").fill(name)
+        await self("#first").fill(channel)
+        await self("#enter").click()
+        await expect(self("#state")).to_have_text("Online")
+
+    async def log_out(self):
+        await self.page.get_by_role("button", name="Log out").click()
 
     @property
     def texts(self):
@@ -116,7 +141,7 @@ async def browser():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def server():
-    async with create_server(port=0) as server:
+    async with create_server(port=0, secret=SECRET) as server:
         yield server
 
 
@@ -125,8 +150,9 @@ async def visit(browser, server):
     """Opens the page; at the end no page may have thrown anything."""
     tabs = []
 
-    async def visit(query=None, **options):
-        page = await browser.new_page(**options)
+    async def visit(query=None, beside=None, **options):
+        """In a browser of its own, or in that of another tab."""
+        page = await (beside.page.context.new_page() if beside else browser.new_page(**options))
         tab = Tab(page)
         tabs.append(tab)
         await page.goto(f"http://127.0.0.1:{server.port}/?{urlencode(query or {})}")
@@ -141,23 +167,39 @@ async def visit(browser, server):
 @pytest_asyncio.fixture(loop_scope="module")
 async def join(visit):
     async def join(name, channel="cars", **options):
-        tab = await visit({"name": name, "channel": channel}, **options)
-        await expect(tab("#state")).to_have_text("Online")
+        tab = await visit(**options)
+        await tab.log_in(name, channel)
+        await tab.until(type="presence", event="list", channel=channel)
         return tab
 
     return join
 
 
-async def test_one_joins_by_name_through_the_form(visit):
+async def test_one_logs_in_through_the_form(visit):
     tab = await visit()
     await tab("#enter").click()
     await expect(tab("#chat")).to_be_hidden()
     await tab.page.get_by_label("Your name").fill(" ann ")
     await tab.page.get_by_role("textbox", name="Channel").fill("#cars")
-    await tab.page.get_by_role("button", name="Join").click()
+    await tab.page.get_by_role("button", name="Log in").click()
     await expect(tab("#title")).to_have_text("cars")
     await expect(tab.members).to_have_text(["ann (you)"])
-    assert tab.page.url.endswith("?name=ann&channel=cars")
+    assert tab.page.url.endswith("/?channel=cars")
+
+
+async def test_a_name_that_the_server_refuses_is_told_at_the_form(visit):
+    tab = await visit()
+    await tab("#name").fill("..")
+    await tab("#enter").click()
+    await expect(tab("#notice")).to_contain_text("a name must be")
+    assert tab.sockets == 0
+
+
+async def test_who_is_logged_in_comes_straight_to_the_channel_of_the_address(join, visit):
+    ann = await join("ann")
+    tab = await visit({"channel": "boats"}, beside=ann)
+    await expect(tab("#title")).to_have_text("boats")
+    await expect(ann.channels).to_have_text(["cars", "boats"])
 
 
 async def test_the_address_fills_in_the_form(visit):
@@ -182,7 +224,7 @@ async def test_two_users_talk_over_two_channels(join):
 
 
 async def test_a_whisper_never_reaches_a_third(join):
-    ann, bob, cat = [await join(name) for name in ("ann", "bob", "cat")]
+    ann, bob, cid = [await join(name) for name in ("ann", "bob", "cid")]
     await ann.pick("bob")
     await ann.say("only for bob")
     await expect(bob(".message.whisper .text")).to_have_text("only for bob")
@@ -190,26 +232,26 @@ async def test_a_whisper_never_reaches_a_third(join):
     await expect(ann(".message.whisper .to")).to_have_text("You whisper to bob")
     await ann.page.get_by_label("Do not whisper to bob").click()
     await ann.say("for all")
-    await cat.until(type="message", message="for all")
-    await expect(cat.texts).to_have_text(["for all"])
-    assert cat.got("whisper") == []
-    assert "only for bob" not in json.dumps(cat.frames)
+    await cid.until(type="message", message="for all")
+    await expect(cid.texts).to_have_text(["for all"])
+    assert cid.got("whisper") == []
+    assert "only for bob" not in json.dumps(cid.frames)
     assert len(bob.got("whisper")) == len(ann.got("whisper")) == 1
 
 
 async def test_a_whisper_is_not_said_to_all_when_its_reader_left(join):
-    ann, bob, cat = [await join(name) for name in ("ann", "bob", "cat")]
+    ann, bob, cid = [await join(name) for name in ("ann", "bob", "cid")]
     await ann.pick("bob")
     await ann("#text").fill("only for bob")
     await bob.page.close()
-    await ann.until(type="leave", user="bob")
+    await ann.until(type="presence", event="leave", user="bob")
     await ann("#text").press("Enter")
     await expect(ann(".event.error")).to_have_text("Not sent: bob left")
     await expect(ann("#text")).to_have_value("only for bob")
     await ann.page.get_by_label("Do not whisper to bob").click()
     await ann.say("for all")
-    await cat.until(type="message", message="for all")
-    assert "only for bob" not in json.dumps(cat.frames)
+    await cid.until(type="message", message="for all")
+    assert "only for bob" not in json.dumps(cid.frames)
 
 
 async def test_the_member_list_follows(join):
@@ -266,20 +308,67 @@ async def test_two_tabs_of_a_user_stay_in_step(join):
         await expect(tab(".message.whisper .text")).to_have_text("to both tabs")
 
 
-async def test_the_kicked_are_told_and_come_back_only_when_they_ask(join):
-    ann, bob, other = await join("ann"), await join("bob"), await join("bob")
-    await bob.page.clock.install()
+async def test_two_tabs_of_one_browser_are_one_log_in(join, visit):
+    first = await join("ann")
+    second = await visit({"channel": "cars"}, beside=first)
+    await expect(second("#state")).to_have_text("Online")
+    await second.say("from the second tab")
+    await expect(first(".message.own .text")).to_have_text("from the second tab")
+    await second.log_out()
+    for tab in (first, second):
+        await expect(tab("#notice")).to_have_text("You are logged out.")
+        await expect(tab("#chat")).to_be_hidden()
+    await first.log_in("bob")
+    await expect(first.members).to_have_text(["bob (you)"])
+
+
+async def test_the_kicked_are_told_and_stay_where_else_they_are(join):
+    ann, bob, phone = await join("ann"), await join("bob"), await join("bob")
+    await bob.enter("boats")
+    await expect(phone.channels).to_have_text(["cars", "boats"])
     await ann.kick("bob")
-    for tab in (bob, other):
-        await expect(tab("#notice")).to_have_text("You were kicked by ann.")
+    for tab in (bob, phone):
+        await expect(tab("#news")).to_have_text("ann kicked you from #cars")
+        await expect(tab.channels).to_have_text(["boats"])
+        await expect(tab("#state")).to_have_text("Online")
     await expect(ann.members).to_have_text(["ann (you)"])
-    await bob.page.clock.fast_forward(60_000)
-    assert bob.sockets == 1
-    await bob.page.get_by_role("button", name="Join again").click()
-    await expect(bob("#state")).to_have_text("Online")
+    await bob.page.get_by_role("button", name="Close notice").click()
+    await expect(bob("#news")).to_be_hidden()
+    await bob.enter("cars")
     await expect(ann.members).to_have_text(["ann (you)", "bob"])
+
+
+async def test_who_is_kicked_from_the_last_channel_waits_for_an_invitation(join):
+    ann, bob = await join("ann"), await join("bob")
+    await ann.kick("bob")
+    await expect(bob.channels).to_have_count(0)
+    await expect(bob("#send")).to_be_disabled()
+    await expect(bob("#invite")).to_be_hidden()
+    await ann.invite("bob")
+    await expect(bob("#title")).to_have_text("cars")
+    await expect(bob("#news")).to_have_text("ann invited you to #cars")
     await bob.say("back")
     await expect(ann.texts).to_have_text(["back"])
+
+
+async def test_a_refusal_is_seen(join):
+    ann = await join("ann")
+    await ann.invite("nobody")
+    await expect(ann(".event.error")).to_have_text("Refused: there is no one else called nobody online")
+
+
+async def test_the_blocked_are_listed_and_can_be_unblocked(join):
+    ann, bob = await join("ann"), await join("bob")
+    await expect(ann("#blocked")).to_be_hidden()
+    await ann.act("Block", "bob")
+    await expect(ann("#blocked-list .name")).to_have_text(["bob"])
+    await expect(bob.members).to_have_text(["bob (you)"])
+    await expect(ann.members).to_have_text(["ann (you)", "bob"])
+    await ann.page.reload()
+    await expect(ann("#blocked-list .name")).to_have_text(["bob"])
+    await ann.unblock("bob")
+    await expect(ann("#blocked")).to_be_hidden()
+    await expect(bob.members).to_have_text(["bob (you)", "ann"])
 
 
 async def test_the_page_reconnects_after_the_server_restarts(join, server):
@@ -292,7 +381,7 @@ async def test_the_page_reconnects_after_the_server_restarts(join, server):
         await expect(tab("#banner")).to_contain_text("Trying again in")
         await expect(tab("#send")).to_be_disabled()
     await ann("#text").fill("written while offline")
-    async with create_server(port=port):
+    async with create_server(port=port, secret=SECRET):
         for tab in (ann, bob):
             await expect(tab("#banner")).to_be_hidden()
         await expect(bob.members).to_have_text(["bob (you)", "ann"])
@@ -301,6 +390,17 @@ async def test_the_page_reconnects_after_the_server_restarts(join, server):
         await ann.show("cars")
         await ann.say("here too")
         await expect(bob("#channel-list li[data-name=cars] .badge")).to_have_text("1")
+
+
+async def test_the_page_asks_for_a_new_log_in_where_its_session_has_ended(join, server):
+    ann = await join("ann")
+    port = server.port
+    await server.stop()
+    await expect(ann("#banner")).to_contain_text("Trying again in")
+    async with create_server(port=port, secret="another"):
+        await expect(ann("#notice")).to_contain_text("Log in again")
+        await ann("#enter").click()
+        await expect(ann.members).to_have_text(["ann (you)"])
 
 
 async def test_what_users_write_is_never_markup(join):
@@ -332,3 +432,145 @@ async def test_a_phone_sized_screen_shows_all_of_it(join):
     screenshot = await phone.page.screenshot(scale="css")
     assert [int.from_bytes(screenshot[at : at + 4]) for at in (16, 20)] == [360, 640]  # PNG: width, height
     assert len(screenshot) > 10_000
+
+
+# Four people, five browsers, six tabs. Whatever came over the wire is kept, and looked through for what is not theirs.
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def people(join, visit):
+    async def people():
+        laptop, phone, bob, cid, dora = [await join(name) for name in ("ann", "ann", "bob", "cid", "dora")]
+        second = await visit({"channel": "cars"}, beside=laptop)
+        tabs = (laptop, second, phone, bob, cid, dora)
+        for tab in tabs:
+            await expect(tab.members).to_have_count(4)
+        return tabs
+
+    return people
+
+
+async def settle(speaker, tabs):
+    """By the time that a message has come to all of them, they have all that was sent before it."""
+    mark = f"mark {speaker.sockets} {len(speaker.frames)}"
+    await speaker.say(mark)
+    for tab in tabs:
+        await tab.until(type="message", message=mark)
+
+
+async def test_four_people_one_of_them_on_two_devices_which_are_in_step(people):
+    tabs = laptop, second, phone, *others = await people()
+    await phone.say("from the phone")
+    for tab in (laptop, second, phone):
+        await expect(tab(".message.own .text")).to_have_text(["from the phone"])
+    await laptop.enter("boats")
+    for tab in (laptop, second, phone):
+        await expect(tab.channels).to_have_text(["cars", "boats"])
+        await tab.show("boats")
+    await second.say("to oneself")
+    await expect(phone.texts).to_have_text(["to oneself"])
+    await settle(others[0], tabs)
+    for tab in others:
+        assert tab.told_of("boats") == tab.told_of("to oneself") == []
+        assert len(tab.got("presence", event="join", user="ann")) == 0
+
+
+async def test_four_people_a_whisper_is_on_no_other_wire(people):
+    tabs = laptop, second, phone, bob, cid, dora = await people()
+    await bob.pick("ann")
+    await bob.say("for ann alone")
+    for tab in (laptop, second, phone, bob):
+        await expect(tab(".message.whisper .text")).to_have_text(["for ann alone"])
+    await bob.page.get_by_label("Do not whisper to ann").click()
+    await settle(bob, tabs)
+    assert cid.told_of("for ann alone") == dora.told_of("for ann alone") == []
+    assert [len(tab.got("whisper")) for tab in tabs] == [1, 1, 1, 1, 0, 0]
+
+
+async def test_four_people_an_invitation_reaches_the_invited_alone(people):
+    tabs = laptop, _, _, bob, cid, dora = await people()
+    await laptop.enter("boats")
+    await laptop.invite("cid")
+    await expect(cid("#news")).to_have_text("ann invited you to #boats")
+    await expect(cid.channels).to_have_text(["cars", "boats"])
+    await expect(laptop.members).to_have_text(["ann (you)", "cid"])
+    await cid.show("boats")
+    await cid.say("ahoy")
+    await expect(laptop.texts).to_have_text(["ahoy"])
+    await settle(bob, tabs)
+    assert [len(tab.got("invite")) for tab in tabs] == [0, 0, 0, 0, 1, 0]
+    assert bob.told_of("boats") == dora.told_of("boats") == []
+
+
+async def test_four_people_to_the_blocked_one_is_gone(people):
+    tabs = laptop, second, phone, bob, cid, dora = await people()
+    await dora.pick("ann")
+    await dora.pick("bob")
+    await laptop.act("Block", "dora")
+    await expect(dora.members).to_have_text(["dora (you)", "bob", "cid"])
+    before = len(dora.frames)
+    await laptop("#text").press_sequentially("so")
+    await expect(bob("#typing")).to_have_text("ann is typing…")
+    await laptop("#text").fill("")
+    await dora.say("for ann and bob")
+    await expect(bob(".message.whisper .text")).to_have_text("for ann and bob")
+    await phone.enter("boats")
+    await settle(bob, tabs)
+    assert dora.told_of("ann")[-1] == {"type": "presence", "channel": "cars", "event": "leave", "user": "ann"}
+    assert [frame["type"] for frame in dora.frames[before:]] == ["whisper", "message"]
+    assert dora.got("whisper")[0]["to"] == ["bob"]
+    for tab in (laptop, second, phone, cid):
+        assert tab.told_of("for ann and bob") == []
+    assert [len(tab.got("presence", event="leave")) for tab in tabs] == [0, 0, 0, 0, 0, 1]
+    assert [len(tab.got("blocked")) for tab in tabs] == [1, 1, 1, 0, 0, 0]
+    await phone.show("cars")
+    await phone.unblock("dora")
+    await expect(dora.members).to_have_text(["dora (you)", "ann", "bob", "cid"])
+
+
+async def test_four_people_the_kicked_hears_no_more_of_the_channel(people):
+    tabs = laptop, second, phone, bob, cid, dora = await people()
+    await bob.kick("ann")
+    for tab in (laptop, second, phone):
+        await expect(tab("#news")).to_have_text("bob kicked you from #cars")
+        await expect(tab.channels).to_have_count(0)
+        await expect(tab("#state")).to_have_text("Online")
+    await settle(cid, (bob, cid, dora))
+    await laptop.enter("boats")
+    await laptop.say("elsewhere")
+    await phone.until(type="message", message="elsewhere")
+    for tab in (laptop, second, phone):
+        assert tab.told_of("mark") == []
+    assert [len(tab.got("kick")) for tab in tabs] == [1] * 6
+
+
+async def test_four_people_a_reload_is_no_coming_and_going(people):
+    tabs = await people()
+    bob = tabs[3]
+    before = [len(tab.got("presence", user="bob")) for tab in tabs]
+    await bob.page.reload()
+    await expect(bob.members).to_have_text(["bob (you)", "ann", "cid", "dora"])
+    await asyncio.sleep(RELOAD + 0.5)
+    await settle(bob, tabs)
+    assert bob.sockets == 2
+    assert [len(tab.got("presence", user="bob")) for tab in tabs] == before
+
+
+async def test_four_people_to_log_out_closes_the_tabs_of_one_browser(people):
+    tabs = laptop, second, phone, bob, cid, dora = await people()
+    await laptop.log_out()
+    for tab in (laptop, second):
+        await expect(tab("#notice")).to_have_text("You are logged out.")
+    told = [len(tab.frames) for tab in (laptop, second)]
+    await asyncio.sleep(RELOAD + 0.5)
+    await settle(phone, tabs[2:])
+    for tab in (bob, cid, dora):
+        await expect(tab.members).to_have_count(4)
+        assert tab.got("presence", event="leave") == []
+    assert [len(tab.frames) for tab in (laptop, second)] == told
+    await phone.log_out()
+    for tab in (bob, cid, dora):
+        await tab.until(type="presence", event="leave", user="ann")
+    await laptop.page.reload()
+    await expect(laptop("#entrance")).to_be_visible()
+    assert laptop.sockets == 1
