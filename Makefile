@@ -105,4 +105,5 @@ system:
 	@missing=""; \
 	command -v npm >/dev/null || missing="nodejs npm"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	$(APT_INSTALL)
