@@ -1,7 +1,4 @@
-"""One session for HTTP and sockets: POST /login/ann, connect to /ws/inbox; POST /logout closes every tab.
-
-It needs starsessions, too.
-"""
+"""A session (starsessions) for HTTP and sockets: POST /login/ann, then /ws/inbox; POST /logout closes every tab."""
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware

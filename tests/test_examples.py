@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from email import message_from_bytes
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -133,11 +134,48 @@ async def test_auth(cook):
         assert refused.value.response.status_code == status
 
 
-async def fetch(recipe, target, body=b""):
+async def test_session(cook):
+    recipe = await cook("session")
+    ann, eve = [(await answer_to(recipe, "POST /login/ann"))["set-cookie"].partition(";")[0] for _ in range(2)]
+    tabs = [await recipe.join("/ws/inbox", additional_headers={"Cookie": ann}) for _ in range(2)]
+    other = await recipe.join("/ws/inbox", additional_headers={"Cookie": eve})
+    await tabs[0].send("hi")
+    assert await fetch(recipe, "POST /logout", cookie=ann) == {"tabs": 2}
+    for tab in tabs:
+        await asyncio.wait_for(tab.wait_closed(), TIMEOUT)
+        assert tab.close_code == 4001
+    assert other.state.name == "OPEN"
+    for cookie in (ann, "session=made-up"):
+        with pytest.raises(InvalidStatus) as refused:
+            await recipe.join("/ws/inbox", additional_headers={"Cookie": cookie})
+        assert refused.value.response.status_code == 403
+
+
+async def test_jwt(cook):
+    recipe = await cook("jwt")
+    token = (await fetch(recipe, "POST /token/ann"))["token"]
+    ann = await recipe.join("/ws/rooms/ann.inbox", subprotocols=["bearer", token])
+    assert ann.subprotocol == "bearer"
+    assert (await received(ann))["hello"] == "ann"
+    await ann.send(json.dumps({"type": "authenticate", "token": (await fetch(recipe, "POST /token/ann"))["token"]}))
+    assert (await received(ann))["type"] == "authenticated"
+    for room, offer, status in (("bob.inbox", ["bearer", token], 403), ("news", [], 401)):
+        with pytest.raises(InvalidStatus) as refused:
+            await recipe.join(f"/ws/rooms/{room}", subprotocols=offer or None)
+        assert refused.value.response.status_code == status
+
+
+async def fetch(recipe, target, body=b"", cookie=""):
+    return json.loads((await answer_to(recipe, target, body, cookie)).get_payload())
+
+
+async def answer_to(recipe, target, body=b"", cookie=""):
+    """The HTTP answer, as a message with header fields and a body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", recipe.module.server.port)
-    head = f"{target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"{target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
+    head += f"Cookie: {cookie}\r\n\r\n"
     writer.write(head.encode() + body)
     answer = await asyncio.wait_for(reader.read(), TIMEOUT)
     writer.close()
     await writer.wait_closed()
-    return json.loads(answer.partition(b"\r\n\r\n")[2])
+    return message_from_bytes(answer.partition(b"\r\n")[2])
