@@ -148,7 +148,7 @@ class SignedCookieSessions:
 
     def find(self, request: Request) -> Session | None:
         """The first session of ours among the cookies of this name (RFC 6265 5.4: the nearest path's comes first)."""
-        for cookie in request._cookie_values(self._cookie)[:MOST_COOKIES]:
+        for cookie in filter(str.isascii, request._cookie_values(self._cookie)[:MOST_COOKIES]):
             for read in (self._read_starlette, self._read_flask):
                 try:
                     values = read(cookie)

@@ -817,7 +817,7 @@ async def test_a_store_in_memory_answers_without_a_task_and_any_other_within_one
 
     for store, is_at_once in ((InMemoryStore(), True), (Careful(), False)):
         await store.write("abc", b'{"user": "ann"}', 10, 10)
-        sessions = StoreSessions(store)
+        sessions = StoreSessions(store, touch=False)
         session = sessions.find(Cookies("nothing", "abc"))
         assert asyncio.iscoroutine(session) is not is_at_once
         session = session if is_at_once else await session
