@@ -58,11 +58,11 @@ class Auth(Protocol):
 class JWTAuth:
     """Admits whoever brings a valid token, and closes the connection with 4001 when the token expires.
 
-    ``key`` is a secret, or a PEM or DER (str or bytes), a JWK or a JWKS (a dict), or a key of joserfc's. Of a JWKS the token's
-    ``kid`` names the key. ``algorithms`` are those accepted, by default what the key's type is usually used with;
-    "none" never is. The token comes as ``Authorization: Bearer <token>``, or (browsers cannot set that header) in the
-    subprotocols offered, ``new WebSocket(url, ["bearer", token])``, or, where ``query_parameter`` names one, in the
-    query string, which proxies write into their logs.
+    ``key`` is a secret, a PEM or DER (str or bytes), a JWK or a JWKS (a dict), or a key of joserfc's. Of a JWKS the
+    token's ``kid`` names the key. ``algorithms`` are those accepted, by default what the key's type is usually used
+    with; "none" never is. The token comes as ``Authorization: Bearer <token>``, or (browsers cannot set that header)
+    in the subprotocols offered, ``new WebSocket(url, ["bearer", token])``, or, where ``query_parameter`` names one, in
+    the query string, which proxies write into their logs.
 
     A token must have an ``exp``; ``nbf``, ``iat``, ``aud`` and ``iss`` are checked, the clocks being up to ``leeway``
     seconds apart. One that has an ``aud`` is refused where no ``audience`` is set (RFC 7519 4.1.3). ``audience`` and

@@ -304,21 +304,21 @@ class StoreSessions:
         for cookie in filter(is_id, cookies):
             data = yield self._read(cookie, self._lifetime)
             session = Session(cookie, {})
-            session._stored = data
             if self._load(session, data):
                 return session
         return None
 
     def _refresh(self, session: Session) -> Calls:
         self._take(session, (yield self._read(session.id, self._lifetime)))
-        if self._touch and not session._is_gone and time.monotonic() - session._touched >= TOUCH_INTERVAL:
+        interval = min(TOUCH_INTERVAL, self._lifetime_in(session._metadata) / 2)
+        if self._touch and not session._is_gone and time.monotonic() - session._touched >= interval:
             yield from self._store(session)
 
     def _save(self, session: Session) -> Calls:
         self._take(session, (yield self._read(session.id, self._lifetime)))
         if not session._is_gone:
+            session._is_used = False
             yield from self._store(session)
-        session._is_used = False
 
     def _store(self, session: Session) -> Calls:
         """Write a session that was there a moment ago."""
@@ -341,7 +341,7 @@ class StoreSessions:
 
     def _take(self, session: Session, data: bytes) -> None:
         """Take over what the store has now; what was changed here, and is not written yet, stays as it is."""
-        if data == session._stored:
+        if data == session._stored and not self._has_expired(session._metadata):
             return
         changed, removed = self._changes(session)
         if not self._load(session, data):
@@ -370,8 +370,8 @@ class StoreSessions:
         try:
             values = dict(self._serializer.deserialize(data))
             metadata = values.pop(METADATA, None)
-            if metadata is not None and metadata["last_access"] + self._lifetime_in(metadata) <= time.time():
-                return False  # not every store forgets by itself
+            if self._has_expired(metadata):
+                return False
         except Exception:  # whatever a serializer may raise
             logger.warning("a session in the store is not readable, and counts as none", exc_info=True)
             return False
@@ -381,6 +381,10 @@ class StoreSessions:
     def _dump(self, session: Session) -> bytes:
         metadata = {} if session._metadata is None else {METADATA: session._metadata}
         return self._serializer.serialize(session._values | metadata)
+
+    def _has_expired(self, metadata: dict[str, Any] | None) -> bool:
+        """Whether its time is over: not every store forgets by itself."""
+        return metadata is not None and metadata["last_access"] + self._lifetime_in(metadata) <= time.time()
 
     def _lifetime_in(self, metadata: dict[str, Any] | None) -> int:
         """Seconds; a middleware whose cookies end with the browser says 0."""
