@@ -13,6 +13,7 @@ import time
 import uuid
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import aiohttp
 import flask
@@ -616,10 +617,26 @@ async def test_a_session_is_touched_at_most_once_a_minute(serve, browse, monkeyp
     _, client = await log_in(browse, site, user="ann")
     store.ttls.clear()
     real, later = time.monotonic, 0
-    monkeypatch.setattr("fastws.sessions.time.monotonic", lambda: real() + later)
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: real() + later)  # not the server's: that would time out
+    monkeypatch.setattr("fastws.sessions.time", clock)
     for later in (0, 1, 50, 59, 61, 62, 110, 130):  # noqa: B007
         await ask(client)
     assert store.ttls == [3600] * 3  # at 0, 61 and 130; the data's own lifetime counts
+
+
+async def test_a_short_lived_session_is_touched_more_often(serve, browse, monkeypatch):
+    store = Counting()
+    site = await serve(Session(), sessions=StoreSessions(store), http=storing(store, lifetime=30))
+    _, client = await log_in(browse, site, user="ann")
+    store.ttls.clear()
+    real, now = time.monotonic, time.time
+    monkeypatch.setattr(time, "time", lambda: now() + later)
+    monkeypatch.setattr("fastws.sessions.time", SimpleNamespace(time=time.time, monotonic=lambda: real() + later))
+    for later in (0, 10, 20, 40, 60):  # noqa: B007
+        assert await values(client) == {"user": "ann"}
+    assert store.ttls == [30] * 4
+    later = 91
+    assert await values(client) == {}
 
 
 async def test_nothing_is_written_where_nothing_changed(serve, browse):
@@ -668,10 +685,10 @@ async def test_a_session_that_expired_in_a_store_that_never_forgets_is_none(serv
     store = InMemoryStore()
     site = await serve(Session(), sessions=StoreSessions(store, touch=False), http=storing(store))
     ann, client = await log_in(browse, site, user="ann")
-    real = time.time
+    real, ann_cookies = time.time, ann.cookies
     monkeypatch.setattr(time, "time", lambda: real() + 3601)
     assert await values(client) == {}
-    assert await (await ann.connect()).receive_json() is None
+    assert await first(ann.join, f"{site.url}/ws/cars", *ann_cookies) is None
 
 
 async def test_a_session_that_ended_with_the_browser_in_mind_has_the_lifetime_given(serve, browse, redis_client):
