@@ -91,6 +91,7 @@ cdef struct Inbound:
 cdef struct Membership:
     void* group                 # a Group; alive as long as it has a member
     uint32_t position           # in the group's arrays
+    uint32_t joined             # tick; of a user's devices in a channel one has that of the first
 
 cdef struct Conn:
     # One accepted socket. Owned by its Reactor's slabs and recycled only by reap().
@@ -156,6 +157,7 @@ cdef class Request:
     cdef object _data
     cdef public object user
     cdef public object session
+    cdef public object claims
     cdef public object subprotocol
     cdef readonly bint is_secure
     cdef uint8_t family
@@ -170,7 +172,7 @@ cdef class WebSocket:
     cdef Reactor reactor
     cdef readonly Request request
     cdef Endpoint endpoint
-    cdef tuple left                         # groups it was in when it left; until the listener was told
+    cdef tuple left                         # (group, tick of joining) when it left; until the listener was told
     cdef object waiting                     # deque of messages behind a busy handler, or None
     cdef size_t waiting_bytes
     cdef uint64_t serial
@@ -182,8 +184,8 @@ cdef class WebSocket:
 # channel.pxi ----------------------------------------------------------------------------------------------
 
 cdef class Group:
-    # Connections under one name: a channel, a user, or all of an endpoint. Owned by its endpoint, channels and
-    # users from their first member until the listener was told that the last is gone.
+    # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint, all
+    # but the last kind from their first member until the listener was told that the last is gone.
     cdef object name
     cdef int kind
     cdef uint32_t leaving                   # members gone whose listener has not been told yet
@@ -192,15 +194,16 @@ cdef class Group:
     cdef Conn** members
     cdef uint32_t* back                     # index of this group in each member's memberships
 
-    cdef int add(self, Conn* c) except -1
+    cdef int add(self, Conn* c, uint32_t now) except -1
     cdef void remove(self, Conn* c, uint32_t index) noexcept
-    cdef bint told(self)
+    cdef bint is_over(self)
 
 
 cdef class Endpoint:
     cdef Reactor reactor
     cdef dict channel_groups
     cdef dict user_groups
+    cdef dict session_groups
     cdef object on_message                  # a bound method, or None
     cdef Group everyone
     cdef uint64_t max_message_size
@@ -246,6 +249,7 @@ cdef class Reactor:
     cdef uint64_t next_serial
     cdef uint64_t mark
     cdef uint32_t now                       # tick
+    cdef double epoch                       # of tick 0, as Unix time in seconds
     cdef bint busy                          # in a tick or a flush: what is queued now goes out at its end
     cdef bint tick_scheduled
     cdef bint closed

@@ -4,10 +4,12 @@ cdef enum:                              # Group.kind
     EVERYONE
     CHANNEL
     USER
+    SESSION
 
 EVERYONE_KIND = EVERYONE
 CHANNEL_KIND = CHANNEL
 USER_KIND = USER
+SESSION_KIND = SESSION
 
 
 @cython.final
@@ -22,7 +24,7 @@ cdef class Group:
         free(self.members)
         free(self.back)
 
-    cdef int add(self, Conn* c) except -1:
+    cdef int add(self, Conn* c, uint32_t now) except -1:
         """Add a connection that is not a member."""
         cdef uint32_t capacity
         cdef void* moved
@@ -42,6 +44,7 @@ cdef class Group:
         self.back[self.count] = c.membership_count
         c.memberships[c.membership_count].group = <void*>self
         c.memberships[c.membership_count].position = self.count
+        c.memberships[c.membership_count].joined = now
         c.membership_count += 1
         self.count += 1
         return 0
@@ -63,9 +66,8 @@ cdef class Group:
             c.memberships[index] = last[0]
             (<Group>last.group).back[last.position] = index
 
-    cdef bint told(self):
-        """One of those leaving has been told of; whether nobody is left."""
-        self.leaving -= 1
+    cdef bint is_over(self):
+        """Whether nobody is in it, and nobody leaving is still to be told of."""
         return self.count == 0 and self.leaving == 0
 
 
@@ -93,6 +95,27 @@ cdef inline int64_t membership_find(const Conn* c, Group group) noexcept:
     return -1
 
 
+cdef void bequeath(Conn* c, uint32_t index) noexcept:
+    """A device leaves a channel: the time since which its user is there passes to another of his or her devices."""
+    cdef Group channel = <Group>c.memberships[index].group
+    cdef Group user
+    cdef uint32_t joined = c.memberships[index].joined
+    cdef uint32_t i
+    cdef int64_t heir
+    for i in range(c.membership_count):
+        user = <Group>c.memberships[i].group
+        if user.kind == USER:
+            break
+    else:
+        return
+    for i in range(user.count):
+        heir = -1 if user.members[i] is c else membership_find(user.members[i], channel)
+        if heir >= 0:
+            if is_past(joined, user.members[i].memberships[heir].joined):
+                user.members[i].memberships[heir].joined = joined
+            return
+
+
 cdef object many(value):
     """A single id, user or connection as well as a list of them."""
     if isinstance(value, (str, bytes, WebSocket)) or not hasattr(type(value), "__iter__"):
@@ -106,6 +129,7 @@ cdef class Endpoint:
     def __cinit__(self, *args, **kwargs):
         self.channel_groups = {}
         self.user_groups = {}
+        self.session_groups = {}
         self.everyone = Group(None, EVERYONE)
 
     def _attach(self, Reactor reactor not None, on_message, options):
@@ -272,7 +296,9 @@ cdef class Endpoint:
     # -- who is there
 
     cdef dict groups(self, int kind):
-        return self.channel_groups if kind == CHANNEL else self.user_groups
+        if kind == CHANNEL:
+            return self.channel_groups
+        return self.user_groups if kind == USER else self.session_groups
 
     def _find(self, name):
         """The open connection with this id, or None."""
@@ -300,6 +326,45 @@ cdef class Endpoint:
         """Number of subscribers."""
         cdef Group group = self.channel_groups.get(channel)
         return 0 if group is None else group.count
+
+    def _people(self, channel):
+        """{user: (Unix time of the first device's joining, number of devices)} of a channel."""
+        cdef Group group
+        cdef uint32_t i = 0
+        cdef uint32_t joined
+        cdef dict people = {}
+        check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
+        group = self.channel_groups.get(channel)
+        while group is not None and i < group.count:        # comparing users may run anybody's code
+            joined = group.members[i].memberships[group.back[i]].joined
+            user = (<WebSocket>group.members[i].ws).request.user
+            i += 1
+            if user is not None:
+                first, devices = people.get(user, (joined, 0))
+                people[user] = first if is_past(first, joined) else joined, devices + 1
+        for user, (first, devices) in people.items():
+            people[user] = unix_time(self.reactor, first), devices
+        return people
+
+    def _devices(self, channel, user):
+        """How many connections of a user are in a channel."""
+        cdef Group group = self.channel_groups.get(channel)
+        cdef Group devices = self.user_groups.get(user)
+        cdef uint32_t i
+        cdef uint32_t count = 0
+        if group is not None and devices is not None:
+            for i in range(devices.count):
+                count += membership_find(devices.members[i], group) >= 0
+        return count
+
+    def _backdate(self, channel, WebSocket ws not None, double since):
+        """A connection is in a channel since a Unix time that was before it joined."""
+        cdef Group group = self.channel_groups.get(channel)
+        cdef int64_t index = -1
+        if group is not None and ws.conn is not NULL:
+            index = membership_find(ws.conn, group)
+        if index >= 0:
+            ws.conn.memberships[index].joined = tick_at(self.reactor, since)
 
     @property
     def connection_count(self):
@@ -331,19 +396,22 @@ cdef class Endpoint:
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         cdef dict groups = self.groups(kind)
         cdef Group group = groups.get(name)
-        cdef bint new = group is None
+        cdef bint is_new
         if ws.endpoint is not self:
             raise ValueError(f"{ws!r} is a connection of another endpoint")
-        if ws.conn is NULL or not is_sendable(ws.conn):
-            return 0 if new else group.count, False, False
-        if not new and membership_find(ws.conn, group) >= 0:
-            return group.count, False, False
-        if new:
-            group = Group(name, kind)
-        group.add(ws.conn)
-        if new:
-            groups[name] = group
-        return group.count, True, new
+        if group is None:
+            group = groups.setdefault(name, Group(name, kind))
+        is_new = group.is_over()
+        try:
+            # Only here, behind the dict: comparing names may run anybody's code.
+            if ws.conn is NULL or not is_sendable(ws.conn) or membership_find(ws.conn, group) >= 0:
+                return group.count, False, False
+            read_clock(self.reactor)
+            group.add(ws.conn, self.reactor.now)
+        finally:
+            if group.is_over():
+                groups.pop(name, None)
+        return group.count, True, is_new
 
     def _leave(self, name, WebSocket ws not None):
         """Take an open connection out of a channel; whether it was in it. Its channel waits for _told()."""
@@ -355,6 +423,7 @@ cdef class Endpoint:
         index = membership_find(ws.conn, group)
         if index < 0:
             return False
+        bequeath(ws.conn, <uint32_t>index)
         group.remove(ws.conn, <uint32_t>index)
         group.leaving += 1
         return True
@@ -363,7 +432,8 @@ cdef class Endpoint:
         """The listener was told that a connection left; whether the group went with it."""
         cdef dict groups = self.groups(kind)
         cdef Group group = groups[name]
-        if not group.told():
+        group.leaving -= 1
+        if not group.is_over():
             return False
         del groups[name]
         return True
@@ -372,15 +442,20 @@ cdef class Endpoint:
         """Take a connection out of everything at once; its groups wait for _told()."""
         cdef WebSocket ws = <WebSocket>c.ws
         cdef Group group
+        cdef uint32_t i, joined
         if ws.left is not None:
             return 0
         left = []
+        for i in range(c.membership_count):
+            if (<Group>c.memberships[i].group).kind == CHANNEL:
+                bequeath(c, i)
         while c.membership_count:
             group = <Group>c.memberships[c.membership_count - 1].group
+            joined = c.memberships[c.membership_count - 1].joined
             group.remove(c, c.membership_count - 1)
             if group.kind != EVERYONE:
                 group.leaving += 1
-                left.append(group)
+                left.append((group, joined))
         left.reverse()
         ws.left = tuple(left)
         if c.memberships is not c.own_memberships:

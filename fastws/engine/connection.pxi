@@ -195,7 +195,7 @@ cdef class WebSocket:
         cdef Group group
         names = []
         if self.left is not None:
-            for group in self.left:
+            for group, _ in self.left:
                 if group.kind == CHANNEL:
                     names.append(group.name)
         elif self.conn is not NULL:
@@ -300,7 +300,7 @@ cdef class WebSocket:
         c.state = OPENING
         c.last_message = self.reactor.now
         c.last_received = self.reactor.now
-        endpoint.everyone.add(c)
+        endpoint.everyone.add(c, self.reactor.now)
         arm_open(self.reactor, c)
         return True
 
@@ -342,9 +342,9 @@ cdef class WebSocket:
             resume(self.reactor, c)
 
     def _left(self):
-        """[(kind, name)] of the groups it was in when it left them, in the order of joining."""
+        """[(kind, name, Unix time of joining)] of the groups it was in when it left them, in the order of joining."""
         cdef Group group
-        return [(group.kind, group.name) for group in self.left or ()]
+        return [(group.kind, group.name, unix_time(self.reactor, joined)) for group, joined in self.left or ()]
 
     def _forget(self):
         """The listener was told everything: no channels any more."""

@@ -87,7 +87,8 @@ cdef class Request:
     """The request that asked for a WebSocket (RFC 6455 4.1), as `Listener.on_handshake` gets it.
 
     A handler may set ``user`` (any hashable value), ``subprotocol`` (one of those offered), ``data`` (a dict, later
-    ``WebSocket.data``) and fill ``response_headers``.
+    ``WebSocket.data``) and fill ``response_headers``. ``session`` is the visitor's HTTP session where the endpoint has
+    `sessions` and the visitor one, ``claims`` what a JWT said where it has `auth`; else they are None.
     """
 
     def __cinit__(self, bytes head not None):
@@ -108,7 +109,11 @@ cdef class Request:
     @property
     def cookies(self):
         """The cookies sent, by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
-        return parse_cookies(self.headers.get("cookie", ""))
+        return dict(reversed(parse_cookies(self.headers.get("cookie", ""))))
+
+    def _cookie_values(self, name):
+        """Every value that came under a cookie's name, in order."""
+        return [value for key, value in parse_cookies(self.headers.get("cookie", "")) if key == name]
 
     @property
     def _target(self):
@@ -265,13 +270,14 @@ def decode_path(str raw not None):
     return path
 
 
-cdef dict parse_cookies(str header):
-    cookies = {}
+cdef list parse_cookies(str header):
+    """(name, value) of every cookie, in the order sent."""
+    cookies = []
     for pair in header.split(";"):
         name, equals, value = pair.partition("=")
         name = name.strip()
         if equals and name:
-            cookies.setdefault(name, unquote_cookie(value.strip()))
+            cookies.append((name, unquote_cookie(value.strip())))
     return cookies
 
 

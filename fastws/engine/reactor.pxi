@@ -63,6 +63,7 @@ cdef class Reactor:
         if self.buffer is NULL or self.wheel is NULL or self.occupied is NULL:
             raise MemoryError
         read_clock(self)
+        self.epoch = wall_clock() - read_ticks() * TICK
 
     def __dealloc__(self):
         cdef uint32_t i

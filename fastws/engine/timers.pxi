@@ -4,6 +4,7 @@
 # tick. Ticks count 10 ms and wrap after 497 days, so that they are compared by their difference.
 
 from math import ceil
+from time import time as wall_clock
 
 cdef enum:
     TICKS_PER_SECOND = 100
@@ -47,10 +48,25 @@ cdef inline void wheel_link(Conn** wheel, uint64_t* occupied, Conn* c, uint32_t 
     c.linked = True
 
 
-cdef void read_clock(Reactor reactor) noexcept:
+cdef inline uint64_t read_ticks() noexcept:
     cdef timespec t
     clock_gettime(FASTWS_COARSE_CLOCK, &t)
-    reactor.now = <uint32_t>(<uint64_t>t.tv_sec * TICKS_PER_SECOND + t.tv_nsec // (1000000000 // TICKS_PER_SECOND))
+    return <uint64_t>t.tv_sec * TICKS_PER_SECOND + t.tv_nsec // (1000000000 // TICKS_PER_SECOND)
+
+
+cdef void read_clock(Reactor reactor) noexcept:
+    reactor.now = <uint32_t>read_ticks()
+
+
+cdef double unix_time(Reactor reactor, uint32_t tick) noexcept:
+    """Of a tick that is past, in seconds."""
+    cdef uint64_t now = read_ticks()
+    return reactor.epoch + (now - (<uint32_t>now - tick)) * TICK
+
+
+cdef uint32_t tick_at(Reactor reactor, double time) noexcept:
+    """The tick at a Unix time, which unix_time() gave."""
+    return <uint32_t><uint64_t>((time - reactor.epoch) * TICKS_PER_SECOND + 0.5)
 
 
 cdef void arm(Reactor reactor, Conn* c, uint32_t deadline) noexcept:
