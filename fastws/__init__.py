@@ -3,21 +3,29 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from ._core import Headers, Request, WebSocket
+from .auth import JWTAuth
 from .errors import ConfigurationError, FastWSError, ProtocolError, Reject
 from .listener import Listener
 from .manager import ConnectionManager
+from .presence import Presence
 from .server import Server
+from .sessions import Session, SignedCookieSessions, StoreSessions
 
 __all__ = [
     "ConfigurationError",
     "ConnectionManager",
     "FastWSError",
     "Headers",
+    "JWTAuth",
     "Listener",
+    "Presence",
     "ProtocolError",
     "Reject",
     "Request",
     "Server",
+    "Session",
+    "SignedCookieSessions",
+    "StoreSessions",
     "WebSocket",
 ]
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, fields
 from ssl import SSLContext
 from typing import Any, Literal
 
+from .auth import Auth
 from .errors import ConfigurationError
+from .sessions import Sessions
 
 __all__ = ["EndpointOptions", "Options"]
 
@@ -42,6 +44,11 @@ class EndpointOptions:
     close_timeout: float = _option(10, "seconds that a peer may take to answer a Close", least=0.01)
     origins: Sequence[str] | None = _option(None, "the only origins that browsers may come from; none: any")
     subprotocols: Sequence[str] = _option((), "subprotocols spoken, in order of preference")
+    offline_after: float = _option(
+        0, "seconds that a user may be without connection before going offline", least=0, most=24 * 3600
+    )
+    sessions: Sessions | None = _option(None, "where the visitors' HTTP sessions are")
+    auth: Auth | None = _option(None, "who is admitted, by token")
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -74,6 +81,11 @@ def _check(name: str, value: Any, kind: Any, metadata: Any) -> None:
     elif name == "host":
         if not isinstance(value, str):
             raise ConfigurationError(f"host={value!r}: give a name or an address as a string")
+    elif name in ("sessions", "auth"):
+        methods = ("find", "refresh", "save") if name == "sessions" else ("authenticate", "allows", "intercepts")
+        if value is not None and not all(callable(getattr(value, method, None)) for method in methods):
+            takes = "a SignedCookieSessions or a StoreSessions" if name == "sessions" else "a JWTAuth"
+            raise ConfigurationError(f"{name}={value!r}: give {takes}")
     elif name == "ssl":
         if not isinstance(value, SSLContext | None):
             raise ConfigurationError(f"ssl={value!r}: give an ssl.SSLContext")

@@ -13,7 +13,7 @@ logger = logging.getLogger("fastws")
 
 
 class Listener:
-    """What happens on an endpoint. Override what you need; each method may be ``def`` or ``async def``.
+    """What happens on an endpoint. Override what you need; each method but `can_see` may be ``def`` or ``async def``.
 
     Order for one connection: ``on_handshake``, ``authorize``, ``on_open``, ``on_user_online``, ``on_channel_open``,
     ``on_subscribe``; then messages, in order and one at a time; then ``on_close`` and, for each channel,
@@ -54,10 +54,19 @@ class Listener:
         """A channel is gone, after its last ``on_unsubscribe``."""
 
     def on_user_online(self, user: Hashable) -> Any:
-        """A user's first connection on this endpoint."""
+        """A user's first connection on this endpoint; not told of one who is back within ``offline_after``."""
 
     def on_user_offline(self, user: Hashable) -> Any:
-        """A user's last connection on this endpoint is gone."""
+        """A user's last connection on this endpoint is gone, since ``offline_after`` seconds."""
+
+    def can_see(self, viewer: Hashable, user: Hashable) -> Any:
+        """Whether a viewer (None: a connection without a user) may know that a user is there; False hides.
+
+        Asked for presence lists, notices of joins and leaves, and `ConnectionManager.notify`; never about oneself.
+        Plain ``def`` only, as it is called in the middle of these. The answers are kept: when one has changed, call
+        `ConnectionManager.visibility_changed`. One that raises hides.
+        """
+        return True
 
 
 HANDLERS = [name for name in vars(Listener) if not name.startswith("_")]
@@ -72,7 +81,11 @@ def handler(listener: Listener, name: str) -> Callable[..., Any] | None:
 def warn_of_misspelt(listener: Listener) -> None:
     """Log a warning for each method whose name is almost a handler's."""
     for name in dir(type(listener)):
-        if name in HANDLERS or not name.startswith(("on", "auth")) or not callable(getattr(listener, name, None)):
+        if (
+            name in HANDLERS
+            or not name.startswith(("on", "auth", "can"))
+            or not callable(getattr(listener, name, None))
+        ):
             continue
         likely = difflib.get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.8)
         if likely:

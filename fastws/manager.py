@@ -2,17 +2,19 @@
 
 import asyncio
 import concurrent.futures
+import contextlib
+import inspect
 import logging
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._core import CHANNEL_KIND, EVERYONE_KIND, USER_KIND, Endpoint, WebSocket
+from ._core import CHANNEL_KIND, EVERYONE_KIND, SESSION_KIND, USER_KIND, Endpoint, Request, WebSocket, check_close
 from .config import EndpointOptions
-from .errors import ProtocolError
+from .errors import ConfigurationError, ProtocolError, Reject
 from .listener import HANDLERS, Listener, handler, warn_of_misspelt
+from .presence import Absence, Away, Notices, Presence, Sight
 from .routing import Template
-from .steps import HANDLER_ERRORS, Steps
+from .steps import HANDLER_ERRORS, Steps, complete
 
 if TYPE_CHECKING:
     from .server import Server
@@ -22,6 +24,8 @@ __all__ = ["ConnectionManager"]
 logger = logging.getLogger("fastws.manager")
 
 Connections: TypeAlias = WebSocket | str | Iterable[WebSocket | str]
+
+EVERY_VIEWER: Any = object()
 
 
 class ConnectionManager(Endpoint):
@@ -37,12 +41,21 @@ class ConnectionManager(Endpoint):
         self.listener = listener
         self.options = options
         self._handlers = {name: handler(listener, name) for name in HANDLERS}
+        self._pending: dict[Request, Reject | None] = {}  # handshakes under way, and why they must not succeed any more
         self._opening: dict[WebSocket, tuple[int, str] | None] = {}
+        self._greeting: set[WebSocket] = set()  # on_open runs, and may yet refuse them
+        self._sight = Sight(self._handlers["can_see"])
+        self._away = Away(self._absence_over)
+        self._notices = Notices(self)
         #: The open connections by id, live.
         self.connections: Mapping[str, WebSocket] = _ById(self)
         #: The users who are there, each with the ids of his or her connections, live.
         self.users: Mapping[Hashable, list[str]] = _ByUser(self)
         warn_of_misspelt(listener)
+        if inspect.iscoroutinefunction(self._handlers["can_see"]):
+            raise ConfigurationError(
+                f"{type(listener).__name__}.can_see is async: make it a plain def, whose answers come from memory"
+            )
 
     @property
     def path(self) -> str:
@@ -63,9 +76,102 @@ class ConnectionManager(Endpoint):
         """The connections in a channel."""
         return self._members(CHANNEL_KIND, channel)
 
-    def presence(self, channel: str) -> dict[Hashable, int]:
-        """Who is in a channel: each user once, with the number of his or her connections (devices) there."""
-        return dict(Counter(ws.user for ws in self.subscribers(channel) if ws.user is not None))
+    def presence(self, channel: str, *, viewer: Hashable = EVERY_VIEWER) -> dict[Hashable, Presence]:
+        """Who is in a channel: each user once, with the time since when and the number of devices there.
+
+        With a ``viewer`` (None: a connection without a user) only those whom he or she may see.
+        """
+        people = {user: Presence.at(since, devices) for user, (since, devices) in self._people(channel).items()}
+        for user, absence in self._away.users(channel).items():
+            people.setdefault(user, Presence.at(absence.since, 0))
+        if viewer is EVERY_VIEWER:
+            return people
+        return {user: presence for user, presence in people.items() if self.sees(viewer, user)}
+
+    def watch_presence(self, channel: str) -> None:
+        """Tell the members of a channel who comes and goes, until `unwatch_presence`. Twice is once.
+
+        They get JSON texts ``{"type": "presence", "channel": ..., "event": ...}``. The event is "list" for a connection
+        that joins (``users``: each with ``user``, ``since`` and ``devices``), "join" (``user``, ``since``) when another
+        user's first device has come, and "leave" (``user``) when the last is gone, after ``offline_after``. Nobody is
+        told of a user whom he or she may not see (`Listener.can_see`).
+        """
+        self._notices.watch(_channel_name(channel))
+
+    def unwatch_presence(self, channel: str) -> None:
+        """Tell the members of a channel no more who comes and goes."""
+        self._notices.unwatch(channel)
+
+    def notify(self, channel: str, user: Hashable, message: Any, *, exclude: Connections | None = None) -> int:
+        """Send a message about a user (typing, say) to the members who may see him or her, less ``exclude``; how many."""
+        if not self._sight.is_free:
+            hidden = [ws for ws in self._members(CHANNEL_KIND, channel) if not self.sees(ws.user, user)]
+            exclude = [*hidden, *_several(exclude)]
+        return self.broadcast(channel, message, exclude=exclude)
+
+    def sees(self, viewer: Hashable, user: Hashable) -> bool:
+        """Whether `Listener.can_see` lets a viewer see a user. Its answers are kept, until `visibility_changed`."""
+        return self._sight.sees(viewer, user)
+
+    def visibility_changed(self, user: Hashable) -> None:
+        """What ``can_see`` says of a user has changed, as viewer or as the one seen: ask it again.
+
+        In watched channels those for whom somebody comes to be there, or is gone, get a "join" or a "leave".
+        """
+        self._sight.forget(user)
+        self._notices.review(user)
+
+    def subscribe_user(self, user: Hashable, channel: str) -> int:
+        """Have every connection of a user join a channel; its number of subscribers."""
+        for ws in self._members(USER_KIND, user):
+            self.subscribe(channel, ws)
+        return self._count(_channel_name(channel))
+
+    def unsubscribe_user(self, user: Hashable, channel: str) -> int:
+        """Have every connection of a user leave a channel (a kick); the number of subscribers that stay."""
+        for ws in self._members(USER_KIND, user):
+            self.unsubscribe(channel, ws)
+        if self._away.end(_channel_name(channel), user) is not None:
+            self._notices.gone(channel, user)
+        return self._count(channel)
+
+    def close_user(self, user: Hashable, code: int = 4001, reason: str = "logged out") -> int:
+        """Close every connection of a user; how many. One whose handshake is under way is refused with 401."""
+        check_close(code, reason)
+        greeting = [ws for ws in self._greeting if ws.user == user]
+        self._refuse_pending(lambda request: request.user == user, reason)
+        return self._close([*self._members(USER_KIND, user), *greeting], code, reason)
+
+    def close_session(self, session_id: str, code: int = 4001, reason: str = "logged out") -> int:
+        """Close every connection with an HTTP session (``Session.id``), as a log-out must; how many.
+
+        One whose handshake is under way is refused with 401. Raises ValueError for a code that may not be sent.
+        """
+        check_close(code, reason)
+        self._refuse_pending(lambda request: getattr(request.session, "id", None) == session_id, reason)
+        return self._close(self._members(SESSION_KIND, session_id), code, reason)
+
+    @contextlib.contextmanager
+    def _deciding(self, request: Request) -> Iterator[None]:
+        """A handshake is under way; raises the Reject that it earned meanwhile."""
+        self._pending[request] = None
+        try:
+            yield
+        finally:
+            reject = self._pending.pop(request)
+        if reject is not None:
+            raise reject
+
+    def _refuse_pending(self, is_meant: Callable[[Request], bool], reason: str) -> None:
+        for request in self._pending:
+            if is_meant(request):
+                self._pending[request] = Reject(401, reason)
+
+    def _close(self, connections: list[WebSocket], code: int, reason: str) -> int:
+        still_open = [ws for ws in connections if ws.is_open]
+        for ws in still_open:
+            ws.close(code, reason)
+        return len(still_open)
 
     def subscribe(self, channel: str, ws: WebSocket) -> int:
         """Have a connection join a channel; the number of subscribers. Twice is once.
@@ -80,6 +186,7 @@ class ConnectionManager(Endpoint):
     def unsubscribe(self, channel: str, ws: WebSocket) -> int:
         """Have a connection leave a channel; the number of subscribers that stay."""
         if self._leave(_channel_name(channel), ws):
+            self._depart(ws, channel, None)
             self._run(self._tell_left(ws, channel))
         return self._count(channel)
 
@@ -138,22 +245,35 @@ class ConnectionManager(Endpoint):
 
     def _coming(self, ws: WebSocket, channel: str | None) -> Steps:
         """From the accepted handshake to the first message."""
+        session, user = ws.session, ws.user
         self._opening[ws] = None
+        self._greeting.add(ws)
+        if session is not None and session.id is not None:
+            self._join(SESSION_KIND, session.id, ws)
+        if self.options.auth is not None:
+            self.options.auth.opened(ws)
         if (yield from self._call(ws, "on_open", ws)) is False:
             ws.close(1008, "refused by the server")
-        user = ws.user
-        if user is not None and self._join(USER_KIND, user, ws)[2]:
-            yield from self._call(ws, "on_user_online", user)
+        self._greeting.discard(ws)
+        if user is not None:
+            _, joined, is_new = self._join(USER_KIND, user, ws)
+            if joined and self._away.end(None, user) is None and is_new:
+                yield from self._call(ws, "on_user_online", user)
+        for name in ws.channels if ws.is_open else ():
+            self._arrive(ws, name)
         if channel is not None:
             count, joined, is_new = self._join(CHANNEL_KIND, channel, ws)
             if joined:
                 yield from self._tell_joined(ws, channel, count, is_new)
+        yield from self._save_session(ws)
         ws._ready()
         end = self._opening.pop(ws)
         if end is not None:
             yield from self._going(ws, *end)
 
     def _tell_joined(self, ws: WebSocket, channel: str, count: int, is_new: bool) -> Steps:
+        if ws not in self._greeting:
+            self._arrive(ws, channel)
         if is_new:
             yield from self._call(ws, "on_channel_open", channel)
         yield from self._call(ws, "on_subscribe", ws, channel, count)
@@ -165,20 +285,98 @@ class ConnectionManager(Endpoint):
 
     def _going(self, ws: WebSocket, code: int, reason: str) -> Steps:
         """The connection is over and has left everything: tell the listener."""
+        left = sorted(ws._left(), key=lambda left: left[0])
+        if any(kind == USER_KIND for kind, _, _ in left):
+            for kind, name, since in left:
+                if kind == CHANNEL_KIND:
+                    self._depart(ws, name, since)
         yield from self._call(ws, "on_close", ws, code, reason)
-        for kind, name in sorted(ws._left(), key=lambda left: left[0]):
+        yield from self._save_session(ws)
+        for kind, name, since in left:
             if kind == CHANNEL_KIND:
                 yield from self._tell_left(ws, name)
-            elif self._told(USER_KIND, name):
-                yield from self._call(ws, "on_user_offline", name)
+            elif self._told(kind, name) and kind == USER_KIND:
+                if self._waits:
+                    self._away.begin(ws, None, since, self.options.offline_after)
+                else:
+                    yield from self._offline(ws)
         ws._forget()
+
+    def _offline(self, ws: WebSocket) -> Steps:
+        self._sight.forget(ws.user)
+        yield from self._call(ws, "on_user_offline", ws.user)
 
     def _closed(self, ws: WebSocket, code: int, reason: str) -> None:
         logger.debug("connection %s closed: %d %s", ws.id, code, reason, extra={"connection": ws.id, "code": code})
+        if self.options.auth is not None:
+            self.options.auth.closed(ws)
         if ws in self._opening:
             self._opening[ws] = code, reason  # on_open still runs: its end comes first
         else:
             self._run(self._going(ws, code, reason))
+
+    # -- a user comes to a channel, and leaves it
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a user without connections may be back."""
+        return self.options.offline_after > 0 and not self.server._stopping
+
+    def _arrive(self, ws: WebSocket, channel: str) -> None:
+        absence = self._away.end(channel, ws.user)
+        if absence is not None:
+            self._backdate(channel, ws, absence.since)
+        self._notices.came(ws, channel)
+
+    def _depart(self, ws: WebSocket, channel: str, since: float | None) -> None:
+        """A connection left a channel: with ``since`` its end did it, and its user may be back."""
+        user = ws.user
+        if user is None or self._person(channel, user)[1]:
+            return
+        if since is not None and self._waits:
+            self._away.begin(ws, channel, since, self.options.offline_after)
+        else:
+            self._away.end(channel, user)
+            self._notices.gone(channel, user)
+
+    def _absence_over(self, absence: Absence) -> None:
+        if absence.channel is None:
+            self._run(self._offline(absence.ws))
+        else:
+            self._notices.gone(absence.channel, absence.user)
+
+    # -- messages
+
+    def _message_handler(self) -> Callable[[WebSocket, str | bytes], Any] | None:
+        """What the engine calls with each message: the listener's own, where nothing else looks at messages."""
+        sessions, auth = self.options.sessions, self.options.auth
+        handle = self._handlers["on_message"]
+        if auth is None and not (sessions is not None and sessions.is_live):
+            return handle
+
+        def on_message(ws: WebSocket, message: str | bytes) -> Any:
+            if auth is not None and auth.intercepts(ws, message):
+                return None
+            if sessions is None or not sessions.is_live or ws.session is None:
+                return None if handle is None else handle(ws, message)
+            return complete(with_session(ws, message))
+
+        def with_session(ws: WebSocket, message: str | bytes) -> Steps:
+            yield sessions.refresh(ws.session)  # type: ignore[union-attr]
+            result = None if handle is None else (yield handle(ws, message))
+            yield sessions.save(ws.session)  # type: ignore[union-attr]
+            return result
+
+        return on_message
+
+    def _save_session(self, ws: WebSocket) -> Steps:
+        """Keep what another handler than on_message has changed."""
+        sessions = self.options.sessions
+        if sessions is not None and sessions.is_live and ws.session is not None:
+            try:
+                yield sessions.save(ws.session)
+            except HANDLER_ERRORS as error:
+                self._handler_failed(ws, error)
 
     def _await_message(self, ws: WebSocket, awaitable: Any) -> None:
         self.server._runner.spawn(self._handle(ws, awaitable))
@@ -260,6 +458,12 @@ class _ByUser(Mapping[Hashable, list[str]]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def _several(connections: Connections | None) -> Iterable[WebSocket | str]:
+    if connections is None:
+        return ()
+    return (connections,) if isinstance(connections, WebSocket | str) else connections
 
 
 def _channel_name(channel: str) -> str:

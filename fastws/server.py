@@ -183,7 +183,7 @@ class Server:
 
     def _attach(self, manager: ConnectionManager) -> None:
         assert self._reactor is not None
-        manager._attach(self._reactor, manager._handlers["on_message"], manager.options)
+        manager._attach(self._reactor, manager._message_handler(), manager.options)
 
     async def stop(self) -> None:
         """Accept no more, close every connection with 1001 behind what is pending for it, and let handlers finish.
@@ -202,6 +202,8 @@ class Server:
         try:
             await self._until_idle(self.options.close_timeout)
             reactor.shut()
+            for manager in self.endpoints.values():
+                manager._away.end_all()
             await self._runner.finish(self.options.close_timeout)
             if self._http is not None:
                 await self._http.shutdown(self.options.close_timeout)
@@ -260,11 +262,8 @@ class Server:
         request = ws.request
         try:
             manager, channel = self._admit(request)
-            verdict = yield self._ask(manager, "on_handshake", request)
-            self._judge(verdict, "the handshake was refused")
-            verdict = yield self._ask(manager, "authorize", request, channel)
-            self._judge(verdict, "this channel is not yours" if channel is not None else "this is not yours")
-            self._check_room(manager)
+            with manager._deciding(request):
+                yield from self._decide(manager, request, channel)
             response = accept_response(request)
         except Reject as reject:
             extra = {**(request.response_headers or {}), **reject.headers}
@@ -274,6 +273,23 @@ class Server:
         else:
             if ws._accept(manager, response):
                 yield from manager._coming(ws, channel)
+
+    def _decide(self, manager: ConnectionManager, request: Request, channel: str | None) -> Steps:
+        """Who it is and whether he or she may: sessions, auth and the listener are asked; raises a Reject."""
+        sessions, auth = manager.options.sessions, manager.options.auth
+        not_yours = "this channel is not yours" if channel is not None else "this is not yours"
+        if sessions is not None:
+            request.session = yield sessions.find(request)
+        if auth is not None:
+            yield auth.authenticate(request)
+        verdict = yield self._ask(manager, "on_handshake", request)
+        self._judge(verdict, "the handshake was refused")
+        if auth is not None:
+            self._judge(auth.allows(request, channel), not_yours)
+        verdict = yield self._ask(manager, "authorize", request, channel)
+        self._judge(verdict, not_yours)
+        self._check_room(manager)
+        hash(request.user)  # one that is not hashable fails here, and not when it is looked up
 
     def _admit(self, request: Request) -> tuple[ConnectionManager, str | None]:
         """All that can be said against a handshake before the listener is asked; the endpoint and the channel."""

@@ -13,13 +13,14 @@ import math
 import re
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
-from ._core import Request, is_awaitable
+from ._core import Request
 from .errors import ConfigurationError
+from .steps import Steps, complete
 
 __all__ = ["Session", "Sessions", "SignedCookieSessions", "StoreSessions"]
 
@@ -32,8 +33,6 @@ METADATA = "__metadata__"  # where starsessions keeps its own among a session's 
 
 is_id = re.compile(r"[!-~]{1,256}").fullmatch  # nobody makes longer ones, or ones with blanks
 is_cookie_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 6265 4.1.1
-
-Calls: TypeAlias = Generator[Any, Any, Any]
 
 
 class Session(MutableMapping[str, Any]):
@@ -279,12 +278,12 @@ class StoreSessions:
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
         """The first session among the cookies of this name that the store knows."""
         found: Session | Awaitable[Session | None] | None
-        found = _run(self._find(request._cookie_values(self._cookie)[:MOST_COOKIES]))
+        found = complete(self._find(request._cookie_values(self._cookie)[:MOST_COOKIES]))
         return found
 
     def refresh(self, session: Session) -> Awaitable[None] | None:
         """See what HTTP has changed since, and touch the session if it is time."""
-        refreshed: Awaitable[None] | None = None if session._is_gone else _run(self._refresh(session))
+        refreshed: Awaitable[None] | None = None if session._is_gone else complete(self._refresh(session))
         return refreshed
 
     def save(self, session: Session) -> Awaitable[None] | None:
@@ -293,14 +292,14 @@ class StoreSessions:
         if session._is_gone:
             session._values.clear()
         elif any(self._changes(session)):
-            saved = _run(self._save(session))
+            saved = complete(self._save(session))
         else:
             session._is_used = False
         return saved
 
     # -- sequences of calls of the store: each call is yielded, and its answer comes back
 
-    def _find(self, cookies: list[str]) -> Calls:
+    def _find(self, cookies: list[str]) -> Steps:
         for cookie in filter(is_id, cookies):
             data = yield self._read(cookie, self._lifetime)
             session = Session(cookie, {})
@@ -308,19 +307,19 @@ class StoreSessions:
                 return session
         return None
 
-    def _refresh(self, session: Session) -> Calls:
+    def _refresh(self, session: Session) -> Steps:
         self._take(session, (yield self._read(session.id, self._lifetime)))
         interval = min(TOUCH_INTERVAL, self._lifetime_in(session._metadata) / 2)
         if self._touch and not session._is_gone and time.monotonic() - session._touched >= interval:
             yield from self._store(session)
 
-    def _save(self, session: Session) -> Calls:
+    def _save(self, session: Session) -> Steps:
         self._take(session, (yield self._read(session.id, self._lifetime)))
         if not session._is_gone:
             session._is_used = False
             yield from self._store(session)
 
-    def _store(self, session: Session) -> Calls:
+    def _store(self, session: Session) -> Steps:
         """Write a session that was there a moment ago."""
         now = accessed = time.time()
         metadata = session._metadata
@@ -406,25 +405,6 @@ def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
             return done.value
 
     return call
-
-
-def _run(calls: Calls) -> Any:
-    """The result of a sequence of calls; an awaitable for it as soon as one does not answer at once."""
-    answer = None
-    try:
-        while not is_awaitable(answer):
-            answer = calls.send(answer)
-    except StopIteration as done:
-        return done.value
-    return _finish(calls, answer)
-
-
-async def _finish(calls: Calls, answer: Any) -> Any:
-    try:
-        while True:
-            answer = calls.send(await answer if is_awaitable(answer) else answer)
-    except StopIteration as done:
-        return done.value
 
 
 def _check_cookie_name(name: str) -> None:

@@ -10,12 +10,31 @@ from typing import Any, TypeAlias
 
 from ._core import is_awaitable
 
-__all__ = ["HANDLER_ERRORS", "Runner", "Steps"]
+__all__ = ["HANDLER_ERRORS", "Runner", "Steps", "complete"]
 
 Steps: TypeAlias = Generator[Any, Any, Any]
 
 # What a handler may raise at its connection's cost. A CancelledError is its own as long as nobody cancels our task.
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
+
+
+def complete(steps: Steps) -> Any:
+    """The result of a sequence; an awaitable for it where it has to wait. What is awaited and raises ends it."""
+    result = None
+    try:
+        while not is_awaitable(result):
+            result = steps.send(result)
+    except StopIteration as done:
+        return done.value
+    return _complete(steps, result)
+
+
+async def _complete(steps: Steps, result: Any) -> Any:
+    try:
+        while True:
+            result = steps.send(await result if is_awaitable(result) else result)
+    except StopIteration as done:
+        return done.value
 
 
 class Runner:

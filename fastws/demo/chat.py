@@ -114,6 +114,8 @@ class Chat(Listener):
             ws.manager.watch_presence(channel)
 
     def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
+        if subscribers == 0:
+            ws.manager.unwatch_presence(channel)
         ws.send({"type": "left", "channel": channel})
 
     def may_kick(self, ws: WebSocket, channel: str, user: str) -> bool:

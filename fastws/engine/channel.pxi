@@ -346,16 +346,22 @@ cdef class Endpoint:
             people[user] = unix_time(self.reactor, first), devices
         return people
 
-    def _devices(self, channel, user):
-        """How many connections of a user are in a channel."""
+    def _person(self, channel, user):
+        """The same of one user; (0, 0) where he or she has no connection in the channel."""
         cdef Group group = self.channel_groups.get(channel)
         cdef Group devices = self.user_groups.get(user)
-        cdef uint32_t i
+        cdef uint32_t i, joined
+        cdef uint32_t first = 0
         cdef uint32_t count = 0
+        cdef int64_t index
         if group is not None and devices is not None:
             for i in range(devices.count):
-                count += membership_find(devices.members[i], group) >= 0
-        return count
+                index = membership_find(devices.members[i], group)
+                if index >= 0:
+                    joined = devices.members[i].memberships[index].joined
+                    first = joined if count == 0 or is_past(joined, first) else first
+                    count += 1
+        return unix_time(self.reactor, first) if count else 0.0, count
 
     def _backdate(self, channel, WebSocket ws not None, double since):
         """A connection is in a channel since a Unix time that was before it joined."""

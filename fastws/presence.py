@@ -1,0 +1,293 @@
+"""Who is in a channel and since when, who may see whom, and who is told."""
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import orjson
+
+from ._core import USER_KIND, WebSocket
+
+if TYPE_CHECKING:
+    from .manager import ConnectionManager
+
+__all__ = ["Absence", "Away", "Notices", "Presence", "Sight"]
+
+logger = logging.getLogger("fastws.presence")
+
+User: TypeAlias = Hashable
+
+MOST_ANSWERS = 100_000  # of can_see that are kept, per endpoint
+
+
+class Presence(NamedTuple):
+    """One user in a channel."""
+
+    since: datetime
+    """When his or her first device came, in UTC."""
+    devices: int
+    """Connections in the channel; 0 for a user who is gone for less than ``offline_after`` seconds."""
+
+    @classmethod
+    def at(cls, since: float, devices: int) -> "Presence":
+        """From Unix time, which is exact to 10 ms."""
+        return cls(datetime.fromtimestamp(round(since, 2), UTC), devices)
+
+
+@dataclass(slots=True, eq=False)
+class Absence:
+    """A user without a connection, in a channel or (None) at all, who may be back before anybody is told."""
+
+    channel: str | None
+    user: User
+    ws: WebSocket  # the last connection
+    since: float  # when the user came, as Unix time in seconds
+    deadline: float  # on the loop's clock
+
+
+class Away:
+    """Everybody's absences; ``over`` is called with each that lasts too long."""
+
+    def __init__(self, over: Callable[[Absence], None]) -> None:
+        self._over = over
+        self._absences: dict[str | None, dict[User, Absence]] = {}
+        self._queue: deque[Absence] = deque()  # all take equally long; those that ended before stay until their time
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, ws: WebSocket, channel: str | None, since: float, seconds: float) -> None:
+        """The last connection of a user is gone; ``seconds`` are the same each time."""
+        loop = asyncio.get_running_loop()
+        absence = Absence(channel, ws.user, ws, since, loop.time() + seconds)
+        self._absences.setdefault(channel, {})[ws.user] = absence
+        self._queue.append(absence)
+        if self._timer is None:
+            self._timer = loop.call_at(absence.deadline, self._look)
+
+    def end(self, channel: str | None, user: User) -> Absence | None:
+        """The user is back, or gone for good: the absence, if there was one."""
+        absences = self._absences.get(channel)
+        absence = None if absences is None else absences.pop(user, None)
+        if absences is not None and not absences:
+            del self._absences[channel]
+        return absence
+
+    def users(self, channel: str) -> Mapping[User, Absence]:
+        """Those who are away from a channel."""
+        return self._absences.get(channel, {})
+
+    def channels(self, user: User) -> list[str]:
+        """The channels that a user is away from."""
+        return [channel for channel, users in self._absences.items() if channel is not None and user in users]
+
+    def end_all(self) -> None:
+        """Nobody will be back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._queue:
+            self._end_first()
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._queue and self._queue[0].deadline <= loop.time():
+            self._end_first()
+        if self._queue and self._timer is None:
+            self._timer = loop.call_at(self._queue[0].deadline, self._look)
+
+    def _end_first(self) -> None:
+        absence = self._queue.popleft()
+        if self._absences.get(absence.channel, {}).get(absence.user) is absence:
+            self.end(absence.channel, absence.user)
+            self._over(absence)
+
+
+class Sight:
+    """What ``Listener.can_see`` said, kept until it is forgotten; None asks nobody, and everybody sees everybody."""
+
+    def __init__(self, can_see: Callable[[User, User], Any] | None) -> None:
+        self._can_see = can_see
+        self._answers: dict[User, dict[User, bool]] = {}  # by the user seen, then by viewer
+        self._count = 0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether everybody sees everybody."""
+        return self._can_see is None
+
+    def sees(self, viewer: User, user: User) -> bool:
+        """Whether a viewer (None: any connection without a user) may see a user. Everybody sees himself or herself."""
+        if self._can_see is None or viewer == user:
+            return True
+        answers = self._answers.get(user)
+        if answers is not None and viewer in answers:
+            return answers[viewer]
+        return self._ask(viewer, user)
+
+    def forget(self, user: User) -> None:
+        """Ask again about a user, as viewer and as the one seen."""
+        self._count -= len(self._answers.pop(user, ()))
+        for answers in self._answers.values():
+            self._count -= answers.pop(user, None) is not None
+
+    def _ask(self, viewer: User, user: User) -> bool:
+        assert self._can_see is not None
+        try:
+            answer = bool(self._can_see(viewer, user))
+        except Exception:
+            logger.exception("can_see failed: %r does not see %r", viewer, user)
+            return False
+        if self._count >= MOST_ANSWERS:
+            self._answers, self._count = {}, 0
+        self._answers.setdefault(user, {})[viewer] = answer
+        self._count += 1
+        return answer
+
+
+class Watch:
+    """A watched channel, and exactly what its members were told: of those announced, less those hidden from them."""
+
+    __slots__ = ("announced", "hidden")
+
+    def __init__(self) -> None:
+        self.announced: set[User] = set()
+        self.hidden: dict[User, set[User]] = {}  # by viewer; nobody has an empty set
+
+    def is_hidden(self, user: User, viewer: User) -> bool:
+        """Whether a viewer was not told of a user."""
+        return user in self.hidden.get(viewer, ())
+
+    def hide(self, user: User, viewer: User) -> None:
+        """The viewer is not told."""
+        self.hidden.setdefault(viewer, set()).add(user)
+
+    def show(self, user: User, viewer: User) -> None:
+        """The viewer is told."""
+        users = self.hidden.get(viewer)
+        if users is not None:
+            users.discard(user)
+            if not users:
+                del self.hidden[viewer]
+
+    def forget(self, user: User) -> None:
+        """A user is there no more, neither to be seen nor to see."""
+        self.announced.discard(user)
+        self.hidden.pop(user, None)
+        for viewer in list(self.hidden):
+            self.show(user, viewer)
+
+
+class Notices:
+    """Tells the members of watched channels who comes and goes, as far as they may see it.
+
+    A leave goes to those who were told of the join, whatever ``can_see`` says by then.
+    """
+
+    def __init__(self, manager: "ConnectionManager") -> None:
+        self._manager = manager
+        self._watches: dict[str, Watch] = {}
+
+    def watch(self, channel: str) -> None:
+        """Begin to tell: each member gets a list now."""
+        if channel not in self._watches:
+            self._watches[channel] = Watch()
+            self._watches[channel].announced.update(self._manager.presence(channel))
+            for ws in self._manager.subscribers(channel):
+                self._send_list(ws, channel)
+
+    def unwatch(self, channel: str) -> None:
+        """Tell no more."""
+        self._watches.pop(channel, None)
+
+    def came(self, ws: WebSocket, channel: str) -> None:
+        """A connection is in a channel: its user joins with the first, and each gets a list."""
+        watch = self._watches.get(channel)
+        if watch is None:
+            return
+        user = ws.user
+        if user is not None and user not in watch.announced:
+            watch.announced.add(user)
+            devices = self._manager._members(USER_KIND, user)
+            self._manager.broadcast(
+                channel, self._joined(channel, user), exclude=[*devices, *self._blind(channel, user)]
+            )
+        self._send_list(ws, channel)
+
+    def gone(self, channel: str, user: User) -> None:
+        """A user has left a channel, with every connection and for good."""
+        watch = self._watches.get(channel)
+        if watch is None or user not in watch.announced:
+            return
+        members = self._manager.subscribers(channel) if watch.hidden else ()
+        unaware = [ws for ws in members if watch.is_hidden(user, ws.user)]
+        watch.forget(user)
+        self._manager.broadcast(channel, _notice(channel, "leave", user=user), exclude=unaware)
+
+    def review(self, user: User) -> None:
+        """What is visible of, or to, a user has changed: tell those for whom somebody comes to be there, or is gone."""
+        channels = {channel for ws in self._manager._members(USER_KIND, user) for channel in ws.channels}
+        for channel in channels.union(self._manager._away.channels(user)) & self._watches.keys():
+            for viewer in {ws.user for ws in self._manager.subscribers(channel)}:
+                self._update(channel, viewer, user)
+            for other in self._manager.presence(channel):
+                self._update(channel, user, other)
+
+    def _send_list(self, ws: WebSocket, channel: str) -> None:
+        people = [
+            {"user": user, "since": since, "devices": devices}
+            for user, (since, devices) in self._manager.presence(channel).items()
+            if self._sees(channel, ws.user, user)
+        ]
+        ws.send(_notice(channel, "list", users=people))
+
+    def _joined(self, channel: str, user: User) -> str:
+        since, devices = self._manager._person(channel, user)
+        if not devices:
+            absence = self._manager._away.users(channel).get(user)
+            since = time.time() if absence is None else absence.since
+        return _notice(channel, "join", user=user, since=Presence.at(since, devices).since)
+
+    def _sees(self, channel: str, viewer: User, user: User) -> bool:
+        """Whether a viewer may see a member; he or she is told accordingly."""
+        watch = self._watches[channel]
+        sees = self._manager.sees(viewer, user)
+        (watch.show if sees else watch.hide)(user, viewer)
+        return sees
+
+    def _blind(self, channel: str, user: User) -> list[WebSocket]:
+        """The members that may not see a user."""
+        if self._manager._sight.is_free:
+            return []
+        return [ws for ws in self._manager.subscribers(channel) if not self._sees(channel, ws.user, user)]
+
+    def _update(self, channel: str, viewer: User, user: User) -> None:
+        """Tell a viewer when what he or she was told of a user is true no more."""
+        watch = self._watches[channel]
+        was_hidden = watch.is_hidden(user, viewer)
+        if user not in watch.announced or self._sees(channel, viewer, user) != was_hidden:
+            return
+        notice = self._joined(channel, user) if was_hidden else _notice(channel, "leave", user=user)
+        if viewer is None:
+            strangers = [ws for ws in self._manager.subscribers(channel) if ws.user is None]
+            self._manager.broadcast(channel, notice, to=strangers)
+        else:
+            self._manager.broadcast(channel, notice, users=(viewer,))
+
+
+def _notice(channel: str, event: str, **fields: Any) -> str:
+    """A presence notice as JSON; a user that JSON does not know goes out as its str()."""
+    notice = {"type": "presence", "channel": channel, "event": event, **fields}
+    try:
+        return orjson.dumps(notice, default=str).decode()
+    except TypeError:  # half a surrogate pair in a name, which the standard library escapes
+        return json.dumps(notice, default=_plain)
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
