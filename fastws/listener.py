@@ -81,11 +81,8 @@ def handler(listener: Listener, name: str) -> Callable[..., Any] | None:
 def warn_of_misspelt(listener: Listener) -> None:
     """Log a warning for each method whose name is almost a handler's."""
     for name in dir(type(listener)):
-        if (
-            name in HANDLERS
-            or not name.startswith(("on", "auth", "can"))
-            or not callable(getattr(listener, name, None))
-        ):
+        is_alike = name not in HANDLERS and name.startswith(("on", "auth", "can"))
+        if not is_alike or not callable(getattr(listener, name, None)):
             continue
         likely = difflib.get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.8)
         if likely:

@@ -103,7 +103,7 @@ class ConnectionManager(Endpoint):
         self._notices.unwatch(channel)
 
     def notify(self, channel: str, user: Hashable, message: Any, *, exclude: Connections | None = None) -> int:
-        """Send a message about a user (typing, say) to the members who may see him or her, less ``exclude``; how many."""
+        """Send a message about a user (typing, say) to the members who may see that user; how many."""
         if not self._sight.is_free:
             hidden = [ws for ws in self._members(CHANNEL_KIND, channel) if not self.sees(ws.user, user)]
             exclude = [*hidden, *_several(exclude)]

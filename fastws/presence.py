@@ -213,10 +213,8 @@ class Notices:
         user = ws.user
         if user is not None and user not in watch.announced:
             watch.announced.add(user)
-            devices = self._manager._members(USER_KIND, user)
-            self._manager.broadcast(
-                channel, self._joined(channel, user), exclude=[*devices, *self._blind(channel, user)]
-            )
+            exclude = [*self._manager._members(USER_KIND, user), *self._blind(channel, user)]
+            self._manager.broadcast(channel, self._joined(channel, user), exclude=exclude)
         self._send_list(ws, channel)
 
     def gone(self, channel: str, user: User) -> None:
