@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import orjson
 
@@ -36,6 +36,7 @@ SAFE_SECRET = 32  # bytes (RFC 7518 3.2, for HS256)
 DEFAULTS = ("HS256", "RS256", "ES256", "ES384", "ES512", "ES256K", "Ed25519", "Ed448", "EdDSA")
 
 
+@runtime_checkable
 class Auth(Protocol):
     """What ``endpoint(..., auth=...)`` takes."""
 

@@ -82,8 +82,8 @@ def _check(name: str, value: Any, kind: Any, metadata: Any) -> None:
         if not isinstance(value, str):
             raise ConfigurationError(f"host={value!r}: give a name or an address as a string")
     elif name in ("sessions", "auth"):
-        methods = ("find", "refresh", "save") if name == "sessions" else ("authenticate", "allows", "intercepts")
-        if value is not None and not all(callable(getattr(value, method, None)) for method in methods):
+        protocol = Sessions if name == "sessions" else Auth
+        if value is not None and (isinstance(value, type) or not isinstance(value, protocol)):
             takes = "a SignedCookieSessions or a StoreSessions" if name == "sessions" else "a JWTAuth"
             raise ConfigurationError(f"{name}={value!r}: give {takes}")
     elif name == "ssl":

@@ -96,10 +96,12 @@ class ConnectionManager(Endpoint):
         user's first device has come, and "leave" (``user``) when the last is gone, after ``offline_after``. Nobody is
         told of a user whom he or she may not see (`Listener.can_see`).
         """
+        self._check_thread()
         self._notices.watch(_channel_name(channel))
 
     def unwatch_presence(self, channel: str) -> None:
         """Tell the members of a channel no more who comes and goes."""
+        self._check_thread()
         self._notices.unwatch(channel)
 
     def notify(self, channel: str, user: Hashable, message: Any, *, exclude: Connections | None = None) -> int:
@@ -118,6 +120,7 @@ class ConnectionManager(Endpoint):
 
         In watched channels those for whom somebody comes to be there, or is gone, get a "join" or a "leave".
         """
+        self._check_thread()
         self._sight.forget(user)
         self._notices.review(user)
 
@@ -137,6 +140,7 @@ class ConnectionManager(Endpoint):
 
     def close_user(self, user: Hashable, code: int = 4001, reason: str = "logged out") -> int:
         """Close every connection of a user; how many. One whose handshake is under way is refused with 401."""
+        self._check_thread()
         check_close(code, reason)
         greeting = [ws for ws in self._greeting if ws.user == user]
         self._refuse_pending(lambda request: request.user == user, reason)
@@ -147,6 +151,7 @@ class ConnectionManager(Endpoint):
 
         One whose handshake is under way is refused with 401. Raises ValueError for a code that may not be sent.
         """
+        self._check_thread()
         check_close(code, reason)
         self._refuse_pending(lambda request: getattr(request.session, "id", None) == session_id, reason)
         return self._close(self._members(SESSION_KIND, session_id), code, reason)

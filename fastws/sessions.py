@@ -15,7 +15,7 @@ import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 from uuid import UUID
 
 from ._core import Request
@@ -89,6 +89,7 @@ class Session(MutableMapping[str, Any]):
             )
 
 
+@runtime_checkable
 class Sessions(Protocol):
     """What ``endpoint(..., sessions=...)`` takes. Each method may return an awaitable; what it raises is an error of
     the server's (500, or close 1011)."""

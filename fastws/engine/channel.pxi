@@ -295,6 +295,10 @@ cdef class Endpoint:
 
     # -- who is there
 
+    def _check_thread(self):
+        """Raises RuntimeError on another thread than the loop's."""
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+
     cdef dict groups(self, int kind):
         if kind == CHANNEL:
             return self.channel_groups
