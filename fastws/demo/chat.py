@@ -46,7 +46,7 @@ from typing import Any
 
 import orjson
 
-from fastws import Listener, Reject, Request, WebSocket
+from fastws import Listener, Presence, Reject, Request, WebSocket
 
 MAX_NAME = 32
 NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
@@ -142,7 +142,8 @@ class Chat(Listener):
         if not isinstance(named, list):
             raise Refused("bad_field", '"to" must be a list of names')
         names = {name for name in named if isinstance(name, str)}
-        to = sorted(names & others_in(ws, channel))
+        # One whose page reloads just now is a member without a tab: a whisper would be lost.
+        to = sorted(name for name, there in others_in(ws, channel).items() if name in names and there.devices)
         if not to:
             raise Refused("no_recipient", f"none of those named is in {channel}")
         whisper = stamped("whisper", ws, channel, request)
@@ -253,6 +254,7 @@ def tabs(ws: WebSocket, user: str) -> list[WebSocket]:
     return [connections[each] for each in ws.manager.users.get(user, ()) if each in connections]
 
 
-def others_in(ws: WebSocket, channel: str) -> set[Any]:
+def others_in(ws: WebSocket, channel: str) -> dict[Any, Presence]:
     """The members whom the user of `ws` can see, but for himself or herself."""
-    return ws.manager.presence(channel, viewer=ws.user).keys() - {ws.user}
+    people = ws.manager.presence(channel, viewer=ws.user)
+    return {user: there for user, there in people.items() if user != ws.user}
