@@ -573,9 +573,12 @@ cdef class Load:
         return self.shared.in_flight == 0
 
     cdef work(self, int64_t deadline):
-        """All lanes at once, the first on this thread, each on a core of its own where there are enough."""
+        """All lanes at once, the first on this thread; each on a core of its own where that leaves none over.
+
+        Where it does, others may be at work there, and the kernel knows better which cores are free.
+        """
         allowed = os.sched_getaffinity(0)
-        cores = [{core} for core in sorted(allowed)] if len(allowed) >= len(self.lanes) else [allowed] * len(self.lanes)
+        cores = [{core} for core in allowed] if len(allowed) == len(self.lanes) else [allowed] * len(self.lanes)
         first, *others = [(lane.work, (deadline, own)) for lane, own in zip(self.lanes, cores)]
         threads = [threading.Thread(target=work, args=arguments) for work, arguments in others]
         for thread in threads:

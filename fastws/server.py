@@ -281,7 +281,7 @@ class Server:
         if sessions is not None:
             request.session = yield sessions.find(request)
         if auth is not None:
-            yield auth.authenticate(request)
+            auth.authenticate(request)
         verdict = yield self._ask(manager, "on_handshake", request)
         self._judge(verdict, "the handshake was refused")
         if auth is not None:

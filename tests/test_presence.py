@@ -157,7 +157,7 @@ async def test_who_is_not_back_in_time_is_offline(serve, enter):
     await gone(site, ann)
     await gone(site, bob)
     assert await people.until("on_user_offline") == ("ann",)
-    assert time.monotonic() - began >= 0.1
+    assert time.monotonic() - began >= 0.09  # the loop's clock has whole milliseconds
     assert await people.until("on_user_offline", 2) == ("bob",)
     assert site.manager.presence("cars") == {}
     await enter(site, "ann")
