@@ -19,11 +19,16 @@ PUBLIC = {
     "ConnectionManager",
     "FastWSError",
     "Headers",
+    "JWTAuth",
     "Listener",
+    "Presence",
     "ProtocolError",
     "Reject",
     "Request",
     "Server",
+    "Session",
+    "SignedCookieSessions",
+    "StoreSessions",
     "WebSocket",
 }
 
