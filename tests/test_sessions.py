@@ -486,7 +486,7 @@ async def redis_client(redis_port):
 
 
 @pytest.fixture(params=["memory", "redis"])
-async def store(request):
+def store(request):
     """A store of starsessions'."""
     if request.param == "memory":
         return InMemoryStore()
