@@ -125,10 +125,15 @@ cdef struct Conn:
     uint8_t fin_received        # the peer's side is
     uint8_t linked              # in the timer wheel
     uint8_t ping_sent           # and nothing received since
+    uint8_t throttled           # not read: it sent too much, and waits for `throttle_end`
     # The rest.
     uint32_t slot               # in the reactor's slabs
     uint32_t deadline           # tick; of handshake, close or drain; when the ping went, while open
     uint32_t idle_timeout       # ticks; 0: none
+    uint32_t charged            # tick of the last charge
+    uint32_t throttle_end       # tick
+    float message_debt          # seconds' worth of messages received and not yet worked off
+    float byte_debt             # likewise of bytes
     uint32_t timer_slot
     Conn* timer_next
     Conn* timer_previous
@@ -207,6 +212,10 @@ cdef class Endpoint:
     cdef object on_message                  # a bound method, or None
     cdef Group everyone
     cdef uint64_t max_message_size
+    cdef bint is_rated                      # messages or bytes have a rate
+    cdef float seconds_per_message          # 0: any rate
+    cdef float seconds_per_byte
+    cdef bint closes_over_rate
     cdef uint32_t max_backlog
     cdef int overflow
     cdef uint32_t idle_ticks
@@ -214,6 +223,7 @@ cdef class Endpoint:
     cdef uint32_t ping_timeout_ticks
     cdef uint32_t close_ticks
     cdef uint64_t messages_received
+    cdef uint64_t throttled
     cdef uint64_t deliveries
     cdef uint64_t closed_slow
     cdef uint64_t dropped_oldest

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from ssl import SSLContext
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from .auth import Auth
 from .errors import ConfigurationError
@@ -38,6 +38,11 @@ class EndpointOptions:
     max_connections: int | None = _option(None, "most connections at a time; over it: 503", least=1)
     max_backlog: int = _option(1 * MIB, "most bytes a connection may have pending", least=1, most=GIB)
     overflow: Literal["close", "drop_oldest", "drop_newest"] = _option("close", "what happens past max_backlog")
+    max_message_rate: float = _option(
+        0, "messages, pings and pongs that a connection may send in a second; 0: any number", least=0
+    )
+    max_byte_rate: float = _option(0, "bytes that a connection may send in a second; 0: any number", least=0)
+    over_rate: Literal["pause", "close"] = _option("pause", "what happens past these: read later, or close 1008")
     idle_timeout: float = _option(300, "seconds without a message before close 1001; 0: never", least=0)
     ping_interval: float = _option(20, "seconds without a sign of life before a ping; 0: no pings", least=0)
     ping_timeout: float = _option(20, "seconds that an answer to a ping may take; 0: for ever", least=0)
@@ -72,9 +77,10 @@ class Options(EndpointOptions):
 def _check(name: str, value: Any, kind: Any, metadata: Any) -> None:
     """Raise a ConfigurationError that names the value and the fix."""
     least, most = metadata["least"], metadata["most"]
-    if name == "overflow":
-        if value not in ("close", "drop_oldest", "drop_newest"):
-            raise ConfigurationError(f"overflow={value!r}: choose close, drop_oldest or drop_newest")
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            *others, last = get_args(kind)
+            raise ConfigurationError(f"{name}={value!r}: choose {', '.join(others)} or {last}")
     elif name in ("origins", "subprotocols"):
         if isinstance(value, str) or not all(isinstance(item, str) and item for item in value or ()):
             raise ConfigurationError(f"{name}={value!r}: give a list of strings")

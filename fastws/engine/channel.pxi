@@ -137,6 +137,10 @@ cdef class Endpoint:
         self.reactor = reactor
         self.on_message = on_message
         self.max_message_size = options.max_message_size
+        self.seconds_per_message = 1 / options.max_message_rate if options.max_message_rate else 0
+        self.seconds_per_byte = 1 / options.max_byte_rate if options.max_byte_rate else 0
+        self.is_rated = self.seconds_per_message > 0 or self.seconds_per_byte > 0
+        self.closes_over_rate = options.over_rate == "close"
         self.max_backlog = options.max_backlog
         self.overflow = {"close": OVERFLOW_CLOSE, "drop_oldest": OVERFLOW_DROP_OLDEST,
                          "drop_newest": OVERFLOW_DROP_NEWEST}[options.overflow]
@@ -385,7 +389,8 @@ cdef class Endpoint:
     def stats(self):
         """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
 
-        ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with 1013 for
+        ``throttled`` counts the times that a connection was not read for coming too fast (`max_message_rate`,
+        `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with 1013 for
         more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it.
         """
         return {
@@ -393,6 +398,7 @@ cdef class Endpoint:
             "channels": len(self.channel_groups),
             "users": len(self.user_groups),
             "messages_received": self.messages_received,
+            "throttled": self.throttled,
             "deliveries": self.deliveries,
             "closed_slow": self.closed_slow,
             "dropped_oldest": self.dropped_oldest,

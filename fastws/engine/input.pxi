@@ -2,6 +2,9 @@
 
 from asyncio import CancelledError
 
+cdef enum:
+    LONGEST_THROTTLE = 3600             # seconds
+
 
 cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     """`n` bytes came; `p` is writable and the caller's."""
@@ -9,6 +12,10 @@ cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
         return 0
     if c.state == HEAD:
         return receive_head(reactor, c, p, n)
+    if c.state == OPEN and (<WebSocket>c.ws).endpoint.is_rated:
+        charge(reactor, c, 0, n)
+        if c.state != OPEN:
+            return 0
     if c.inbound is NULL or c.inbound.raw_length == 0:
         if c.paused:
             return keep_raw(c, p, n)
@@ -244,7 +251,9 @@ cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
     cdef WebSocket ws = <WebSocket>c.ws
     ws.endpoint.messages_received += 1
     c.last_message = reactor.now
-    if ws.endpoint.on_message is None:
+    if ws.endpoint.is_rated:
+        charge(reactor, c, 1, 0)
+    if ws.endpoint.on_message is None or c.state != OPEN:
         return 0
     if not c.busy:
         return call_on_message(reactor, c, ws, message)
@@ -291,8 +300,8 @@ cdef int pause(Reactor reactor, Conn* c) except -1:
 
 
 cdef int resume(Reactor reactor, Conn* c) except -1:
-    """Go on reading where a handler held it up."""
-    if not c.paused or c.state < OPEN or c.state > CLOSING:
+    """Go on reading where a handler, or too high a rate, held it up."""
+    if not c.paused or c.state < OPEN or c.state > CLOSING or (c.throttled and c.state == OPEN):
         return 0
     c.paused = False
     read_clock(reactor)
@@ -308,6 +317,39 @@ cdef int resume(Reactor reactor, Conn* c) except -1:
     return wake(reactor)
 
 
+# -- rates
+
+
+cdef int charge(Reactor reactor, Conn* c, uint32_t messages, size_t size) except -1:
+    """Count what a peer sends. A second's worth may come at once; past it the endpoint's policy acts."""
+    cdef Endpoint endpoint = (<WebSocket>c.ws).endpoint
+    cdef float elapsed = (reactor.now - c.charged) * <float>TICK
+    cdef float debt
+    c.charged = reactor.now
+    c.message_debt = max(c.message_debt - elapsed, <float>0) + messages * endpoint.seconds_per_message
+    c.byte_debt = max(c.byte_debt - elapsed, <float>0) + size * endpoint.seconds_per_byte
+    debt = min(max(c.message_debt, c.byte_debt), LONGEST_THROTTLE)
+    if debt <= 1 or c.state != OPEN or c.throttled:
+        return 0
+    if endpoint.closes_over_rate:
+        return fail(reactor, c, 1008, "messages come too fast")
+    # Half of the bucket is worked off before the next is taken, lest what was kept is moved for each message.
+    c.throttled = True
+    c.throttle_end = reactor.now + <uint32_t>((debt - 0.5) * TICKS_PER_SECOND) + 1
+    endpoint.throttled += 1
+    pause(reactor, c)
+    arm_open(reactor, c)
+    return 0
+
+
+cdef int throttle_over(Reactor reactor, Conn* c) except -1:
+    """The time of a peer that sent too much has come; a handler may still hold it up."""
+    c.throttled = False
+    if (<WebSocket>c.ws).waiting:
+        return 0
+    return resume(reactor, c)
+
+
 # -- control frames
 
 
@@ -315,6 +357,8 @@ cdef int handle_control(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t*
     cdef Inbound* inbound
     if opcode == CLOSE:
         return handle_close(reactor, c, p, n)
+    if (<WebSocket>c.ws).endpoint.is_rated:
+        charge(reactor, c, 1, 0)
     if opcode == PING and is_sendable(c):
         if not c.blocked:
             return queue_control(reactor, c, PONG, p, n)

@@ -104,6 +104,8 @@ cdef void arm_open(Reactor reactor, Conn* c) noexcept:
         due = c.last_received + endpoint.ping_interval_ticks
     if endpoint.ping_interval_ticks:
         wait = min(wait, <uint32_t>max(<int>(due - reactor.now), 0))
+    if c.throttled:
+        wait = min(wait, <uint32_t>max(<int>(c.throttle_end - reactor.now), 0))
     if wait == NO_TIMER:
         disarm(reactor, c)
     else:
@@ -177,6 +179,10 @@ cdef int expired_open(Reactor reactor, Conn* c) except -1:
         return 0
     if c.idle_timeout and is_past(c.last_message + c.idle_timeout, reactor.now):
         return begin_close(reactor, c, 1001, b"idle timeout")
+    if c.throttled and is_past(c.throttle_end, reactor.now):
+        throttle_over(reactor, c)
+        if c.state != OPEN:
+            return 0
     if c.paused:
         c.last_received = reactor.now                      # its input waits for us, not we for it
         c.ping_sent = False
