@@ -29,6 +29,7 @@ logger = logging.getLogger("fastws.sessions")
 FORTNIGHT = 14 * 24 * 3600  # seconds
 MOST_COOKIES = 8  # of one name that are looked at
 TOUCH_INTERVAL = 60.0  # seconds between two touches
+UNCHANGING = frozenset({str, int, float, bool, type(None)})
 METADATA = "__metadata__"  # where starsessions keeps its own among a session's values
 
 is_id = re.compile(r"[!-~]{1,256}").fullmatch  # nobody makes longer ones, or ones with blanks
@@ -63,36 +64,39 @@ class Session(MutableMapping[str, Any]):
         self._source: StoreSessions | None = None  # where its store answers at once, and can be asked when need be
         self._touched = self._lazy_until = -math.inf  # on the monotonic clock, in seconds
         self._is_stale = False  # the source has not been asked for this message
-        self._is_used = False  # somebody had a value in hand, and may have changed it
+        self._is_used = False  # somebody changed a value, or had one in hand that can be changed
         self._is_gone = False  # from the store, and for good
 
     def __getitem__(self, name: str) -> Any:
-        self._use()
-        return self._values[name]
+        self._catch_up()
+        value = self._values[name]
+        self._is_used = self._is_used or type(value) not in UNCHANGING
+        return value
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check_writable()
-        self._use()
+        self._catch_up()
+        self._is_used = True
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
         self._check_writable()
-        self._use()
+        self._catch_up()
+        self._is_used = True
         del self._values[name]
 
     def __iter__(self) -> Iterator[str]:
-        self._use()
+        self._catch_up()
         return iter(self._values)
 
     def __len__(self) -> int:
-        self._use()
+        self._catch_up()
         return len(self._values)
 
     def __repr__(self) -> str:
         return f"<Session of {len(self._values)} values>"  # an id or a value in a log would be one too many
 
-    def _use(self) -> None:
-        self._is_used = True
+    def _catch_up(self) -> None:
         if self._is_stale and self._source is not None:
             self._is_stale = False
             self._source._catch_up(self)
