@@ -16,6 +16,7 @@ import orjson
 
 from ._core import Request, WebSocket
 from .errors import ConfigurationError, Reject
+from .steps import MessageHandler
 
 if TYPE_CHECKING:
     from joserfc.jwk import Key, KeySet
@@ -28,6 +29,7 @@ logger = logging.getLogger("fastws.auth")
 Claims: TypeAlias = dict[str, Any]
 
 MOST_TOKEN = 16 * 1024  # bytes
+LOOKED_AT = 64 * 1024  # characters of a message
 DAY = 24 * 3600.0  # seconds; the longest that a timer is set for
 LATEST = 2**53  # seconds; no clock gets there, and every client can read it
 SAFE_SECRET = 32  # bytes (RFC 7518 3.2, for HS256)
@@ -52,8 +54,8 @@ class Auth(Protocol):
     def closed(self, ws: WebSocket) -> None:
         """A connection is gone."""
 
-    def intercepts(self, ws: WebSocket, message: str | bytes) -> bool:
-        """Whether a message was for us (a fresh token, say), and not for the listener."""
+    def wrap(self, handle: MessageHandler) -> MessageHandler:
+        """A message handler that does not get what is for us: a fresh token, say."""
 
 
 class JWTAuth:
@@ -195,12 +197,19 @@ class JWTAuth:
         if timer is not None:
             timer.cancel()
 
-    def intercepts(self, ws: WebSocket, message: str | bytes) -> bool:
-        """Whether a message is a fresh token; it is taken, or ends the connection."""
-        if not self._refresh or not isinstance(message, str) or not message.startswith(("{", " ", "\t", "\r", "\n")):
-            return False
-        if '"authenticate"' not in message:
-            return False
+    def wrap(self, handle: MessageHandler) -> MessageHandler:
+        """A handler that gets all messages but fresh tokens, which are taken, or end the connection."""
+        if not self._refresh:
+            return handle
+
+        def on_message(ws: WebSocket, message: str | bytes) -> Any:
+            # Every message comes by here: what is cheap comes first.
+            is_alike = isinstance(message, str) and '"authenticate"' in message[:LOOKED_AT]
+            return None if is_alike and self._intercepts(ws, message) else handle(ws, message)
+
+        return on_message
+
+    def _intercepts(self, ws: WebSocket, message: str | bytes) -> bool:
         try:
             request = orjson.loads(message)
         except ValueError:

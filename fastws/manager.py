@@ -14,7 +14,7 @@ from .errors import ConfigurationError, ProtocolError, Reject
 from .listener import HANDLERS, Listener, handler, warn_of_misspelt
 from .presence import Absence, Away, Notices, Presence, Sight
 from .routing import Template
-from .steps import HANDLER_ERRORS, Steps, complete
+from .steps import HANDLER_ERRORS, MessageHandler, Steps
 
 if TYPE_CHECKING:
     from .server import Server
@@ -352,32 +352,20 @@ class ConnectionManager(Endpoint):
 
     # -- messages
 
-    def _message_handler(self) -> Callable[[WebSocket, str | bytes], Any] | None:
-        """What the engine calls with each message: the listener's own, where nothing else looks at messages."""
+    def _message_handler(self) -> MessageHandler | None:
+        """What the engine calls with each message: the listener's own, where nobody else looks at messages."""
         sessions, auth = self.options.sessions, self.options.auth
-        handle = self._handlers["on_message"]
-        if auth is None and not (sessions is not None and sessions.is_live):
-            return handle
-
-        def on_message(ws: WebSocket, message: str | bytes) -> Any:
-            if auth is not None and auth.intercepts(ws, message):
-                return None
-            if sessions is None or not sessions.is_live or ws.session is None:
-                return None if handle is None else handle(ws, message)
-            return complete(with_session(ws, message))
-
-        def with_session(ws: WebSocket, message: str | bytes) -> Steps:
-            yield sessions.refresh(ws.session)  # type: ignore[union-attr]
-            result = None if handle is None else (yield handle(ws, message))
-            yield sessions.save(ws.session)  # type: ignore[union-attr]
-            return result
-
-        return on_message
+        handle: MessageHandler | None = self._handlers["on_message"]
+        if sessions is not None:
+            handle = sessions.wrap(handle or _ignore)
+        if auth is not None:
+            handle = auth.wrap(handle or _ignore)
+        return handle
 
     def _save_session(self, ws: WebSocket) -> Steps:
         """Keep what another handler than on_message has changed."""
         sessions = self.options.sessions
-        if sessions is not None and sessions.is_live and ws.session is not None:
+        if sessions is not None and ws.session is not None:
             try:
                 yield sessions.save(ws.session)
             except HANDLER_ERRORS as error:
@@ -463,6 +451,10 @@ class _ByUser(Mapping[Hashable, list[str]]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def _ignore(ws: WebSocket, message: str | bytes) -> None:
+    """What a listener does that has no on_message."""
 
 
 def _several(connections: Connections | None) -> Iterable[WebSocket | str]:

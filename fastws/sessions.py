@@ -18,9 +18,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from uuid import UUID
 
-from ._core import Request
+from ._core import Request, WebSocket, is_awaitable
 from .errors import ConfigurationError
-from .steps import Steps, complete
+from .steps import MessageHandler, Steps, complete
 
 __all__ = ["Session", "Sessions", "SignedCookieSessions", "StoreSessions"]
 
@@ -29,6 +29,7 @@ logger = logging.getLogger("fastws.sessions")
 FORTNIGHT = 14 * 24 * 3600  # seconds
 MOST_COOKIES = 8  # of one name that are looked at
 TOUCH_INTERVAL = 60.0  # seconds between two touches
+UNCHANGING = frozenset({str, int, float, bool, type(None)})
 METADATA = "__metadata__"  # where starsessions keeps its own among a session's values
 
 is_id = re.compile(r"[!-~]{1,256}").fullmatch  # nobody makes longer ones, or ones with blanks
@@ -42,39 +43,63 @@ class Session(MutableMapping[str, Any]):
     HTTP changed is there when the next one starts. Of a `SignedCookieSessions` it can only be read.
     """
 
-    __slots__ = ("_is_gone", "_is_used", "_metadata", "_stored", "_touched", "_values", "id")
+    __slots__ = (
+        "_is_gone",
+        "_is_stale",
+        "_is_used",
+        "_lazy_until",
+        "_metadata",
+        "_source",
+        "_stored",
+        "_touched",
+        "_values",
+        "id",
+    )
 
     def __init__(self, id: str | None, values: dict[str, Any]) -> None:
         self.id = id
         self._values = values
         self._metadata: dict[str, Any] | None = None
         self._stored: bytes | None = None  # as the store has it; None: it is in a cookie
-        self._touched = -math.inf  # on the monotonic clock, in seconds
-        self._is_used = False  # somebody had a value in hand, and may have changed it
+        self._source: StoreSessions | None = None  # where its store answers at once, and can be asked when need be
+        self._touched = self._lazy_until = -math.inf  # on the monotonic clock, in seconds
+        self._is_stale = False  # the source has not been asked for this message
+        self._is_used = False  # somebody changed a value, or had one in hand that can be changed
         self._is_gone = False  # from the store, and for good
 
     def __getitem__(self, name: str) -> Any:
-        self._is_used = True
-        return self._values[name]
+        self._catch_up()
+        value = self._values[name]
+        self._is_used = self._is_used or type(value) not in UNCHANGING
+        return value
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._check_writable()
+        self._catch_up()
         self._is_used = True
         self._values[name] = value
 
     def __delitem__(self, name: str) -> None:
         self._check_writable()
+        self._catch_up()
         self._is_used = True
         del self._values[name]
 
     def __iter__(self) -> Iterator[str]:
+        self._catch_up()
         return iter(self._values)
 
     def __len__(self) -> int:
+        self._catch_up()
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<Session of {len(self)} values>"  # an id or a value in a log would be one too many
+        return f"<Session of {len(self._values)} values>"  # an id or a value in a log would be one too many
+
+    def _catch_up(self) -> None:
+        if self._is_stale and self._source is not None:
+            self._is_stale = False
+            self._source._catch_up(self)
 
     def _end(self) -> None:
         """It is gone from the store: logged out, or expired."""
@@ -94,17 +119,14 @@ class Sessions(Protocol):
     """What ``endpoint(..., sessions=...)`` takes. Each method may return an awaitable; what it raises is an error of
     the server's (500, or close 1011)."""
 
-    is_live: bool
-    """Whether `refresh` and `save` are to be called around every message handler."""
-
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
         """The session that the request's cookies name, if there is one."""
 
-    def refresh(self, session: Session) -> Awaitable[None] | None:
-        """See what HTTP has changed since."""
-
     def save(self, session: Session) -> Awaitable[None] | None:
         """Keep what a handler changed."""
+
+    def wrap(self, handle: MessageHandler) -> MessageHandler:
+        """A message handler that sees what HTTP has changed, and whose changes are kept."""
 
 
 class SignedCookieSessions:
@@ -115,8 +137,6 @@ class SignedCookieSessions:
     holds under ``id_key``. Both kinds are understood at once; their signatures have different salts, so that neither
     can be taken for the other.
     """
-
-    is_live = False
 
     def __init__(
         self, secret: str | bytes, cookie: str = "session", *, max_age: float | None = FORTNIGHT, id_key: str = "id"
@@ -159,11 +179,12 @@ class SignedCookieSessions:
                     return Session(None if name is None else str(name), values)
         return None
 
-    def refresh(self, session: Session) -> None:
-        """Nothing: the cookie stays what it was at the handshake."""
-
     def save(self, session: Session) -> None:
         """Nothing: it cannot be changed."""
+
+    def wrap(self, handle: MessageHandler) -> MessageHandler:
+        """The handler itself: a cookie stays what it was at the handshake."""
+        return handle
 
     def _read_starlette(self, cookie: str) -> Any:
         return json.loads(b64decode(self._starlette.unsign(cookie, max_age=self._max_age)))
@@ -249,8 +270,6 @@ class StoreSessions:
     store reads as empty from then on, and nothing brings it back.
     """
 
-    is_live = True
-
     def __init__(
         self,
         store: Any,
@@ -282,11 +301,6 @@ class StoreSessions:
         found = complete(self._find(request._cookie_values(self._cookie)[:MOST_COOKIES]))
         return found
 
-    def refresh(self, session: Session) -> Awaitable[None] | None:
-        """See what HTTP has changed since, and touch the session if it is time."""
-        refreshed: Awaitable[None] | None = None if session._is_gone else complete(self._refresh(session))
-        return refreshed
-
     def save(self, session: Session) -> Awaitable[None] | None:
         """Write what was changed, if anything was."""
         saved: Awaitable[None] | None = None
@@ -298,21 +312,54 @@ class StoreSessions:
             session._is_used = False
         return saved
 
+    def wrap(self, handle: MessageHandler) -> MessageHandler:
+        """A handler that sees what HTTP has changed, and whose changes are written when it is done.
+
+        A store that answers at once is asked when the handler looks at the session, any other before each message.
+        """
+
+        def on_message(ws: WebSocket, message: str | bytes) -> Any:
+            session = ws.session
+            if session is None:
+                return handle(ws, message)
+            if time.monotonic() >= session._lazy_until:
+                return complete(self._handle(session, handle, ws, message))
+            session._is_stale = True
+            result = handle(ws, message)
+            return complete(self._keep(session, result)) if session._is_used or is_awaitable(result) else result
+
+        return on_message
+
+    def _handle(self, session: Session, handle: MessageHandler, ws: WebSocket, message: str | bytes) -> Steps:
+        if not session._is_gone:
+            yield from self._refresh(session)
+        return (yield from self._keep(session, handle(ws, message)))
+
+    def _keep(self, session: Session, result: Any) -> Steps:
+        result = yield result
+        yield self.save(session)
+        return result
+
     # -- sequences of calls of the store: each call is yielded, and its answer comes back
 
     def _find(self, cookies: list[str]) -> Steps:
         for cookie in filter(is_id, cookies):
-            data = yield self._read(cookie, self._lifetime)
+            answer = self._read(cookie, self._lifetime)
+            data = yield answer
             session = Session(cookie, {})
             if self._load(session, data):
+                session._source = None if is_awaitable(answer) else self
                 return session
         return None
 
     def _refresh(self, session: Session) -> Steps:
+        """See what HTTP has changed, and touch the session if it is time."""
         self._take(session, (yield self._read(session.id, self._lifetime)))
         interval = min(TOUCH_INTERVAL, self._lifetime_in(session._metadata) / 2)
         if self._touch and not session._is_gone and time.monotonic() - session._touched >= interval:
             yield from self._store(session)
+        if session._source is not None:
+            session._lazy_until = session._touched + interval if self._touch else math.inf
 
     def _save(self, session: Session) -> Steps:
         self._take(session, (yield self._read(session.id, self._lifetime)))
@@ -338,6 +385,10 @@ class StoreSessions:
             session._touched = time.monotonic()
 
     # -- bytes and values
+
+    def _catch_up(self, session: Session) -> None:
+        if not session._is_gone:
+            self._take(session, self._read(session.id, self._lifetime))
 
     def _take(self, session: Session, data: bytes) -> None:
         """Take over what the store has now; what was changed here, and is not written yet, stays as it is."""

@@ -5,14 +5,15 @@ nothing is awaitable it runs through at once, on the caller's stack; from the fi
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, TypeAlias
 
-from ._core import is_awaitable
+from ._core import WebSocket, is_awaitable
 
-__all__ = ["HANDLER_ERRORS", "Runner", "Steps", "complete"]
+__all__ = ["HANDLER_ERRORS", "MessageHandler", "Runner", "Steps", "complete"]
 
 Steps: TypeAlias = Generator[Any, Any, Any]
+MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
 
 # What a handler may raise at its connection's cost. A CancelledError is its own as long as nobody cancels our task.
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)

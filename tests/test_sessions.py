@@ -840,11 +840,10 @@ async def test_a_store_in_memory_answers_without_a_task_and_any_other_within_one
         session = session if is_at_once else await session
         assert dict(session) == {"user": "ann"}
         session["user"] = "bob"
-        for call in (sessions.refresh, sessions.save):
-            waiting = call(session)
-            assert (waiting is None) is is_at_once
-            if not is_at_once:
-                await waiting
+        waiting = sessions.save(session)
+        assert (waiting is None) is is_at_once
+        if not is_at_once:
+            await waiting
         assert json.loads(await store.read("abc", 10)) == {"user": "bob"}
 
 
