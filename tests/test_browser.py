@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 import pytest_asyncio
 
-from fastws.demo import RELOAD, create_server
+from fastws.demo import create_server
 
 CI = os.environ.get("CI") == "true"
 CHROMIUM = shutil.which("chromium")
@@ -386,6 +386,44 @@ async def test_a_refusal_is_seen(join):
     await expect(ann(".event.error")).to_have_text("Refused: there is no one else called nobody online")
 
 
+async def test_a_refusal_is_seen_on_a_phone_where_a_panel_was_open(join):
+    phone = await join("ann", viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
+    await phone.page.get_by_role("button", name="Channels").tap()
+    await phone("#other").fill("x" * 32)
+    await phone("#other").evaluate("input => input.value = 'x'.repeat(33)")
+    await phone("#other").press("Enter")
+    await expect(phone(".event.error")).to_contain_text("Refused: a channel's name must be")
+    await expect(phone("#channels")).to_be_hidden()
+    await phone.page.get_by_role("button", name="Members").tap()
+    await phone.invite("nobody")
+    await expect(phone(".event.error").nth(1)).to_be_in_viewport()
+    await expect(phone("#members")).to_be_hidden()
+
+
+async def test_an_invitation_leads_to_its_channel(join):
+    ann, bob = await join("ann"), await join("bob")
+    await ann.enter("boats")
+    await expect(ann("#guests option")).to_have_text(["bob"])
+    await ann.invite("bob")
+    await expect(bob("#title")).to_have_text("cars")
+    await bob.page.get_by_role("button", name="Open").click()
+    await expect(bob("#title")).to_have_text("boats")
+    await expect(bob("#news")).to_be_hidden()
+    await expect(ann("#guests option")).to_have_count(0)
+
+
+async def test_what_is_half_written_stays_in_its_channel(join):
+    ann, bob = await join("ann"), await join("bob")
+    await ann.pick("bob")
+    await ann("#text").fill("only for bob")
+    await ann.enter("boats")
+    await expect(ann("#text")).to_have_value("")
+    await ann.show("cars")
+    await expect(ann("#text")).to_have_value("only for bob")
+    await ann("#text").press("Enter")
+    await expect(bob(".message.whisper .text")).to_have_text("only for bob")
+
+
 async def test_the_blocked_are_listed_and_can_be_unblocked(join):
     ann, bob = await join("ann"), await join("bob")
     await expect(ann("#blocked")).to_be_hidden()
@@ -574,29 +612,40 @@ async def test_four_people_the_kicked_hears_no_more_of_the_channel(people):
     assert [len(tab.got("kick")) for tab in tabs] == [1] * 6
 
 
-async def test_four_people_a_reload_is_no_coming_and_going(people):
+@pytest.fixture
+def somebody_comes_and_goes(join):
+    """Leaves are told in the order of the ends: whoever was away before this leaves before it, or has come back."""
+
+    async def somebody_comes_and_goes(tabs):
+        eve = await join("eve")
+        await eve.page.close()
+        for tab in tabs:
+            await tab.until(type="presence", event="leave", user="eve")
+
+    return somebody_comes_and_goes
+
+
+async def test_four_people_a_reload_is_no_coming_and_going(people, somebody_comes_and_goes):
     tabs = await people()
     bob = tabs[3]
     before = [len(tab.got("presence", user="bob")) for tab in tabs]
     await bob.page.reload()
     await expect(bob.members).to_have_text(["bob (you)", "ann", "cid", "dora"])
-    await asyncio.sleep(RELOAD + 0.5)
-    await settle(bob, tabs)
+    await somebody_comes_and_goes(tabs)
     assert bob.sockets == 2
     assert [len(tab.got("presence", user="bob")) for tab in tabs] == before
 
 
-async def test_four_people_to_log_out_closes_the_tabs_of_one_browser(people):
+async def test_four_people_to_log_out_closes_the_tabs_of_one_browser(people, somebody_comes_and_goes):
     tabs = laptop, second, phone, bob, cid, dora = await people()
     await laptop.log_out()
     for tab in (laptop, second):
         await expect(tab("#notice")).to_have_text("You are logged out.")
     told = [len(tab.frames) for tab in (laptop, second)]
-    await asyncio.sleep(RELOAD + 0.5)
-    await settle(phone, tabs[2:])
+    await somebody_comes_and_goes(tabs[2:])
     for tab in (bob, cid, dora):
         await expect(tab.members).to_have_count(4)
-        assert tab.got("presence", event="leave") == []
+        assert tab.got("presence", event="leave", user="ann") == []
     assert [len(tab.frames) for tab in (laptop, second)] == told
     await phone.log_out()
     for tab in (bob, cid, dora):
