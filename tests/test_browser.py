@@ -14,7 +14,7 @@ from fastws.demo import create_server
 
 CI = os.environ.get("CI") == "true"
 CHROMIUM = shutil.which("chromium")
-TIMEOUT = 10  # seconds
+TIMEOUT = 20  # seconds
 SECRET = "which outlives a restart"
 
 try:
@@ -628,7 +628,7 @@ def somebody_comes_and_goes(join):
 
 
 # Long enough for a page to load on a busy machine.
-@pytest.mark.parametrize("server", [8], indirect=True)
+@pytest.mark.parametrize("server", [6], indirect=True)
 async def test_four_people_a_reload_is_no_coming_and_going(people, somebody_comes_and_goes):
     tabs = await people()
     bob = tabs[3]
