@@ -26,6 +26,7 @@ except ImportError:
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(120),
     pytest.mark.skipif(CHROMIUM is None and not CI, reason="chromium is not installed"),
 ]
 
