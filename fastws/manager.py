@@ -260,12 +260,11 @@ class ConnectionManager(Endpoint):
         if (yield from self._call(ws, "on_open", ws)) is False:
             ws.close(1008, "refused by the server")
         self._greeting.discard(ws)
-        if user is not None:
-            _, joined, is_new = self._join(USER_KIND, user, ws)
-            if joined and self._away.end(None, user) is None and is_new:
-                yield from self._call(ws, "on_user_online", user)
+        is_online = user is not None and self._join_user(ws, user)
         for name in ws.channels if ws.is_open else ():
             self._arrive(ws, name)
+        if is_online:
+            yield from self._call(ws, "on_user_online", user)
         if channel is not None:
             count, joined, is_new = self._join(CHANNEL_KIND, channel, ws)
             if joined:
@@ -275,6 +274,11 @@ class ConnectionManager(Endpoint):
         end = self._opening.pop(ws)
         if end is not None:
             yield from self._going(ws, *end)
+
+    def _join_user(self, ws: WebSocket, user: Hashable) -> bool:
+        """Whether the user is online by this, and was not a moment ago."""
+        _, joined, is_new = self._join(USER_KIND, user, ws)
+        return joined and self._away.end(None, user) is None and is_new
 
     def _tell_joined(self, ws: WebSocket, channel: str, count: int, is_new: bool) -> Steps:
         if ws not in self._greeting:
