@@ -54,11 +54,12 @@ class Runner:
             return
         self.spawn(self._finish(steps, result))
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task of its own."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def _finish(self, steps: Steps, awaitable: Awaitable[Any]) -> None:
         result: Any = awaitable
@@ -80,8 +81,10 @@ class Runner:
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout)
             self._is_finishing = True
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
-            self._is_finishing = False
+            try:
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late, timeout=1)
+            finally:
+                self._is_finishing = False
