@@ -32,9 +32,7 @@ def inherited(name: str | None = None) -> list[int]:
     found = range(FIRST_FD, FIRST_FD + int(count))
     names = said["LISTEN_FDNAMES"].split(":") if said["LISTEN_FDNAMES"] else ["unknown"] * len(found)
     if len(names) != len(found):
-        raise ConfigurationError(
-            f"LISTEN_FDNAMES={said['LISTEN_FDNAMES']!r}: LISTEN_FDS={count} asks for so many names"
-        )
+        raise ConfigurationError(f"LISTEN_FDNAMES={said['LISTEN_FDNAMES']!r}: give {count} names, as LISTEN_FDS says")
     return [fd for fd, its_name in zip(found, names, strict=True) if name in (None, its_name)]
 
 
