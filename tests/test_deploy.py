@@ -25,7 +25,12 @@ from .raw import request
 from .support import Echo, Recorder
 
 # What a service manager does between fork and exec: the socket becomes descriptor 3, and the variables say so.
-ACTIVATE = 'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@" 3<&{fd}'
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="web")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +52,7 @@ def listening():
 
 def activated(fd):
     """The command as systemd would start it with that descriptor."""
-    return ["/bin/sh", "-c", ACTIVATE.format(fd=fd), "sh", *COMMAND]
+    return [sys.executable, "-c", ACTIVATE, str(fd), *COMMAND[1:]]
 
 
 # -- sockets passed by a service manager
