@@ -116,7 +116,7 @@ def serve(target: str | None, log_level: str | None, reload: bool, **options: An
         if reload:
             set_up_logging(log_level)
             Options(**given)  # what cannot work is said once, and not at every start
-            serve_reloading()
+            serve_reloading(given.get("fd") or inherited())
             return
         server = demo(given) if target is None else configured(load(target), given)
         if not server.options.fd and (passed := inherited()):

@@ -9,11 +9,10 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .errors import ConfigurationError
-from .sockets import inherited
 
 __all__ = ["serve_reloading"]
 
@@ -24,16 +23,17 @@ PATIENCE = 3.0  # seconds that it has to end, before it is told again, and more 
 TERMINAL = 1.0  # seconds that it has where a Ctrl-C has told it already
 
 
-def serve_reloading() -> None:
+def serve_reloading(descriptors: Sequence[int]) -> None:
     """Run this command without its ``--reload`` again and again, until SIGINT or SIGTERM.
 
-    Raises ConfigurationError where watchfiles is not installed.
+    ``descriptors`` are those of listening sockets to serve on, if any. Raises ConfigurationError where watchfiles is
+    not installed.
     """
     try:
         from watchfiles import PythonFilter, watch
     except ImportError:
         raise ConfigurationError("--reload needs watchfiles: pip install 'fastws-server[reload]'") from None
-    stop, child = threading.Event(), Child()
+    stop, child = threading.Event(), Child(descriptors)
     signals: list[int] = []
 
     def on_signal(number: int, _frame: object) -> None:
@@ -59,7 +59,8 @@ def serve_reloading() -> None:
 class Child:
     """The server's process, and what is wrong with the files that it would be started from."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptors: Sequence[int]) -> None:
+        self._descriptors = descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self._broken: set[str] = set()
         self._is_over = False
@@ -103,14 +104,13 @@ class Child:
         return True
 
     def _start(self) -> None:
-        descriptors = inherited()
         command = [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--reload")]
         # Its clients are to come back at once, and it is not to watch files itself, whatever fastws.toml says.
         environment = {**os.environ, "FASTWS_RELOAD": "false", "FASTWS_RESTART": "true"}
-        if descriptors:
-            environment["FASTWS_FD"] = " ".join(map(str, descriptors))
+        if self._descriptors:
+            environment["FASTWS_FD"] = " ".join(map(str, self._descriptors))
         self._is_over = False
-        self._process = subprocess.Popen(command, env=environment, pass_fds=descriptors)
+        self._process = subprocess.Popen(command, env=environment, pass_fds=self._descriptors)
 
     @staticmethod
     def _check(paths: Iterable[str]) -> Iterable[str]:

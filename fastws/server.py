@@ -64,7 +64,7 @@ class Server:
         self._router: Router[ConnectionManager] = Router()
         self._runner = Runner()
         self._reactor: Reactor | None = None
-        self._host, self._port = host, port
+        self._address: tuple[str, int] | None = None
         self._sockets: list[socket.socket] = []
         self._transport_servers: list[asyncio.Server] = []
         self._ready = False
@@ -77,12 +77,12 @@ class Server:
     @property
     def host(self) -> str:
         """The address it listens on; once started, the path of a unix socket, or what ``fd`` listens on."""
-        return self._host
+        return self.options.host if self._address is None else self._address[0]
 
     @property
     def port(self) -> int:
         """The port it listens on; once started, the real one, which is 0 for a unix socket."""
-        return self._port
+        return self.options.port if self._address is None else self._address[1]
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -165,9 +165,8 @@ class Server:
         self._stopping = self._draining = False
         self._idle, self._hurry = asyncio.Event(), asyncio.Event()  # of this loop
         self._sockets = await open_sockets(self.options)
-        self._host, self._port = address_of(self._sockets[0])
-        if not (self.options.fd or self.options.uds):
-            self._host = self.options.host
+        host, port = address_of(self._sockets[0])
+        self._address = host if self.options.fd or self.options.uds else self.options.host, port
         try:
             self._reactor = Reactor(loop, self, self.options, secrets.token_hex(5) + "-")
             for manager in self.endpoints.values():
@@ -276,16 +275,16 @@ class Server:
 
     async def _close(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
         """Close connections at the drain's rate, or at the one that gets through in so many seconds."""
+        logger.info("the server stops: %d connections are to be closed", len(connections))
         at_once = self.options.drain_rate == 0 or seconds <= 0
         rate = float("inf") if at_once else max(self.options.drain_rate, len(connections) / seconds)
-        logger.info("the server stops: %d connections are closed, %g a second", len(connections), rate)
         loop = asyncio.get_running_loop()
         begin, closed = loop.time(), 0
         for ws in connections:
             early = begin + closed / rate - loop.time()
-            if early > 0:
+            if early > 0 and ws.is_open:
                 await asyncio.sleep(max(early, GLANCE))
-            closed += ws.is_open
+            closed += ws.is_open  # who has left uses up none of the rate
             ws.close(code, reason)
 
     async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
@@ -346,6 +345,8 @@ class Server:
 
     def _with_readiness(self, app: Callable[..., Any]) -> Callable[..., Any]:
         """The application as kept-alive connections meet it, whose requests pass us by."""
+        if self.options.ready_path is None:
+            return app
 
         async def answer(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] != "http" or not self._asks_for_readiness(scope["method"], scope["path"]):

@@ -42,7 +42,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self._is_finishing = False
+        self.is_finishing = False
 
     def run(self, steps: Steps) -> None:
         """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
@@ -69,7 +69,7 @@ class Runner:
                     try:
                         result = await result
                     except HANDLER_ERRORS as error:
-                        if self._is_finishing:
+                        if self.is_finishing:
                             raise
                         result = steps.throw(error)
                 result = steps.send(result)
@@ -80,11 +80,11 @@ class Runner:
         """Wait for all tasks, at most ``timeout`` seconds; cancel those that take longer."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout)
-            self._is_finishing = True
+            self.is_finishing = True
             try:
                 for task in late:
                     task.cancel()
                 if late:
                     await asyncio.wait(late, timeout=1)
             finally:
-                self._is_finishing = False
+                self.is_finishing = False

@@ -176,6 +176,13 @@ def test_a_taken_port_is_one_sentence_and_status_1():
     assert ended.stderr == f"fastws: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
+def test_a_taken_port_is_that_of_the_option_where_the_application_has_another():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("serve", "app:create", "--port", str(port))
+    assert ended.stderr == f"fastws: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
 def test_a_module_that_itself_misses_one_shows_where(folder):
     folder.joinpath("app.py").write_text("import nothing_like_that")
     ended = run("serve", "app:server")

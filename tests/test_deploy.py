@@ -485,6 +485,21 @@ def test_a_signal_ends_both_processes_cleanly(reloading, number):
     assert "Traceback" not in "".join(reloading.lines)
 
 
+@pytest.mark.parametrize("how", ["systemd", "option"])
+def test_passed_sockets_are_passed_on_to_every_new_server(folder, listening, how):
+    port, fd = listening.getsockname()[1], listening.fileno()
+    folder.joinpath("live.py").write_text(RELOADED.format(answer="one", port=0))
+    command, arguments = (activated(fd), []) if how == "systemd" else (COMMAND, ["--fd", str(fd)])
+    with serving("live:server", "--reload", *arguments, command=command, pass_fds=[fd]) as (process, line):
+        site = Reloading(process, line, folder, port)
+        assert site.answer() == "one"
+        site.write("two")
+        site.until("fastws listening", times=2)
+        assert site.answer() == "two"
+        process.terminate()
+        site.ended()
+
+
 def test_a_bad_option_ends_it_at_once():
     ended = run("serve", "--reload", "--port", "70000")
     assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: 0 to 65,535 works\n")

@@ -35,7 +35,7 @@ cdef uint64_t address_key(int family, const uint8_t* address) noexcept:
         return address_key(AF_INET, address + 12)
     for i in range(4 if family == AF_INET else 8):
         key = key << 8 | address[i]
-    return key | <uint64_t>1 << 32 if family == AF_INET else key or 1       # ::/31 is nobody's network
+    return key | <uint64_t>1 << 32 if family == AF_INET else key or 1       # 0::/8 is nobody's (RFC 4291 2.4)
 
 
 cdef void conn_clear(Conn* c, uint32_t slot) noexcept nogil:
@@ -132,16 +132,18 @@ cdef class Reactor:
             PyErr_SetFromErrno(OSError)
 
     def stop_listening(self, bint for_good):
-        """Accept no more: where it is `for_good`, but those that the kernel has for us already. The sockets may be
-        closed afterwards."""
+        """Accept no more, where it is `for_good` none but those whom the kernel let in already. The sockets may be closed
+        afterwards."""
         cdef Py_ssize_t i
         cdef int turn
         for i in range(0 if self.accept_paused else len(self.listeners)):
             self.watch_listener(i, EPOLL_CTL_DEL)
         listeners = list(self.listeners)
         self.listeners.clear()
+        if not for_good:
+            return
         read_clock(self)
-        for listener in listeners if for_good else ():
+        for listener in listeners:
             for turn in range(LAST_ACCEPTS):
                 if not self.accept_one(listener.fileno()):
                     break
