@@ -485,6 +485,15 @@ def test_a_signal_ends_both_processes_cleanly(reloading, number):
     assert "Traceback" not in "".join(reloading.lines)
 
 
+def test_a_ctrl_c_which_reaches_both_processes_ends_them_cleanly(folder):
+    folder.joinpath("live.py").write_text(RELOADED.format(answer="one", port=0))
+    with serving("live:server", "--reload", start_new_session=True) as (process, line):
+        site = Reloading(process, line, folder, port_of(line))
+        os.killpg(process.pid, signal.SIGINT)
+        site.ended()
+        assert "Traceback" not in "".join(site.lines)
+
+
 @pytest.mark.parametrize("how", ["systemd", "option"])
 def test_passed_sockets_are_passed_on_to_every_new_server(folder, listening, how):
     port, fd = listening.getsockname()[1], listening.fileno()

@@ -456,6 +456,24 @@ async def test_a_server_is_ready_from_its_start_to_its_stop():
     assert not server.is_ready
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("drain_rate", -1),
+        ("drain_rate", "fast"),
+        ("drain_timeout", -1),
+        ("drain_timeout", None),
+        ("restart", 1),
+        ("ready_path", "ready"),
+        ("ready_path", True),
+    ],
+)
+def test_what_cannot_work_is_refused_at_start(option, value):
+    with pytest.raises(ValueError, match=f"{option}={value!r}") as refused:
+        Server(port=0, **{option: value})
+    assert "\n" not in str(refused.value)
+
+
 # -- a second signal
 
 STUCK = """
