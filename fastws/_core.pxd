@@ -142,6 +142,7 @@ cdef struct Conn:
     uint32_t membership_capacity
     Membership[2] own_memberships
     void* wire                  # a TransportWire, strong reference; NULL: the wire is `fd`
+    uint64_t address            # under which it counts in Reactor.per_address; 0: nowhere
 
 cdef struct ConnList:
     # A growable array of connections that owns its memory, not the connections.
@@ -255,6 +256,8 @@ cdef class Reactor:
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks
     cdef uint32_t close_ticks
+    cdef uint64_t max_connections_per_ip    # 0: any number, and none is counted
+    cdef dict per_address                   # address -> connections and handshakes from there
     cdef str id_prefix
     cdef uint64_t next_serial
     cdef uint64_t mark
@@ -295,6 +298,8 @@ cdef class Reactor:
     cdef void came(self, Conn* c) noexcept
     cdef bint watch_listener(self, Py_ssize_t index, int operation) noexcept
     cdef bint accept_one(self, int listener) except -1
+    cdef int count_address(self, Conn* c) except -1
+    cdef int forget_address(self, Conn* c) except -1
     cdef Conn* connect(self, int fd) except NULL
     cdef int grow(self) except -1
     cdef WebSocket websocket(self, Conn* c)

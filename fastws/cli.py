@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from . import FastWSError, Server, __version__
 from .config import EndpointOptions, Options
+from .reload import serve_reloading
+from .sockets import inherited
 
 try:
     import click
@@ -56,18 +58,35 @@ def main() -> None:
 
 def parameters() -> Iterator[click.Option]:
     """A command line option for each of `Options` that text can say; code alone can give the others."""
-    scalars: dict[Any, Any] = {int: int, int | None: int, float: float, str: str}
+    scalars: dict[Any, Any] = {kind: kind for kind in (int, float, str, bool)}
+    scalars |= {int | None: int, str | None: str}
+    lists: dict[Any, Any] = {Sequence[str]: str, Sequence[str] | None: str, Sequence[int]: int}
     for option in sorted(fields(Options), key=lambda option: option.name in SHARED):
-        several = option.type in (Sequence[str], Sequence[str] | None)
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
-        elif several or option.type in scalars:
-            kind = scalars.get(option.type, str)
+        elif option.name == "uds_permissions":
+            kind = octal
+        elif option.type in scalars | lists:
+            kind = (scalars | lists)[option.type]
         else:
             continue
-        default = f"  [default: {option.default}]" if option.default else ""
-        flag = f"--{option.name.replace('_', '-')}"
-        yield click.Option([flag], type=kind, multiple=several, help=option.metadata["help"] + default)
+        default = f"  [default: {option.default:{'o' if kind is octal else ''}}]" if option.default else ""
+        yield click.Option(
+            [f"--{option.name.replace('_', '-')}"],
+            type=kind,
+            is_flag=kind is bool,
+            default=None,
+            multiple=option.type in lists,
+            help=option.metadata["help"] + default,
+        )
+
+
+def octal(text: str) -> int:
+    """Permissions as chmod(1) takes them."""
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no octal number.") from None
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,15 +103,24 @@ def cli(context: click.Context) -> None:
 @cli.command(params=list(parameters()), context_settings={"auto_envvar_prefix": "FASTWS"})
 @click.argument("target", required=False, metavar="[MODULE:SERVER]")
 @click.option("--log-level", type=click.Choice(LOG_LEVELS), help="least level of what is logged to stderr")
-def serve(target: str | None, log_level: str | None, **options: Any) -> None:
+@click.option("--reload/--no-reload", help="for development: start anew whenever Python files here change")
+def serve(target: str | None, log_level: str | None, reload: bool, **options: Any) -> None:
     """Run the server that MODULE:SERVER names, or the demo chat.
 
     MODULE:SERVER may also be a function that takes nothing and returns a server. Every option may stand in the
-    environment (FASTWS_FLUSH_THREADS=2) or in a file fastws.toml (flush_threads = 2) as well.
+    environment (FASTWS_FLUSH_THREADS=2) or in a file fastws.toml (flush_threads = 2) as well. Sockets that systemd
+    passes (LISTEN_FDS) are served on unless --fd, or the server itself, names others.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     try:
+        if reload:
+            set_up_logging(log_level)
+            Options(**given)  # what cannot work is said once, and not at every start
+            serve_reloading(given.get("fd") or inherited())
+            return
         server = demo(given) if target is None else configured(load(target), given)
+        if not server.options.fd and (passed := inherited()):
+            server.options = replace(server.options, fd=passed)
         set_up_logging(log_level)
         run(server)
     except FastWSError as error:
@@ -174,7 +202,8 @@ def run(server: Server) -> None:
     except OSError as error:
         if error.errno not in CANNOT_LISTEN:
             raise
-        raise CannotListen(f"cannot listen on {address(server)}: {os.strerror(error.errno)}") from error
+        where = address(server) if server.options.uds is None else f"unix:{server.options.uds}"
+        raise CannotListen(f"cannot listen on {where}: {os.strerror(error.errno)}") from error
 
 
 def set_up_logging(level: str | None) -> None:
@@ -190,6 +219,10 @@ def address(server: Server) -> str:
 
 def announce(server: Server) -> None:
     """Say where it listens, and for what."""
+    if server.port == 0:
+        paths = ", ".join(server.endpoints)
+        click.echo(f"fastws listening on unix:{server.host}" + (f"  ({paths})" if paths else ""))
+        return
     secure = "s" if server.options.ssl else ""
     sockets = ", ".join(f"ws{secure}://{address(server)}{path}" for path in server.endpoints)
     click.echo(f"fastws listening on http{secure}://{address(server)}" + (f"  ({sockets})" if sockets else ""))

@@ -12,6 +12,7 @@ from .sessions import Sessions
 
 __all__ = ["EndpointOptions", "Options"]
 
+LONGEST_PATH = 107  # bytes, of a unix socket
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -66,8 +67,20 @@ class Options(EndpointOptions):
 
     host: str = _option("127.0.0.1", "address to listen on; an empty one: all")
     port: int = _option(8765, "port to listen on; 0: any free one", least=0, most=65535)
+    uds: str | None = _option(None, "path of a unix socket to listen on instead")
+    uds_permissions: int = _option(0o660, "of the unix socket, octal", least=0o600, most=0o777)
+    fd: Sequence[int] = _option((), "descriptors of listening sockets to serve on instead")
+    ready_path: str | None = _option(None, "path at which the server says whether it is ready: 200 or 503")
+    drain_rate: float = _option(1000, "connections closed a second when the server stops; 0: all at once", least=0)
+    drain_timeout: float = _option(
+        20, "seconds that closing them may take, even if that needs a higher rate", least=0, most=24 * 3600
+    )
+    restart: bool = _option(False, "close with 1012 (come back) instead of 1001 when the server stops")
     handshake_timeout: float = _option(10, "seconds that a request's head may take; over it: 408", least=0.01)
     max_header_size: int = _option(16 * KIB, "largest head of a request, in bytes; over it: 431", least=256, most=MIB)
+    max_connections_per_ip: int | None = _option(
+        None, "most connections and handshakes from one IPv4 address or IPv6 /64; over it: 503", least=1
+    )
     max_arena: int = _option(256 * MIB, "most bytes of frames kept for slow readers, all together", least=MIB)
     flush_threads: int = _option(min(4, _cores()), "threads that write a large fan-out", least=1, most=64)
     ssl: SSLContext | None = _option(None, "TLS for every connection")
@@ -84,6 +97,23 @@ def _check(name: str, value: Any, kind: Any, metadata: Any) -> None:
     elif name in ("origins", "subprotocols"):
         if isinstance(value, str) or not all(isinstance(item, str) and item for item in value or ()):
             raise ConfigurationError(f"{name}={value!r}: give a list of strings")
+    elif name == "fd":
+        if not isinstance(value, list | tuple) or not all(type(item) is int and item >= 0 for item in value):
+            raise ConfigurationError(f"fd={value!r}: give a list of descriptors, as in [3]")
+    elif name == "uds":
+        fits = isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= LONGEST_PATH
+        if value is not None and not fits:
+            raise ConfigurationError(f"uds={value!r}: give a path of 1 to {LONGEST_PATH} bytes")
+    elif name == "uds_permissions":
+        if type(value) is not int or not least <= value <= most:
+            shown = oct(value) if type(value) is int else repr(value)
+            raise ConfigurationError(f"uds_permissions={shown} does not work: 0o600 to 0o777 does")
+    elif name == "ready_path":
+        if value is not None and not (isinstance(value, str) and value.startswith("/")):
+            raise ConfigurationError(f"ready_path={value!r}: give a path that begins with a slash")
+    elif kind is bool:
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"{name}={value!r}: give True or False")
     elif name == "host":
         if not isinstance(value, str):
             raise ConfigurationError(f"host={value!r}: give a name or an address as a string")

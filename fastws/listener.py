@@ -59,6 +59,10 @@ class Listener:
     def on_user_offline(self, user: Hashable) -> Any:
         """A user's last connection on this endpoint is gone, since ``offline_after`` seconds."""
 
+    def on_shutdown(self) -> Any:
+        """The server is to stop, or restart: it takes no more connections, and closes those that are there when this
+        has ended, or after ``drain_timeout``. What is sent here arrives before the Close."""
+
     def can_see(self, viewer: Hashable, user: Hashable) -> Any:
         """Whether a viewer (None: a connection without a user) may know that a user is there; False hides.
 

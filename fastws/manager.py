@@ -383,7 +383,7 @@ class ConnectionManager(Endpoint):
         try:
             result = await awaitable
         except HANDLER_ERRORS as error:
-            if self.server._stopping and isinstance(error, asyncio.CancelledError):
+            if self.server._runner.is_finishing and isinstance(error, asyncio.CancelledError):
                 raise
             self._handler_failed(ws, error)
         ws._handled(result)

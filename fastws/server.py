@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import errno
 import http
 import logging
 import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any, Self
@@ -27,20 +26,28 @@ from ._core import (
     check_upgrade,
     field_lines,
     has_epoll,
+    is_awaitable,
     is_upgrade,
 )
 from .config import EndpointOptions, Options
-from .errors import ConfigurationError, Reject
+from .errors import Reject
 from .listener import Listener
 from .manager import ConnectionManager
 from .routing import Router, Template
+from .sockets import BACKLOG, address_of, open_sockets
 from .steps import HANDLER_ERRORS, Runner, Steps
 
 __all__ = ["Server"]
 
 logger = logging.getLogger("fastws.server")
 
-BACKLOG = 4096  # connections that the kernel may hold for us
+GOING_AWAY = 1001, "server is going away"  # RFC 6455 7.4.1
+RESTART = 1012, "server restarts"  # of IANA's registry
+RETRY = {"Retry-After": "5"}  # seconds
+NO_STORE = {"Cache-Control": "no-store"}
+UNDER_WAY = 1.0  # seconds that a connection accepted before a stop has for its handshake
+GLANCE = 0.01  # seconds between two looks at the drain
+HURRY = 2.0  # seconds that the HTTP application's end may take after a second signal
 
 
 class Server:
@@ -57,23 +64,25 @@ class Server:
         self._router: Router[ConnectionManager] = Router()
         self._runner = Runner()
         self._reactor: Reactor | None = None
-        self._port = port
+        self._address: tuple[str, int] | None = None
         self._sockets: list[socket.socket] = []
         self._transport_servers: list[asyncio.Server] = []
+        self._ready = False
         self._stopping = False
-        self._idle: asyncio.Event | None = None
-        self._hurry: asyncio.Event | None = None
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._hurry = asyncio.Event()  # a second signal
         self._http: Any = None
 
     @property
     def host(self) -> str:
-        """The address it listens on."""
-        return self.options.host
+        """The address it listens on; once started, the path of a unix socket, or what ``fd`` listens on."""
+        return self.options.host if self._address is None else self._address[0]
 
     @property
     def port(self) -> int:
-        """The port it listens on; once started, the real one."""
-        return self._port
+        """The port it listens on; once started, the real one, which is 0 for a unix socket."""
+        return self.options.port if self._address is None else self._address[1]
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -86,6 +95,11 @@ class Server:
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
         return self._reactor is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it takes connections: from the end of `start` to the beginning of `stop`."""
+        return self._ready
 
     def endpoint(self, path: str, listener: Listener | None = None, **options: Any) -> ConnectionManager:
         """Serve WebSockets at a path template such as ``/ws/chat/{channel}``.
@@ -118,10 +132,10 @@ class Server:
 
     async def _run(self, on_start: Callable[["Server"], object] | None) -> None:
         loop = asyncio.get_running_loop()
-        stop, self._hurry = asyncio.Event(), asyncio.Event()
+        stop = asyncio.Event()
 
         def on_signal() -> None:
-            (self._hurry if stop.is_set() else stop).set()  # type: ignore[union-attr]
+            (self._hurry if stop.is_set() else stop).set()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, on_signal)
@@ -141,14 +155,18 @@ class Server:
         await self.stop()
 
     async def start(self) -> None:
-        """Start on the running loop: the HTTP application first, then listen. Raises OSError for a taken port."""
+        """Start on the running loop: the HTTP application first, then listen.
+
+        Raises OSError for a taken port or path, ConfigurationError for one that cannot be listened on.
+        """
         if self._reactor is not None:
             raise RuntimeError("the server runs already")
         loop = asyncio.get_running_loop()
-        self._stopping = False
-        self._idle = asyncio.Event()
-        self._sockets = await _bind(self.options.host, self.options.port)
-        self._port = self._sockets[0].getsockname()[1]
+        self._stopping = self._draining = False
+        self._idle, self._hurry = asyncio.Event(), asyncio.Event()  # of this loop
+        self._sockets = await open_sockets(self.options)
+        host, port = address_of(self._sockets[0])
+        self._address = host if self.options.fd or self.options.uds else self.options.host, port
         try:
             self._reactor = Reactor(loop, self, self.options, secrets.token_hex(5) + "-")
             for manager in self.endpoints.values():
@@ -157,6 +175,7 @@ class Server:
                 await self._start_http(self.options.http)
             for sock in self._sockets:
                 await self._listen(sock)
+            self._ready = True
         except BaseException:
             self._end()
             raise
@@ -164,7 +183,7 @@ class Server:
     async def _start_http(self, app: Callable[..., Any]) -> None:
         from .http import HTTPApp  # needs the `server` extra
 
-        self._http = HTTPApp(app, websocket=self._wire)
+        self._http = HTTPApp(self._with_readiness(app), websocket=self._wire)
         await self._http.startup()
 
     async def _listen(self, sock: socket.socket) -> None:
@@ -185,52 +204,109 @@ class Server:
         assert self._reactor is not None
         manager._attach(self._reactor, manager._message_handler(), manager.options)
 
-    async def stop(self) -> None:
-        """Accept no more, close every connection with 1001 behind what is pending for it, and let handlers finish.
+    async def stop(self, *, restart: bool | None = None) -> None:
+        """Accept no more, tell the listeners (`on_shutdown`), and close every connection behind what is pending for it.
 
-        Peers that do not answer are dropped after ``close_timeout``. The HTTP application is shut down last.
+        They are closed with 1001, or with 1012 for a ``restart`` (None: as the option says), ``drain_rate`` a second
+        within ``drain_timeout``, so that not all of them come back at once. A handshake that comes meanwhile is refused
+        with 503. Peers that do not answer are dropped after ``close_timeout``; handlers get as long to finish. The HTTP
+        application is shut down last.
         """
         reactor = self._reactor
         if reactor is None or self._stopping:
             return
         self._stopping = True
-        reactor.stop_listening()
-        for server in self._transport_servers:
-            server.close()
-        for ws in reactor.websockets():
-            ws.close(1001, "server is going away")
+        self._ready = False
+        timeout = self.options.close_timeout
+        returns = self.options.restart if restart is None else restart
         try:
-            await self._until_idle(self.options.close_timeout)
+            self._close_doors(reactor)
+            await self._unless_hurried(self._drain(reactor, *(RESTART if returns else GOING_AWAY)))
             reactor.shut()
             for manager in self.endpoints.values():
                 manager._away.end_all()
-            await self._runner.finish(self.options.close_timeout)
-            if self._http is not None:
-                await self._http.shutdown(self.options.close_timeout)
+            if not await self._unless_hurried(self._runner.finish(timeout)):
+                await self._runner.finish(0)
+            if self._http is not None and not await self._unless_hurried(self._http.shutdown(timeout)):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._http.shutdown(0), HURRY)
         finally:
             self._end()
 
-    async def _until_idle(self, timeout: float) -> None:
-        """Wait until the last connection is gone, ``timeout`` seconds or a second signal."""
-        assert self._idle is not None and self._reactor is not None
+    def _close_doors(self, reactor: Reactor) -> None:
+        """Accept no more. A socket that is ours is closed, lest clients wait on it in vain; who waits on one that was
+        passed to us is left to whoever listens on it next."""
+        reactor.stop_listening(for_good=not self.options.fd)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
+        for server in self._transport_servers:
+            server.close()
+        for sock in self._sockets:
+            sock.close()
+        self._transport_servers, self._sockets = [], []
+
+    async def _drain(self, reactor: Reactor, code: int, reason: str) -> None:
+        """Let every connection go: those that the listeners can still say good-bye to, a few at a time."""
+        loop = reactor.loop
+        for _ in range(round(UNDER_WAY / GLANCE)):
+            if not reactor.is_shaking_hands(UNDER_WAY):
+                break
+            await asyncio.sleep(GLANCE)
+        self._draining = True
+        end = loop.time() + self.options.drain_timeout
+        farewells = [self._runner.spawn(self._tell_shutdown(manager)) for manager in self.endpoints.values()]
+        if farewells:
+            await asyncio.wait(farewells, timeout=self.options.drain_timeout)
+        await self._close(reactor.websockets(), code, reason, end - loop.time())
+        reactor.hang_up()
         self._idle.clear()
-        if self._reactor.is_idle:
-            return
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._idle, self._hurry) if event is not None]
-        await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
+        if not reactor.is_idle:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), self.options.close_timeout)
+
+    async def _tell_shutdown(self, manager: ConnectionManager) -> None:
+        try:
+            result = self._ask(manager, "on_shutdown")
+            if is_awaitable(result):
+                await result
+        except Exception:
+            logger.exception("on_shutdown of %s failed", manager.path)
+
+    async def _close(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
+        """Close connections at the drain's rate, or at the one that gets through in so many seconds."""
+        logger.info("the server stops: %d connections are to be closed", len(connections))
+        at_once = self.options.drain_rate == 0 or seconds <= 0
+        rate = float("inf") if at_once else max(self.options.drain_rate, len(connections) / seconds)
+        loop = asyncio.get_running_loop()
+        begin, closed = loop.time(), 0
+        for ws in connections:
+            early = begin + closed / rate - loop.time()
+            if early > 0 and ws.is_open:
+                await asyncio.sleep(max(early, GLANCE))
+            closed += ws.is_open  # who has left uses up none of the rate
+            ws.close(code, reason)
+
+    async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do something up to its end, or up to a second signal; whether it ended."""
+        task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((task, hurry), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            task.cancel()
+        await asyncio.wait((task,))
+        if task.cancelled():
+            return False
+        task.result()
+        return True
 
     def _end(self) -> None:
+        self._ready = False
         if self._reactor is not None:
             self._reactor.shut()
             self._reactor = None
-        for sock in self._sockets:
-            sock.close()
-        self._sockets = []
-        for server in self._transport_servers:
-            server.close()
-        self._transport_servers = []
+        self._close_sockets()
         self._http = None
 
     # -- what the reactor tells
@@ -239,7 +315,11 @@ class Server:
         """A whole head came."""
         if is_upgrade(ws.request):
             self._runner.run(self._handshake(ws))
-        elif self._http is not None and not self._stopping:
+        elif self._asks_for_readiness(ws.request.method, ws.request.path):
+            ws._refuse(_response(ws.request, *self._readiness(), NO_STORE))
+        elif self._draining:
+            self._refuse(ws, 503, "the server stops", RETRY)
+        elif self._http is not None:
             self._hand_over(ws)
         elif ws.request.method == "GET" and self._router.find(ws.request._raw_path) is not None:
             self._refuse(ws, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
@@ -247,14 +327,39 @@ class Server:
             self._refuse(ws, 404, "there is nothing here")
 
     def _on_bad_request(self, ws: WebSocket, status: int, message: str) -> None:
-        self._refuse(ws, status, message)
+        self._refuse(ws, status, message, RETRY if status == 503 else None)
 
     def _on_accept_paused(self, number: int) -> None:
         logger.error("accepting pauses: %s", os.strerror(number), extra={"errno": number})
 
     def _on_idle(self) -> None:
-        if self._idle is not None:
-            self._idle.set()
+        self._idle.set()
+
+    # -- readiness
+
+    def _asks_for_readiness(self, method: str, path: str) -> bool:
+        return path == self.options.ready_path and method in ("GET", "HEAD")
+
+    def _readiness(self) -> tuple[int, dict[str, bool]]:
+        return 200 if self._ready else 503, {"ready": self._ready}
+
+    def _with_readiness(self, app: Callable[..., Any]) -> Callable[..., Any]:
+        """The application as kept-alive connections meet it, whose requests pass us by."""
+        if self.options.ready_path is None:
+            return app
+
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "http" or not self._asks_for_readiness(scope["method"], scope["path"]):
+                await app(scope, receive, send)
+                return
+            status, content = self._readiness()
+            body = orjson.dumps(content)
+            fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **NO_STORE}
+            headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+        return answer
 
     # -- the handshake
 
@@ -310,8 +415,8 @@ class Server:
         most = self.options.max_connections
         is_full = most is not None and sum(m.connection_count for m in self.endpoints.values()) >= most
         most = manager.options.max_connections
-        if self._stopping or is_full or (most is not None and manager.connection_count >= most):
-            raise Reject(503, "the server takes no more connections now", headers={"Retry-After": "5"})
+        if self._draining or is_full or (most is not None and manager.connection_count >= most):
+            raise Reject(503, "the server takes no more connections now", headers=RETRY)
 
     @staticmethod
     def _ask(manager: ConnectionManager, name: str, *arguments: Any) -> Any:
@@ -339,10 +444,10 @@ class Server:
         level = logging.WARNING if error is None else logging.ERROR
         logger.log(level, "request %s refused: %d %s", request_id, status, message, exc_info=error, extra=extra)
         try:
-            ws._refuse(_response(ws.request, status, message, request_id, headers or {}))
+            ws._refuse(_response(ws.request, status, _error(status, message, request_id), headers or {}))
         except ValueError as bad_header:
             logger.error("request %s: %s", request_id, bad_header, extra=extra)
-            ws._refuse(_response(ws.request, 500, "the server failed", request_id, {}))
+            ws._refuse(_response(ws.request, 500, _error(500, "the server failed", request_id), {}))
 
     def _hand_over(self, ws: WebSocket) -> None:
         """Give a plain request, and its connection, to the HTTP application."""
@@ -368,39 +473,13 @@ def _phrase(status: int) -> str:
         return "Refused"
 
 
-def _response(request: Request, status: int, message: str, request_id: str, headers: Mapping[str, Any]) -> bytes:
-    body = orjson.dumps({"error": {"code": status, "message": message, "request_id": request_id}})
+def _error(code: int, message: str, request_id: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "request_id": request_id}}
+
+
+def _response(request: Request, status: int, content: Mapping[str, Any], headers: Mapping[str, Any]) -> bytes:
+    body = orjson.dumps(content)
     fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **headers}
     lines = [f"HTTP/1.1 {status} {_phrase(status)}", *field_lines(fields)]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return head if request.method == "HEAD" else head + body
-
-
-async def _bind(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets on every address of ``host``, all on one port."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise ConfigurationError(f"host={host!r} is no address of this machine: {error.strerror}") from None
-    sockets: list[socket.socket] = []
-    with contextlib.ExitStack() as opened:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            sock = opened.enter_context(socket.socket(family, kind, protocol))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            try:
-                sock.bind((address[0], port, *address[2:]))
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL and len(found) > 1:
-                    continue
-                raise
-            port = sock.getsockname()[1]
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
-            sockets.append(sock)
-        if not sockets:
-            raise OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be listened on")
-        opened.pop_all()
-    return sockets

@@ -43,7 +43,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self._is_finishing = False
+        self.is_finishing = False
 
     def run(self, steps: Steps) -> None:
         """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
@@ -55,11 +55,12 @@ class Runner:
             return
         self.spawn(self._finish(steps, result))
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task of its own."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def _finish(self, steps: Steps, awaitable: Awaitable[Any]) -> None:
         result: Any = awaitable
@@ -69,7 +70,7 @@ class Runner:
                     try:
                         result = await result
                     except HANDLER_ERRORS as error:
-                        if self._is_finishing:
+                        if self.is_finishing:
                             raise
                         result = steps.throw(error)
                 result = steps.send(result)
@@ -80,9 +81,11 @@ class Runner:
         """Wait for all tasks, at most ``timeout`` seconds; cancel those that take longer."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout)
-            self._is_finishing = True
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
-            self._is_finishing = False
+            self.is_finishing = True
+            try:
+                for task in late:
+                    task.cancel()
+                if late:
+                    await asyncio.wait(late, timeout=1)
+            finally:
+                self.is_finishing = False

@@ -1,12 +1,9 @@
 """The command line, as a process of its own."""
 
 import os
-import re
 import signal
 import socket
-import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from urllib.request import urlopen
@@ -19,27 +16,7 @@ from fastws import Listener, Server, __version__
 from fastws.cli import configured
 from fastws.config import Options
 
-TIMEOUT = 10
-COMMAND = [sys.executable, "-m", "fastws"]
-APP = """
-from fastws import Listener, Server
-
-class Echo(Listener):
-    def on_message(self, ws, message):
-        return message
-
-def create():
-    server = Server(port=0)
-    server.endpoint("/echo", Echo())
-    return server
-
-class group:
-    server = create()
-
-number = 5
-
-def needs(something): ...
-"""
+from .command import APP, TIMEOUT, port_of, run, serving
 
 
 @pytest.fixture(autouse=True)
@@ -50,27 +27,6 @@ def folder(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("FASTWS_")]:
         monkeypatch.delenv(name)
     return tmp_path
-
-
-def run(*arguments, command=COMMAND):
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False)
-
-
-@contextmanager
-def serving(*arguments, command=COMMAND):
-    """A server's process and what it said first."""
-    process = subprocess.Popen(
-        [*command, "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        try:
-            yield process, process.stdout.readline()
-        finally:
-            process.kill()
-
-
-def port_of(line):
-    return int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
 
 
 def free_port():
@@ -115,6 +71,38 @@ def test_a_signal_closes_connections_with_1001_and_ends_with_status_0(number):
         assert process.stderr.read() == ""
 
 
+def test_with_restart_a_signal_closes_connections_with_1012():
+    with serving("app:create", "--restart") as (process, line):
+        with connect(f"ws://127.0.0.1:{port_of(line)}/echo") as client:
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(TIMEOUT)
+            assert closed.value.rcvd.code == 1012
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_restart_may_stand_in_the_environment_or_in_the_file(folder, monkeypatch):
+    def code():
+        with serving("app:create") as (process, line), connect(f"ws://127.0.0.1:{port_of(line)}/echo") as client:
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(TIMEOUT)
+            return closed.value.rcvd.code
+
+    folder.joinpath("fastws.toml").write_text("restart = true\n")
+    assert code() == 1012
+    monkeypatch.setenv("FASTWS_RESTART", "false")
+    assert code() == 1001
+
+
+def test_the_demo_tells_whether_it_is_ready():
+    with (
+        serving("--port", "0") as (_, line),
+        urlopen(f"http://127.0.0.1:{port_of(line)}/ready", timeout=TIMEOUT) as answer,
+    ):
+        assert answer.read() == b'{"ready":true}'
+
+
 def test_an_option_beats_the_environment_which_beats_the_file(folder, monkeypatch):
     ports = [free_port() for _ in range(3)]
     folder.joinpath("fastws.toml").write_text(f'port = {ports[0]}\ntarget = "app:create"\n')
@@ -151,6 +139,8 @@ def test_the_log_level_is_what_was_asked_for():
         (["serve", "app:create", "--port", "70000"], "port=70000 is out of range: 0 to 65,535 works"),
         (["serve", "--overflow", "perhaps"], "Invalid value for '--overflow': 'perhaps' is not one of"),
         (["serve", "--log-level", "loud"], "Invalid value for '--log-level': 'loud' is not one of"),
+        (["serve", "--drain-rate", "-1"], "drain_rate=-1.0 is out of range: 0 or more works"),
+        (["serve", "--ready-path", "ready"], "ready_path='ready': give a path that begins with a slash"),
         (["serve", "--nothing"], "No such option '--nothing'."),
         (["nothing"], "No such command 'nothing'."),
     ],
@@ -183,6 +173,13 @@ def test_a_taken_port_is_one_sentence_and_status_1():
         port = taken.getsockname()[1]
         ended = run("serve", "--port", str(port))
     assert ended.returncode == 1
+    assert ended.stderr == f"fastws: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def test_a_taken_port_is_that_of_the_option_where_the_application_has_another():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("serve", "app:create", "--port", str(port))
     assert ended.stderr == f"fastws: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 

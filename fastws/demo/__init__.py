@@ -4,6 +4,7 @@
 |---------------------------------|----------------------------------------------------------------------------|
 | `/`                             | the chat's page                                                            |
 | `/session`, `/login`, `/logout` | who is logged in (`fastws.demo.page`)                                      |
+| `/ready`                        | whether the server takes connections: 200 or 503                           |
 | `/ws/chat/{channel}`            | the chat (`fastws.demo.chat` has its protocol)                             |
 | `/ws/{channel}`                 | a relay: what one member sends goes, as it is, to all, the sender included |
 """
@@ -24,6 +25,7 @@ except ImportError as error:
 
 __all__ = ["Chat", "Relay", "create_server"]
 
+READY = "/ready"
 RELOAD = 2  # seconds; whoever is back by then was never away
 
 
@@ -41,7 +43,7 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     secret = secret or secrets.token_urlsafe(32)
     chat = Chat()
     app = create_app(chat, secret, https_only=options.get("ssl") is not None)
-    server = Server(http=app, **options)
+    server = Server(http=app, **{"ready_path": READY, **options})
     sessions = SignedCookieSessions(secret, cookie=COOKIE)
     app.state.manager = server.endpoint("/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD)
     server.endpoint("/ws/{channel}", Relay())

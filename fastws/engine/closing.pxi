@@ -21,6 +21,7 @@ cdef int drain(Reactor reactor, Conn* c) except -1:
     c.state = DRAINING
     c.paused = False
     inbound_free(c)
+    reactor.forget_address(c)
     read_clock(reactor)
     c.deadline = reactor.now + reactor.close_ticks
     arm(reactor, c, c.deadline)
@@ -61,6 +62,7 @@ cdef int release_wire(Reactor reactor, Conn* c) except -1:
     c.state = CLOSED
     reactor.connections -= 1
     reactor.lingering -= c.fin_sent
+    reactor.forget_address(c)
     disarm(reactor, c)
     outbox_clear(c)
     inbound_free(c)

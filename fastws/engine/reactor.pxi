@@ -1,5 +1,7 @@
 # Reactor: the epoll instance of one server, its connections, and what ties the rooms together.
 
+from socket import inet_pton
+
 from cpython.exc cimport PyErr_SetFromErrno
 from logging import getLogger
 
@@ -12,6 +14,7 @@ cdef enum:
     BATCHES = 4                         # of events, between two flushes
     READS = 4                           # of one connection, before others have their turn
     ACCEPTS = 256                       # of one listener, likewise
+    LAST_ACCEPTS = 4096                 # of one listener that is to be closed
 
 cdef double ACCEPT_PAUSE = 0.1          # seconds, when there are no descriptors
 
@@ -21,6 +24,18 @@ cdef inline int check_thread(Reactor reactor, str twin) except -1:
     if reactor is not None and PyThread_get_thread_ident() != reactor.thread:
         raise RuntimeError(f"fastws is not thread-safe: call this on the loop's thread, or use {twin} from another")
     return 0
+
+
+cdef uint64_t address_key(int family, const uint8_t* address) noexcept:
+    """One number for whoever is behind an address: IPv4 by itself, also where it is mapped into IPv6, and IPv6 by its
+    /64, which is what one subscriber gets (RFC 6177)."""
+    cdef uint64_t key = 0
+    cdef int i
+    if family == AF_INET6 and memcmp(address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0:
+        return address_key(AF_INET, address + 12)
+    for i in range(4 if family == AF_INET else 8):
+        key = key << 8 | address[i]
+    return key | <uint64_t>1 << 32 if family == AF_INET else key or 1       # 0::/8 is nobody's (RFC 4291 2.4)
 
 
 cdef void conn_clear(Conn* c, uint32_t slot) noexcept nogil:
@@ -53,6 +68,8 @@ cdef class Reactor:
         self.flush_threads = options.flush_threads
         self.max_arena = options.max_arena
         self.max_header_size = options.max_header_size
+        self.max_connections_per_ip = options.max_connections_per_ip or 0
+        self.per_address = {}
         self.handshake_ticks = ticks(options.handshake_timeout)
         self.close_ticks = ticks(options.close_timeout)
         self.listeners = []
@@ -101,7 +118,7 @@ cdef class Reactor:
         """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
                 "fresh": self.fresh.count, "rest": self.rest.count, "again": self.again_list.count,
-                "graveyard": self.graveyard.count}
+                "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
 
     def listen(self, sock):
         """Accept on a listening, non-blocking socket, which stays the caller's."""
@@ -114,16 +131,42 @@ cdef class Reactor:
         if not self.watch_listener(len(self.listeners) - 1, EPOLL_CTL_ADD):
             PyErr_SetFromErrno(OSError)
 
-    def stop_listening(self):
-        """Accept no more, and drop those that have not asked for anything yet. The sockets may be closed afterwards."""
+    def stop_listening(self, bint for_good):
+        """Accept no more, where it is `for_good` none but those whom the kernel let in already. The sockets may be closed
+        afterwards."""
         cdef Py_ssize_t i
-        if not self.accept_paused:
-            for i in range(len(self.listeners)):
-                self.watch_listener(i, EPOLL_CTL_DEL)
+        cdef int turn
+        for i in range(0 if self.accept_paused else len(self.listeners)):
+            self.watch_listener(i, EPOLL_CTL_DEL)
+        listeners = list(self.listeners)
         self.listeners.clear()
+        if not for_good:
+            return
+        read_clock(self)
+        for listener in listeners:
+            for turn in range(LAST_ACCEPTS):
+                if not self.accept_one(listener.fileno()):
+                    break
+        wake(self)
+
+    def is_shaking_hands(self, seconds):
+        """Whether somebody who came less than `seconds` ago still sends a request, or waits for its answer."""
+        cdef uint32_t i
+        cdef uint32_t recent = ticks(seconds)
+        cdef Conn* c
+        read_clock(self)
         for i in range(self.slab_count * SLAB):
-            if self.at(<uint32_t>i).state == HEAD:
-                lost(self, self.at(<uint32_t>i))
+            c = self.at(i)
+            if c.state in (HEAD, PENDING) and not is_past(c.deadline - self.handshake_ticks + recent, self.now):
+                return True
+        return False
+
+    def hang_up(self):
+        """Drop those that have not asked for anything."""
+        cdef uint32_t i
+        for i in range(self.slab_count * SLAB):
+            if self.at(i).state == HEAD:
+                lost(self, self.at(i))
 
     def websockets(self):
         """Every connection that was accepted as a WebSocket and is not over yet."""
@@ -137,7 +180,7 @@ cdef class Reactor:
     def shut(self):
         """The end: drop whatever is still connected, and watch nothing any more."""
         cdef uint32_t i
-        self.stop_listening()
+        self.stop_listening(False)
         for i in range(self.slab_count * SLAB):
             if self.at(i).state != CLOSED:
                 lost(self, self.at(i))
@@ -243,6 +286,41 @@ cdef class Reactor:
             elif address.ss_family == AF_INET6:
                 memcpy(request.address, &(<sockaddr_in6*>&address).sin6_addr, 16)
                 request.port = ntohs((<sockaddr_in6*>&address).sin6_port)
+        return 0
+
+    cdef int count_address(self, Conn* c) except -1:
+        """Count a new connection under its address, or refuse it there; a unix socket's has none."""
+        cdef Request peer
+        if self.max_connections_per_ip == 0:
+            return 0
+        peer = Request(b"")
+        self.set_peer(c, peer)
+        if peer._peer is not None and peer._peer[0]:
+            peer.family = AF_INET6 if ":" in peer._peer[0] else AF_INET
+            packed = inet_pton(peer.family, peer._peer[0].partition("%")[0])
+            memcpy(peer.address, PyBytes_AS_STRING(packed), len(packed))
+        if peer.family != AF_INET and peer.family != AF_INET6:
+            return 0
+        address = address_key(peer.family, peer.address)
+        count = self.per_address.get(address, 0)
+        if count < self.max_connections_per_ip:
+            self.per_address[address] = count + 1
+            c.address = address
+            return 0
+        bad_request(self, c, 503, "there are too many connections from this address")
+        if c.state == DRAINING:         # it has no claim to a descriptor for as long as others
+            c.deadline = self.now + min(self.close_ticks, <uint32_t>TICKS_PER_SECOND)
+            arm(self, c, c.deadline)
+        return 0
+
+    cdef int forget_address(self, Conn* c) except -1:
+        """It counts no longer."""
+        if c.address == 0:
+            return 0
+        count = self.per_address.pop(c.address)
+        if count > 1:
+            self.per_address[c.address] = count - 1
+        c.address = 0
         return 0
 
     # -- events
@@ -409,6 +487,8 @@ cdef class Reactor:
         event.data.ptr = c
         if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
             lost(self, c)
+        else:
+            self.count_address(c)
         return True
 
     cdef int pause_accept(self, int error) except -1:

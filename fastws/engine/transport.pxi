@@ -20,6 +20,7 @@ cdef class TransportWire:
         c.wire = <void*>self
         Py_INCREF(self)
         self.conn = c
+        self.reactor.count_address(c)
         wake(self.reactor)
 
     def get_buffer(self, hint):
