@@ -97,12 +97,13 @@ async def test_a_hostile_handshake_is_refused_with_a_status_and_a_reason(site, n
 
 
 @pytest.mark.usefixtures("wire")
-async def test_no_listener_hears_of_a_refused_handshake(serve):
+async def test_no_listener_hears_of_a_refused_handshake_and_a_peer_that_sends_no_more_is_answered(serve):
     site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE)
-    for data, status, _ in REFUSED.values():
+    for name, (data, status, _) in REFUSED.items():
         async with stranger(site) as raw:
             await raw.send(data)
-            assert (await raw.response()).status == status
+            raw.half_close()
+            assert (await raw.response()).status == status, name
     assert recorder.calls == []
 
 

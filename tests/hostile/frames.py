@@ -169,7 +169,7 @@ FRAMES = {
         + frame(CONTINUATION, b"c")
         + END,
         says(PONG, b"1") + says(PONG, b"x" * 125) + says(TEXT, b"abc") + ENDED,
-    ),  # fmt: skip
+    ),
     "a mask of zeros": (frame(TEXT, b"x", mask=b"\0\0\0\0") + END, says(TEXT, b"x") + ENDED),
     "as large as may be": (
         frame(BINARY, b"x" * 1000) + frame(BINARY, b"x" * 999, fin=False) + frame(CONTINUATION, b"x") + END,
