@@ -20,7 +20,8 @@ cdef object BAD_ESCAPE = compile_pattern(r"%(?![0-9A-Fa-f]{2})").search
 cdef object CONTROL_CHARACTER = compile_pattern(r"[\x00-\x1f\x7f]").search
 cdef object IS_TOKEN = compile_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 cdef object IS_EXTENSION = compile_pattern(         # RFC 6455 9.1; possessive: no input takes quadratic time
-    r'{0}(?:[ \t]*+;[ \t]*+{0}(?:[ \t]*+=[ \t]*+(?:{0}|"{0}"))?+)*+'.format(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")).fullmatch
+    r'{0}++(?:[ \t]*+;[ \t]*+{0}++(?:[ \t]*+=[ \t]*+(?:{0}++|"(?:\\?{0})++"))?+)*+'.format(
+        r"[!#$%&'*+.^_`|~0-9A-Za-z-]")).fullmatch
 cdef object COOKIE_ESCAPE = compile_pattern(r"\\(?:([0-3][0-7]{2})|(.))").sub
 cdef object IS_VISIBLE = compile_pattern(rb"[\x21-\x7e]+").fullmatch
 cdef object IS_FIELD_VALUE = compile_pattern(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
