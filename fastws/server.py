@@ -192,7 +192,11 @@ class Server:
             self._reactor.listen(sock)
             return
         server = await self._reactor.loop.create_server(
-            self._wire, sock=sock.dup(), ssl=self.options.ssl, backlog=BACKLOG
+            self._wire,
+            sock=sock.dup(),
+            ssl=self.options.ssl,
+            backlog=BACKLOG,
+            ssl_handshake_timeout=None if self.options.ssl is None else self.options.handshake_timeout,
         )
         self._transport_servers.append(server)
 

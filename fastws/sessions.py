@@ -172,7 +172,7 @@ class SignedCookieSessions:
             for read in (self._read_starlette, self._read_flask):
                 try:
                     values = read(cookie)
-                except (self._not_ours, ValueError):
+                except (self._not_ours, ValueError, OSError, OverflowError):  # the last two: a date past all calendars
                     continue
                 if isinstance(values, dict):
                     name = values.get(self._id_key)

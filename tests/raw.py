@@ -157,7 +157,7 @@ class Raw:
         return response
 
     async def response(self) -> Response:
-        head = await self._until(b"\r\n\r\n")
+        head = await self.until(b"\r\n\r\n")
         status_line, *lines = head[:-4].decode("latin-1").split("\r\n")
         version, status, reason = status_line.split(" ", 2)
         assert version == "HTTP/1.1"
@@ -165,6 +165,13 @@ class Raw:
         response = Response(int(status), reason, fields, b"")
         response.body = await self._exactly(int(response["Content-Length"] or 0))
         return response
+
+    async def until(self, mark: bytes) -> bytes:
+        """All that comes up to the mark, with it."""
+        while mark not in self.buffer:
+            if not await self._more():
+                raise EOFError(f"the server closed after {bytes(self.buffer)!r}")
+        return self._take(self.buffer.index(mark) + len(mark))
 
     async def frame(self) -> Frame:
         first, second = await self._exactly(2)
@@ -215,12 +222,6 @@ class Raw:
 
     def close(self) -> None:
         self.sock.close()
-
-    async def _until(self, mark: bytes) -> bytes:
-        while mark not in self.buffer:
-            if not await self._more():
-                raise EOFError(f"the server closed after {bytes(self.buffer)!r}")
-        return self._take(self.buffer.index(mark) + len(mark))
 
     async def _exactly(self, length: int) -> bytes:
         while len(self.buffer) < length:

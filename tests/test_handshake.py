@@ -21,28 +21,6 @@ async def test_the_answer_proves_that_the_key_was_read(serve, dial):
     assert response["Sec-WebSocket-Extensions"] is None
 
 
-@pytest.mark.parametrize(
-    ("without", "extra"),
-    [
-        (["Connection"], [("Connection", "keep-alive, Upgrade")]),
-        (["Connection"], [("connection", "upgrade")]),
-        (["Connection"], [("Connection", "keep-alive"), ("Connection", "Upgrade")]),
-        (["Upgrade"], [("UPGRADE", "WebSocket")]),
-        (["Upgrade"], [("Upgrade", "h2c, websocket")]),
-        (["Sec-WebSocket-Key"], [("sec-websocket-key", f"  {KEY}\t ")]),
-        (["Host"], [("Host", "[::1]:8765")]),
-        (["Host"], [("Host", "chat.example.org:8765")]),
-        ([], [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]),
-        ([], [("X-Anything", "caf\xe9")]),
-        ([], [("X-Empty", "")]),
-    ],
-)
-async def test_every_lawful_spelling_is_understood(serve, dial, without, extra):
-    site = await serve()
-    raw = await dial(site.url)
-    assert (await raw.upgrade("/ws/cars", without=without, extra=extra)).status == 101
-
-
 async def test_a_target_in_absolute_form_is_understood(serve, dial):
     site = await serve(recorder := Recorder())
     await (await dial(site.url)).upgrade("http://127.0.0.1/ws/cars?a=1")

@@ -8,7 +8,7 @@ import pytest
 from fastws import Listener, Reject
 from fastws.testing import Refused
 
-from .raw import KEY, request
+from .raw import request
 from .support import Echo, Recorder, records_naming
 
 
@@ -41,47 +41,6 @@ class Answering(Listener):
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
-
-
-BAD_REQUESTS = {
-    "no host": request("/ws/cars", without=["Host"]),
-    "two hosts": request("/ws/cars", extra=[("Host", "127.0.0.1")]),
-    "malformed host": request("/ws/cars", without=["Host"], extra=[("Host", "a b/c")]),
-    "an empty host": request("/ws/cars", without=["Host"], extra=[("Host", "")]),
-    "no key": request("/ws/cars", without=["Sec-WebSocket-Key"]),
-    "two keys": request("/ws/cars", extra=[("Sec-WebSocket-Key", KEY)]),
-    "key of 15 bytes": request("/ws/cars", without=["Sec-WebSocket-Key"], extra=[("Sec-WebSocket-Key", "A" * 20)]),
-    "key that is not base64": request(
-        "/ws/cars", without=["Sec-WebSocket-Key"], extra=[("Sec-WebSocket-Key", "!" * 22 + "==")]
-    ),
-    "bare line feeds": request("/ws/cars").replace(b"\r\n", b"\n") + b"\r\n\r\n",
-    "a folded header": request("/ws/cars", extra=[("X-A", "1\r\n 2")]),
-    "a NUL in a value": request("/ws/cars", extra=[("X-A", "1\0")]),
-    "a control byte in a name": request("/ws/cars", extra=[("X\x01A", "1")]),
-    "a space before the colon": request("/ws/cars", extra=[("X-A ", "1")]),
-    "a header without a colon": request("/ws/cars").replace(b"Host: 127.0.0.1", b"Host 127.0.0.1"),
-    "no HTTP at all": b"hello there\r\n\r\n",
-    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-    "an unknown version of HTTP": request("/ws/cars", version="HTTP/9.9"),
-    "a control byte in the target": request("/ws/ca\x01rs"),
-    "a bad percent escape": request("/ws/%zz"),
-    "a percent escape cut short": request("/ws/%4"),
-    "bytes that decode to no UTF-8": request("/ws/%C0%AF"),
-    "an encoded NUL": request("/ws/a%00b"),
-    "no version of the protocol": request("/ws/cars", without=["Sec-WebSocket-Version"]),
-    "two versions of the protocol": request("/ws/cars", extra=[("Sec-WebSocket-Version", "13")]),
-    "a connection that does not upgrade": request("/ws/cars", without=["Connection"], extra=[("Connection", "close")]),
-    "a subprotocol that is no token": request("/ws/cars", extra=[("Sec-WebSocket-Protocol", "a, b c")]),
-    "a target that is no path": request("ws/cars"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_REQUESTS)
-async def test_a_malformed_request_is_400(serve, dial, name):
-    site = await serve(recorder := Recorder())
-    response = await refusal(await dial(site.url), BAD_REQUESTS[name])
-    assert response.status == 400
-    assert recorder.calls == []
 
 
 async def test_no_credentials_are_401_by_reject(serve, dial):
@@ -171,12 +130,6 @@ async def test_another_method_is_405(serve, dial, method):
     assert b"\r\nallow: get\r\n" in head.lower()
 
 
-async def test_half_a_handshake_is_408_after_the_timeout(serve, dial):
-    site = await serve(handshake_timeout=0.2)
-    response = await refusal(await dial(site.url), request("/ws/cars")[:-3])
-    assert response.status == 408
-
-
 async def test_a_slow_handshake_delays_nobody(serve, dial, join):
     site = await serve(Echo(), handshake_timeout=0.2)
     slow = [await dial(site.url) for _ in range(100)]
@@ -187,41 +140,6 @@ async def test_a_slow_handshake_delays_nobody(serve, dial, join):
     assert await client.receive() == "hi"
     for raw in slow:
         assert (await raw.response()).status == 408
-
-
-async def test_a_connection_that_says_nothing_is_dropped(serve, dial):
-    site = await serve(handshake_timeout=0.2)
-    raw = await dial(site.url)
-    assert (await raw.eof())[:13] in (b"", b"HTTP/1.1 408 ")
-
-
-@pytest.mark.parametrize("missing", [["Upgrade", "Connection"], ["Upgrade"]])
-async def test_a_plain_get_on_an_endpoint_is_426(serve, dial, missing):
-    site = await serve()
-    response = await refusal(await dial(site.url), request("/ws/cars", without=missing))
-    assert response.status == 426
-    assert response["Sec-WebSocket-Version"] == "13"
-    assert response["Upgrade"].lower() == "websocket"
-
-
-@pytest.mark.parametrize("version", ["8", "0", "14", "13, 8", "", "abc"])
-async def test_another_version_is_426_and_says_13(serve, dial, version):
-    site = await serve()
-    data = request(
-        "/ws/cars",
-        without=["Sec-WebSocket-Version"],
-        extra=[("Sec-WebSocket-Version", version)],
-    )
-    response = await refusal(await dial(site.url), data)
-    assert response.status == 426
-    assert response["Sec-WebSocket-Version"] == "13"
-
-
-async def test_http_1_0_cannot_upgrade(serve, dial):
-    site = await serve(recorder := Recorder())
-    response = await refusal(await dial(site.url), request("/ws/cars", version="HTTP/1.0"))
-    assert response.status in (400, 426, 505)
-    assert recorder.calls == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from hashlib import sha1
-from http.cookies import _unquote as unquote_cookie
 from re import compile as compile_pattern
 from sys import intern
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -14,11 +13,17 @@ from fastws.errors import ProtocolError, Reject
 UPGRADE_REQUIRED = {"Sec-WebSocket-Version": "13", "Upgrade": "websocket", "Connection": "Upgrade, close"}
 
 cdef bytes KEY_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-cdef object HOST = compile_pattern(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&'()*+,;=-]+)(:[0-9]{1,5})?").fullmatch
-cdef object ABSOLUTE_FORM = compile_pattern(r"https?://([^/?#]*)(/[^?#]*)?(\?.*)?", 2).fullmatch
+cdef object HOST = compile_pattern(                 # RFC 3986 3.2.2
+    r"(?:\[([0-9A-Fa-f:.]+)\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+)(?::[0-9]{0,5})?").fullmatch
+cdef object ABSOLUTE_FORM = compile_pattern(r"https?://([^/?#]*)(/[^?#]*)?(\?[^#]*)?", 2).fullmatch
 cdef object BAD_ESCAPE = compile_pattern(r"%(?![0-9A-Fa-f]{2})").search
 cdef object CONTROL_CHARACTER = compile_pattern(r"[\x00-\x1f\x7f]").search
 cdef object IS_TOKEN = compile_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+cdef object IS_EXTENSION = compile_pattern(         # RFC 6455 9.1; possessive: no input takes quadratic time
+    r'{0}++(?:[ \t]*+;[ \t]*+{0}++(?:[ \t]*+=[ \t]*+(?:{0}++|"(?:\\?{0})++"))?+)*+'.format(
+        r"[!#$%&'*+.^_`|~0-9A-Za-z-]")).fullmatch
+cdef object COOKIE_ESCAPE = compile_pattern(r"\\(?:([0-3][0-7]{2})|(.))").sub
+cdef object IS_VISIBLE = compile_pattern(rb"[\x21-\x7e]+").fullmatch
 cdef object IS_FIELD_VALUE = compile_pattern(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 cdef uint8_t[256] TOKEN_BYTES
@@ -200,7 +205,7 @@ cdef Request parse_request(bytes head, bint is_secure):
     """A Request from a whole head; raises Reject(400) with a sentence that says what is wrong with it."""
     cdef Request request = Request(head)
     cdef list words = head[:head.index(b"\r\n")].split(b" ")
-    if len(words) != 3 or not words[1] or max(words[1]) > 0x7e or IS_TOKEN(words[0].decode("latin-1")) is None:
+    if len(words) != 3 or IS_TOKEN(words[0].decode("latin-1")) is None or IS_VISIBLE(words[1]) is None:
         raise Reject(400, "the request line is malformed")
     if words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise Reject(400, "HTTP/1.1 is spoken here, no other version")
@@ -211,7 +216,7 @@ cdef Request parse_request(bytes head, bint is_secure):
     hosts = request._headers.get_all("host")
     if len(hosts) > 1 or (not hosts and words[2] == b"HTTP/1.1"):
         raise Reject(400, "exactly one Host header field is required")
-    if hosts and hosts[0] and HOST(hosts[0]) is None:
+    if hosts and hosts[0] and not host_is_valid(hosts[0]):
         raise Reject(400, "the Host header field is malformed")
     decode_path(request._raw_path)
     return request
@@ -222,13 +227,20 @@ cdef str request_target(bytes head):
     target = head[:head.index(b"\r\n")].split(b" ")[1].decode()
     if not target.startswith("/"):
         match = ABSOLUTE_FORM(target)
-        if match is not None:
+        if match is not None and host_is_valid(match[1]):
             return (match[2] or "/") + (match[3] or "")
-        if target != "*":
+        if target != "*" or not head.startswith(b"OPTIONS "):
             raise Reject(400, "the request target is malformed")
     if "#" in target:
         raise Reject(400, "the request target is malformed")
     return target
+
+
+cdef bint host_is_valid(str value):
+    """Whether it is a host with or without a port (RFC 9110 7.2)."""
+    cdef uint8_t[16] address
+    match = HOST(value)
+    return match is not None and (match[1] is None or inet_pton(AF_INET6, match[1].encode(), address) == 1)
 
 
 cdef list parse_fields(bytes head):
@@ -281,6 +293,13 @@ cdef list parse_cookies(str header):
     return cookies
 
 
+cdef str unquote_cookie(str value):
+    """A cookie's value as it was before http.cookies quoted it, in linear time (CVE-2024-7592)."""
+    if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
+        return value
+    return COOKIE_ESCAPE(lambda match: chr(int(match[1], 8)) if match[1] else match[2], value[1:-1])
+
+
 cdef list tokens(str value):
     """The members of a comma-separated list (RFC 9110 5.6.1)."""
     return [token for token in [part.strip(" \t") for part in value.split(",")] if token]
@@ -322,6 +341,8 @@ def check_upgrade(Request request not None):
         raise Reject(400, "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required")
     if any(IS_TOKEN(name) is None for name in request.subprotocols):
         raise Reject(400, "the Sec-WebSocket-Protocol header field is malformed")
+    if any(IS_EXTENSION(offer) is None for offer in tokens(headers.get("sec-websocket-extensions", ""))):
+        raise Reject(400, "the Sec-WebSocket-Extensions header field is malformed")
 
 
 cdef bint key_is_valid(str key):

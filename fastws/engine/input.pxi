@@ -56,10 +56,10 @@ cdef int receive_head(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
         keep_raw(c, p, n)
         p = <uint8_t*>c.inbound.raw
         n = c.inbound.raw_length
-    end = head_end(p, n, seen - 1 if seen else 0)
+    end = head_end(p, min(n, <size_t>reactor.max_header_size), seen - 1 if seen else 0)
     if end < 0:
         return bad_request(reactor, c, 400, "this is not an HTTP/1.1 request")
-    if end > reactor.max_header_size or (end == 0 and n > reactor.max_header_size):
+    if end == 0 and n > reactor.max_header_size:
         return bad_request(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
     if end == 0:
         if c.inbound is NULL:

@@ -6,6 +6,7 @@
 #ifndef FASTWS_PLATFORM_H
 #define FASTWS_PLATFORM_H
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>

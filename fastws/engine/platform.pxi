@@ -71,6 +71,7 @@ cdef extern from "platform.h" nogil:
     int close "close"(int)
     int clock_gettime(int, timespec*)
     uint16_t ntohs(uint16_t)
+    int inet_pton(int, const char*, void*)
 
     int atomic_add(int*, int)
     int atomic_subtract(int*, int)

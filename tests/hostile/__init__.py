@@ -1,0 +1,9 @@
+"""The corpus of hostile inputs: what strangers may send, each beside the answer that it must get.
+
+``handshakes.py``, ``frames.py`` and ``floods.py`` hold named entries and no code; ``tests/test_hostile.py`` sends each
+over a socket to a server with these limits, whole and in pieces, and then looks at whom it has harmed.
+"""
+
+PATH = "/ws/{channel}"
+MAX_MESSAGE_SIZE = 1000  # bytes
+MAX_HEADER_SIZE = 16 * 1024  # bytes
