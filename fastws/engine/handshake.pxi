@@ -297,7 +297,7 @@ cdef str unquote_cookie(str value):
     """A cookie's value as it was before http.cookies quoted it, in linear time (CVE-2024-7592)."""
     if len(value) < 2 or not value.startswith('"') or not value.endswith('"'):
         return value
-    return COOKIE_ESCAPE(lambda match: chr(int(match[1], 8)) if match[1] else match[2], value[1:-1])
+    return COOKIE_ESCAPE(lambda match: chr(int(match[1], 8)) if match[1] else match[2], value[1:len(value) - 1])
 
 
 cdef list tokens(str value):

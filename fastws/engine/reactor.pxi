@@ -1,7 +1,5 @@
 # Reactor: the epoll instance of one server, its connections, and what ties the rooms together.
 
-from socket import inet_pton
-
 from cpython.exc cimport PyErr_SetFromErrno
 from logging import getLogger
 
@@ -297,8 +295,7 @@ cdef class Reactor:
         self.set_peer(c, peer)
         if peer._peer is not None and peer._peer[0]:
             peer.family = AF_INET6 if ":" in peer._peer[0] else AF_INET
-            packed = inet_pton(peer.family, peer._peer[0].partition("%")[0])
-            memcpy(peer.address, PyBytes_AS_STRING(packed), len(packed))
+            inet_pton(peer.family, peer._peer[0].partition("%")[0].encode(), peer.address)
         if peer.family != AF_INET and peer.family != AF_INET6:
             return 0
         address = address_key(peer.family, peer.address)
