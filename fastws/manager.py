@@ -342,6 +342,8 @@ class ConnectionManager(Endpoint):
         user = ws.user
         if user is None or self._person(channel, user)[1]:
             return
+        if since is not None and self.server._stopping:
+            return  # everybody goes, and nobody need be told of each
         if since is not None and self._waits:
             self._away.begin(ws, channel, since, self.options.offline_after)
         else:

@@ -12,7 +12,7 @@ import pytest
 from itsdangerous import TimestampSigner
 
 from fastws import ConfigurationError, Listener, SignedCookieSessions, presence
-from fastws.testing import Refused, connect
+from fastws.testing import Closed, Refused, connect
 
 from .support import Named, Recorder, eventually
 
@@ -183,6 +183,19 @@ async def test_a_stop_ends_every_absence(serve, enter):
     await bob.closed()
     await stop
     assert sorted(people.of("on_user_offline")) == [("ann",), ("bob",)]
+
+
+async def test_while_the_server_stops_nobody_is_told_of_each_who_goes(serve, enter):
+    site = await serve(Named(), drain_rate=10)
+    site.manager.watch_presence("cars")
+    clients = [await enter(site, user) for user in ("ann", "bob", "eve")]
+    for client in clients:
+        await client.received()
+    stop = asyncio.create_task(site.server.stop())
+    for client in clients:
+        with pytest.raises(Closed):
+            await client.receive()
+    await stop
 
 
 async def test_a_failing_on_user_offline_is_logged_and_told(serve, enter, caplog):
