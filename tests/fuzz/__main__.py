@@ -1,0 +1,13 @@
+"""python -m tests.fuzz TARGET [OPTION or CORPUS]...: under `make fuzz`, with the options of libFuzzer."""
+
+import sys
+
+import atheris
+
+from . import handshake, parser
+
+TARGETS = {"handshake": handshake.Target, "parser": parser.Target}
+
+program, name, *options = sys.argv
+atheris.Setup([program, *options], TARGETS[name]().check)
+atheris.Fuzz()
