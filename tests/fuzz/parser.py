@@ -78,6 +78,9 @@ class Target:
         assert ws._accept(self.endpoint, ACCEPTED)
         ws._ready()
 
+    def _on_idle(self) -> None:
+        pass
+
     def check(self, data: bytes) -> None:
         """Raises AssertionError where the engine and the model differ."""
         options = data[0] if data else 0
