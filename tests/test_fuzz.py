@@ -1,4 +1,4 @@
-"""What fuzzing begins with, and what it has found: inputs on which the engine must agree with an independent reading."""
+"""What fuzzing begins with and what it has found, replayed: the engine agrees with an independent reading."""
 
 from pathlib import Path
 

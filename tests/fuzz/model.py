@@ -32,7 +32,7 @@ class Header:
 
 
 def read_header(data: bytearray) -> Header | None:
-    """The header that `data` begins with; None where there is only a part of one. Raises Violation at its first sign."""
+    """The header that `data` begins with; None where only a part of one came. Raises Violation at its first sign."""
     if not data:
         return None
     fin, rsv, opcode = bool(data[0] & 0x80), data[0] & 0x70, data[0] & 0x0F
@@ -129,13 +129,17 @@ class Server:
 
     def _read(self) -> None:
         try:
-            while not (self.is_over or self.is_paused) and (self._begin_frame() if self.header is None else self._go_on()):
+            while not (self.is_over or self.is_paused) and self._step():
                 pass
         except Violation as violation:
             if self.is_open:
                 self.sent.append((CLOSE, violation.code))
             self.told.append(("error", violation.code))
             self._end(1006)
+
+    def _step(self) -> bool:
+        """Take one header, or what has come of a payload; whether the next can be taken."""
+        return self._begin_frame() if self.header is None else self._take_payload()
 
     def _begin_frame(self) -> bool:
         header = read_header(self.unread)
@@ -155,8 +159,7 @@ class Server:
         self.header = header
         return True
 
-    def _go_on(self) -> bool:
-        """Take what has come of the frame's payload; whether it is whole."""
+    def _take_payload(self) -> bool:
         header = self.header
         part = masked(bytes(self.unread[: header.left]), header.mask)
         del self.unread[: header.left]

@@ -2,8 +2,8 @@
 
 The byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has 64 bytes at most. Where the
 rest does not begin with `~|`, the first of it comes with the handshake. The letters: `a`, the handler that runs comes
-to its end; `c`, the server closes; `s`, the peer stops reading; `g`, it goes on; `x`, it resets the connection, and that
-is the end.
+to its end; `c`, the server closes; `s`, the peer stops reading (a transport's does); `g`, it goes on; `x`, it resets
+the connection, and that is the end. The first `~b` stands for 64 KiB.
 """
 
 import weakref
@@ -19,6 +19,7 @@ from .wires import Site, moves
 
 HANDSHAKE = request("/")
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+BULK = b"b" * 65536
 LIMITS = (1 << 20, 64)  # of a message, in bytes
 
 
@@ -88,7 +89,7 @@ class Target:
         self.endpoint = self.endpoints[is_small]
         self.endpoint.begin(is_async=bool(options & 2))
         expected = model.Server(LIMITS[is_small], is_async=bool(options & 2))
-        sent = self._play(data[1:], expected, over_transport=bool(options & 1))
+        sent = self._play(data[1:].replace(b"~b", BULK, 1), expected, over_transport=bool(options & 1))
         assert self.endpoint.told == expected.told
         assert sent is None or sent == expected.sent
         gone = weakref.ref(self.ws)
@@ -103,12 +104,14 @@ class Target:
         for move in moves(HANDSHAKE + data, b"|acsgx"):
             match move:
                 case b"~|":
-                    continue
+                    pass
                 case b"~a":
                     self._answer(expected)
+                    peer.turn()
                 case b"~c":
                     self.ws.close(4000)
                     expected.close(4000)
+                    peer.turn()
                 case b"~s":
                     if peer.stall():
                         expected.stall()
@@ -123,7 +126,6 @@ class Target:
                     peer.send(move)
                     expected.receive(move[greeting:])
                     greeting = 0
-            peer.turn()
         while self.endpoint.handled is not None:
             self._answer(expected)
             peer.turn()

@@ -37,6 +37,10 @@ class Loop:
         """Whatever is readable, and what that and others have asked for."""
         for callback in self.readers.values():
             callback()
+        self.settle()
+
+    def settle(self) -> None:
+        """Whatever was asked for."""
         while self.soon:
             self.soon.popleft()()
 
@@ -143,7 +147,7 @@ class TransportPeer:
         self.is_lost = False
         self.is_stalled = False
         self.wire.connection_made(self)
-        self.loop.turn()
+        self.loop.settle()
 
     # -- as the peer
 
@@ -167,20 +171,20 @@ class TransportPeer:
         if not self.is_lost:
             self.wire.eof_received()
             self.close()
-        self.loop.turn()
+        self.loop.settle()
         return bytes(self.received)
 
     def reset(self) -> None:
         self._lose()
-        self.loop.turn()
+        self.loop.settle()
 
     def turn(self) -> None:
-        self.loop.turn()
+        self.loop.settle()
         while self.reads and self.is_reading and not self.is_lost:
             data = self.reads.popleft()
-            self.wire.get_buffer(len(data))[: len(data)] = data
+            self.wire.get_buffer(-1)[: len(data)] = data
             self.wire.buffer_updated(len(data))
-            self.loop.turn()
+            self.loop.settle()
 
     def _lose(self) -> None:
         if not self.is_lost:
@@ -190,7 +194,8 @@ class TransportPeer:
     # -- as the transport
 
     def write(self, data: bytes) -> None:
-        assert not (self.is_stalled or self.has_ended or self.is_lost)
+        assert not self.is_stalled
+        assert not self.has_ended
         self.received += data
 
     def write_eof(self) -> None:
