@@ -70,6 +70,7 @@ class Server:
     told: list[tuple[str, object]] = field(default_factory=list)  # to the listener
     is_open: bool = True  # neither side has begun to close
     is_over: bool = False  # nothing is read any more
+    is_ended: bool = False  # the peer sends no more
     is_stalled: bool = False  # the peer does not read
     pong_due: bytes | None = None
     unread: bytearray = field(default_factory=bytearray)
@@ -90,8 +91,14 @@ class Server:
         self.unread += data
         self._read()
 
+    def half_close(self) -> None:
+        """The peer sends no more, which is noticed when all that it sent has been read."""
+        self.is_ended = True
+        if not self.is_paused:
+            self.lose()
+
     def lose(self) -> None:
-        """The peer is gone, or has shut down its side, without a Close."""
+        """The peer is gone without a Close."""
         if not self.is_over:
             self._end(1006)
 
@@ -131,6 +138,8 @@ class Server:
         try:
             while not (self.is_over or self.is_paused) and self._step():
                 pass
+            if self.is_ended and not self.is_paused:
+                self.lose()
         except Violation as violation:
             if self.is_open:
                 self.sent.append((CLOSE, violation.code))

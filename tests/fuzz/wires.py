@@ -117,21 +117,25 @@ class SocketPeer:
     def go_on(self) -> None:
         """Take what comes again."""
 
-    def end(self) -> bytes:
-        """Send no more; all that the engine has sent, up to its own end."""
-        received = bytearray()
+    def half_close(self) -> None:
+        """Send no more."""
         self.socket.shutdown(socket.SHUT_WR)
-        self.loop.turn()
+        self.turn()
+
+    def end(self) -> bytes:
+        """Be done; all that the engine has sent, up to its own end."""
+        received = bytearray()
+        self.half_close()
         while data := self.socket.recv(1 << 16):
             received += data
         self.socket.close()
-        self.loop.turn()
+        self.turn()
         return bytes(received)
 
     def reset(self) -> None:
         """Vanish."""
         self.socket.close()
-        self.loop.turn()
+        self.turn()
 
 
 class TransportPeer:
@@ -167,11 +171,11 @@ class TransportPeer:
             self.wire.resume_writing()
             self.turn()
 
+    def half_close(self) -> None:
+        self.send(b"")
+
     def end(self) -> bytes:
-        if not self.is_lost:
-            self.wire.eof_received()
-            self.close()
-        self.loop.settle()
+        self.half_close()
         return bytes(self.received)
 
     def reset(self) -> None:
@@ -182,8 +186,11 @@ class TransportPeer:
         self.loop.settle()
         while self.reads and self.is_reading and not self.is_lost:
             data = self.reads.popleft()
-            self.wire.get_buffer(-1)[: len(data)] = data
-            self.wire.buffer_updated(len(data))
+            if data:
+                self.wire.get_buffer(-1)[: len(data)] = data
+                self.wire.buffer_updated(len(data))
+            elif not self.wire.eof_received():
+                self.close()
             self.loop.settle()
 
     def _lose(self) -> None:
