@@ -2,8 +2,8 @@
 
 The byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has 64 bytes at most. Where the
 rest does not begin with `~|`, the first of it comes with the handshake. The letters: `a`, the handler that runs comes
-to its end; `c`, the server closes; `s`, the peer stops reading (a transport's does); `g`, it goes on; `e`, it goes on,
-and sends no more; `x`, it resets the connection, and that is the end. The first `~b` stands for 64 KiB.
+to its end; `c`, the server closes; `s`, the peer stops reading (a transport's does); `g`, it goes on; `e`, it sends
+no more; `x`, it resets the connection, and that is the end. The first `~b` stands for 64 KiB.
 """
 
 import weakref
@@ -119,8 +119,6 @@ class Target:
                     peer.go_on()
                     expected.go_on()
                 case b"~e":
-                    peer.go_on()
-                    expected.go_on()
                     peer.half_close()
                     expected.half_close()
                 case b"~x":
