@@ -326,6 +326,20 @@ async def test_half_close_after_a_message_still_gets_the_answer(open_raw):
     assert await open_raw.text() == "hi"
 
 
+async def test_half_close_with_the_close_frame_still_gets_every_answer(open_raw):
+    await open_raw.send(frame(TEXT, b"hi") + close_frame(4000))
+    open_raw.half_close()
+    assert await open_raw.text() == "hi"
+    assert await open_raw.close_code() == 4000
+    assert await open_raw.eof() == b""
+
+
+async def test_half_close_with_a_violation_still_gets_the_code(open_raw):
+    await open_raw.send(frame(TEXT, b"hi", mask=None))
+    open_raw.half_close()
+    assert await open_raw.close_code() == 1002
+
+
 @pytest.mark.usefixtures("witness")
 @pytest.mark.parametrize("seed", range(30))
 async def test_a_hundred_bytes_of_anything_harm_nobody(site, dial, seed):

@@ -35,7 +35,7 @@ cdef int drain(Reactor reactor, Conn* c) except -1:
 cdef int ended(Reactor reactor, Conn* c) except -1:
     """The peer shut its side down. It may still read: what is pending goes out first."""
     cdef uint8_t state = c.state
-    if state < OPENING or c.fin_received or (c.wire is NULL and (c.count == 0 or state == DRAINING)):
+    if state < OPENING or c.fin_received or (c.wire is NULL and c.count == 0):
         return lost(reactor, c)
     c.fin_received = True
     if state == DRAINING:

@@ -51,7 +51,9 @@ class Target:
         sent = bytearray()
         peer = self.site.connect(over_transport=bool(data and data[0] & 1))
         for move in moves(data[1:], b"|"):
-            if move != b"~|":
+            if move == b"~|":
+                peer.turn()
+            else:
                 peer.send(move)
                 sent += move
         answer, head = peer.end(), bytes(sent)

@@ -102,16 +102,16 @@ class Target:
         peer = self.site.connect(over_transport)
         greeting = len(HANDSHAKE)
         for move in moves(HANDSHAKE + data, b"|acsgex"):
+            if move != b"~e":  # which may come together with what was sent last
+                peer.turn()
             match move:
                 case b"~|":
                     pass
                 case b"~a":
                     self._answer(expected)
-                    peer.turn()
                 case b"~c":
                     self.ws.close(4000)
                     expected.close(4000)
-                    peer.turn()
                 case b"~s":
                     if peer.stall():
                         expected.stall()
@@ -129,6 +129,7 @@ class Target:
                     peer.send(move)
                     expected.receive(move[greeting:])
                     greeting = 0
+        peer.turn()
         while self.endpoint.handled is not None:
             self._answer(expected)
             peer.turn()

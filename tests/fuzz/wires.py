@@ -1,5 +1,6 @@
 """An engine without a loop: a target makes each turn itself, and plays the peer on either kind of wire."""
 
+import contextlib
 import logging
 import socket
 from collections import deque
@@ -100,12 +101,9 @@ class SocketPeer:
         self.loop.turn()
 
     def send(self, data: bytes) -> None:
-        """Have the engine read `data` at once, unless it reads nothing now."""
-        try:
+        """Put `data` where the engine finds it with the next turn."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have hung up
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it has hung up
-        self.turn()
 
     def turn(self) -> None:
         self.loop.turn()
@@ -147,6 +145,7 @@ class TransportPeer:
         self.reads: deque[bytes] = deque()
         self.received = bytearray()
         self.is_reading = True
+        self.has_half_closed = False
         self.has_ended = False  # the engine's side
         self.is_lost = False
         self.is_stalled = False
@@ -157,7 +156,6 @@ class TransportPeer:
 
     def send(self, data: bytes) -> None:
         self.reads.append(data)
-        self.turn()
 
     def stall(self) -> bool:
         if not (self.is_lost or self.is_stalled):
@@ -169,10 +167,13 @@ class TransportPeer:
         if self.is_stalled and not self.is_lost:
             self.is_stalled = False
             self.wire.resume_writing()
-            self.turn()
+            self.loop.settle()
 
     def half_close(self) -> None:
-        self.send(b"")
+        if not self.has_half_closed:
+            self.has_half_closed = True
+            self.send(b"")
+        self.turn()
 
     def end(self) -> bytes:
         self.half_close()
