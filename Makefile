@@ -61,7 +61,7 @@ fuzz: system $(VENV)/.fuzz
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$($(CURDIR)/$(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
 		$(CURDIR)/$(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) -max_len=2048 -timeout=10 \
-			-print_final_stats=1 -dict=tests/fuzz/corpus/$$target.dict $(ARGS) $$target tests/fuzz/corpus/$$target \
+			-verbosity=0 -print_final_stats=1 -dict=tests/fuzz/corpus/$$target.dict $(ARGS) $$target tests/fuzz/corpus/$$target \
 		|| exit 1; done
 
 # Lines of Python and of the engine that the tests reach; on a copy, too, whose engine tells each of its lines.
