@@ -58,6 +58,7 @@ BAD_REQUESTS = {
     "a folded header": request("/ws/cars", extra=[("X-A", "1\r\n 2")]),
     "a NUL in a value": request("/ws/cars", extra=[("X-A", "1\0")]),
     "a control byte in a name": request("/ws/cars", extra=[("X\x01A", "1")]),
+    "a tab in the target": request("/ws/ca\trs"),
     "a space before the colon": request("/ws/cars", extra=[("X-A ", "1")]),
     "a header without a colon": request("/ws/cars").replace(b"Host: 127.0.0.1", b"Host 127.0.0.1"),
     "no HTTP at all": b"hello there\r\n\r\n",

@@ -19,6 +19,7 @@ cdef object ABSOLUTE_FORM = compile_pattern(r"https?://([^/?#]*)(/[^?#]*)?(\?.*)
 cdef object BAD_ESCAPE = compile_pattern(r"%(?![0-9A-Fa-f]{2})").search
 cdef object CONTROL_CHARACTER = compile_pattern(r"[\x00-\x1f\x7f]").search
 cdef object IS_TOKEN = compile_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+cdef object IS_VISIBLE = compile_pattern(rb"[!-~]+").fullmatch
 cdef object IS_FIELD_VALUE = compile_pattern(r"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
 cdef uint8_t[256] TOKEN_BYTES
@@ -200,7 +201,7 @@ cdef Request parse_request(bytes head, bint is_secure):
     """A Request from a whole head; raises Reject(400) with a sentence that says what is wrong with it."""
     cdef Request request = Request(head)
     cdef list words = head[:head.index(b"\r\n")].split(b" ")
-    if len(words) != 3 or not words[1] or max(words[1]) > 0x7e or IS_TOKEN(words[0].decode("latin-1")) is None:
+    if len(words) != 3 or IS_TOKEN(words[0].decode("latin-1")) is None or IS_VISIBLE(words[1]) is None:
         raise Reject(400, "the request line is malformed")
     if words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise Reject(400, "HTTP/1.1 is spoken here, no other version")

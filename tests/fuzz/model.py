@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ..raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, masked
 
 MOST_WAITING = 64  # messages
+TAILS = [byte * count for byte in (b"\x80", b"\xbf") for count in (1, 2, 3)]  # one ends any character begun well
 
 
 class Violation(Exception):
@@ -53,6 +54,14 @@ def read_header(data: bytearray) -> Header | None:
     if len(data) < size + 4:
         return None
     return Header(fin, opcode, length, bytes(data[size : size + 4]), size + 4)
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def may_be_sent(code: int) -> bool:
@@ -199,6 +208,9 @@ class Server:
             self.decoder.decode(part, final)
         except UnicodeDecodeError:
             raise Violation(1007) from None
+        rest, _ = self.decoder.getstate()
+        if rest and not any(is_text(rest + tail) for tail in TAILS):
+            raise Violation(1007)
         return True
 
     def _deliver(self, message: str | bytes) -> None:
@@ -230,13 +242,11 @@ class Server:
         code = int.from_bytes(payload[:2]) if payload else 1005
         if len(payload) == 1 or (payload and not may_be_sent(code)):
             raise Violation(1002)
-        try:
-            reason = payload[2:].decode()
-        except UnicodeDecodeError:
-            raise Violation(1007) from None
+        if not is_text(payload[2:]):
+            raise Violation(1007)
         if self.is_open:
             self.sent.append((CLOSE, code))
-        self._end(code, reason)
+        self._end(code, payload[2:].decode())
 
     def _end(self, code: int, reason: str = "") -> None:
         self.is_open, self.is_over = False, True
