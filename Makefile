@@ -6,13 +6,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 ASAN := build/asan
 TRACED := build/traced
+FUZZED := build/fuzzed
+SECONDS := 600
 # Other programs than Python have nothing to do with the engine's memory; of Autobahn's two runners kosoku suffices.
 NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).py) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test build lint typecheck bench test-asan coverage sdist clean system compiler
+.PHONY: run test build lint typecheck bench test-asan fuzz coverage sdist clean system clang compiler
 
 run: build
 	$(BIN)/fastws serve $(ARGS)
@@ -45,6 +47,22 @@ test-asan: build $(VENV)/.test tests/node/node_modules/.package-lock.json
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
+
+# Each target for so many SECONDS, in which libFuzzer makes inputs of those that reached something new, and keeps these
+# for the next time. An input that fails lies in build/fuzzed afterwards; in tests/fuzz/corpus it becomes a test.
+fuzz: clang $(VENV)/.fuzz
+	@command -v clang >/dev/null || { echo "Fuzzing needs clang: apt-get install clang libclang-rt-dev" >&2; exit 1; }
+	CC=clang FASTWS_SANITIZE=fuzzer-no-link,address,undefined $(BIN)/python setup.py -q build --build-lib $(FUZZED)
+	rm -rf $(FUZZED)/tests
+	cp -r tests $(FUZZED)
+	mkdir -p $(FUZZED)/parser $(FUZZED)/handshake
+	cd $(FUZZED) && for target in parser handshake; do \
+		PYTHONPATH=$(CURDIR)/$(FUZZED) PYTHONMALLOC=malloc \
+		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$$($(CURDIR)/$(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
+		$(CURDIR)/$(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) -max_len=2048 -timeout=10 \
+			-verbosity=0 -print_final_stats=1 -dict=tests/fuzz/corpus/$$target.dict $(ARGS) $$target tests/fuzz/corpus/$$target \
+		|| exit 1; done
 
 # Lines of Python and of the engine that the tests reach; on a copy, too, whose engine tells each of its lines.
 coverage: build $(VENV)/.test
@@ -80,6 +98,10 @@ $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install -q --no-build-isolation -e ".[test]"
 	touch $@
 
+$(VENV)/.fuzz: $(VENV)/.test
+	$(BIN)/pip install -q --group fuzz
+	touch $@
+
 $(VENV)/.bench: $(VENV)/.run
 	$(BIN)/pip install -q --no-build-isolation -e ".[bench]"
 	touch $@
@@ -106,4 +128,9 @@ system:
 	command -v npm >/dev/null || missing="nodejs npm"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	$(APT_INSTALL)
+
+clang:
+	@missing=""; \
+	command -v clang >/dev/null || missing="clang libclang-rt-dev"; \
 	$(APT_INSTALL)

@@ -4,7 +4,7 @@ Switches, from the environment (each combination has build directories of its ow
 
     FASTWS_DEBUG=1                      counters and assertions, -O0 -g
     FASTWS_COVERAGE=1                   line tracing, for coverage.py of .pyx and .pxi files
-    FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP
+    FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP; fuzzer-no-link, too: for libFuzzer
 """
 
 import os

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastws import ConnectionManager, Listener, Server
+from fastws._core import Reactor
 
 TIMEOUT = 5.0
 
@@ -124,8 +125,12 @@ def records_naming(caplog, text: str) -> list[logging.LogRecord]:
 
 
 def nothing_left(site: Site) -> bool:
+    return holds_nothing(site.server._reactor)
+
+
+def holds_nothing(reactor: Reactor) -> bool:
     """Whether the engine holds nothing but the block that the next messages will go to."""
-    counters = site.server._reactor.counters
+    counters = reactor.counters
     return counters.pop("blocks") <= 1 and counters.pop("arena_bytes") <= 1 << 18 and not any(counters.values())
 
 

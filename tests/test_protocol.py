@@ -119,3 +119,17 @@ async def test_exactly_the_limit_is_allowed_also_over_fragments(open_raw):
     assert (await open_raw.frame()).payload == b"x" * 1000
     await open_raw.send(frame(BINARY, b"y" * 1000))
     assert (await open_raw.frame()).payload == b"y" * 1000
+
+
+async def test_half_close_with_the_close_frame_still_gets_every_answer(open_raw):
+    await open_raw.send(frame(TEXT, b"hi") + close_frame(4000))
+    open_raw.half_close()
+    assert await open_raw.text() == "hi"
+    assert await open_raw.close_code() == 4000
+    assert await open_raw.eof() == b""
+
+
+async def test_half_close_with_a_violation_still_gets_the_code(open_raw):
+    await open_raw.send(frame(TEXT, b"hi", mask=None))
+    open_raw.half_close()
+    assert await open_raw.close_code() == 1002

@@ -184,6 +184,20 @@ async def test_a_large_message_is_written_in_order_with_what_follows(start, stre
     assert (await read_frame(reader))[0] == CLOSE
 
 
+@pytest.mark.parametrize("has_epoll", [True, False])
+async def test_a_peer_that_half_closed_gets_all_that_is_pending(serve, dial, monkeypatch, has_epoll):
+    monkeypatch.setattr("fastws.server.has_epoll", has_epoll)
+    site = await serve(recorder := Recorder(), max_backlog=64 << 20)
+    raw = await dial(site.url, "/ws/cars", receive_buffer=64 * 1024)
+    await recorder.until("on_subscribe")
+    data = random.Random(1).randbytes(16 << 20)
+    recorder.sockets[0].send(data)
+    raw.half_close()
+    assert await recorder.until("on_close") == (1006, "")
+    assert (await raw.frame()).payload == data
+    assert await raw.eof() == b""
+
+
 @pytest.mark.parametrize("overflow", ["close", "drop_oldest", "drop_newest"])
 async def test_a_slow_reader_meets_the_overflow_policy_with_whole_frames(start, stream, overflow):
     site = await start(recorder := Recorder(), max_backlog=64 * 1024, overflow=overflow)

@@ -405,6 +405,8 @@ cdef class Reactor:
             self.unblocked(c)
         if not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
             return 0
+        if c.fin_received:                  # the peer's end is told again with each edge for what it still reads
+            return lost(self, c) if events & (EPOLLHUP | EPOLLERR) else 0
         if c.paused:
             c.readable = True
             return lost(self, c) if events & (EPOLLHUP | EPOLLERR) else 0

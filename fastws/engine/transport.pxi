@@ -52,11 +52,12 @@ cdef class TransportWire:
         return wake(reactor)
 
     def eof_received(self):
-        """The peer ended its side: so do we, once what is pending was handed over."""
+        """The peer ended its side: so do we, once what is pending was handed over. True: the transport has to wait for
+        that, which one for TLS cannot."""
         if self.conn is not NULL:
             ended(self.reactor, self.conn)
             flush(self.reactor)
-        return False
+        return self.conn is not NULL and self.conn.count > 0 and self.transport.can_write_eof()
 
     def connection_lost(self, error):
         if self.conn is not NULL:

@@ -1,0 +1,169 @@
+"""Frames: whatever a peer sends after the handshake, in any pieces, the engine does what `model.Server` does.
+
+The byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has 64 bytes at most. Where the
+rest does not begin with `~|`, the first of it comes with the handshake. The letters: `a`, the handler that runs comes
+to its end; `c`, the server closes; `s`, the peer stops reading (a transport's does); `g`, it goes on; `e`, it sends
+no more; `x`, it resets the connection, and that is the end. The first `~b` stands for 64 KiB.
+"""
+
+import weakref
+from collections.abc import Iterator
+
+from fastws import ProtocolError
+from fastws._core import Endpoint, Reactor, WebSocket
+from fastws.config import Options
+
+from ..raw import CLOSE, request
+from . import model
+from .wires import Site, moves
+
+HANDSHAKE = request("/")
+ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+BULK = b"b" * 65536
+LIMITS = (1 << 20, 64)  # of a message, in bytes
+
+
+class Pending:
+    """What an async handler returns; nobody awaits it."""
+
+    def __await__(self) -> Iterator[None]:
+        raise NotImplementedError
+
+
+class Echo(Endpoint):
+    """An endpoint, as the reactor knows one, and an echo for a listener."""
+
+    def __init__(self, reactor: Reactor, max_message_size: int) -> None:
+        self._attach(reactor, self.on_message, Options(max_message_size=max_message_size, ping_interval=0))
+
+    def begin(self, is_async: bool) -> None:
+        self.is_async = is_async
+        self.told: list[tuple[str, object]] = []
+        self.handled: str | bytes | None = None
+
+    def on_message(self, ws: WebSocket, message: str | bytes) -> str | bytes | Pending:
+        self.told.append(("message", message))
+        if not self.is_async:
+            return message
+        assert self.handled is None, "one handler at a time"
+        self.handled = message
+        return Pending()
+
+    def answer(self, ws: WebSocket) -> None:
+        """The handler that runs comes to its end."""
+        message, self.handled = self.handled, None
+        ws._handled(message)
+
+    def _await_message(self, ws: WebSocket, awaitable: Pending) -> None:
+        pass
+
+    def _handler_failed(self, ws: WebSocket, error: BaseException) -> None:
+        raise error
+
+    def _protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None:
+        self.told.append(("error", error.code))
+
+    def _closed(self, ws: WebSocket, code: int, reason: str) -> None:
+        self.told.append(("closed", (code, reason)))
+
+
+class Target:
+    """One engine for all inputs, with an endpoint for each limit."""
+
+    def __init__(self) -> None:
+        self.site = Site(self, Options())
+        self.endpoints = [Echo(self.site.reactor, limit) for limit in LIMITS]
+
+    def _on_request(self, ws: WebSocket) -> None:
+        self.ws = ws
+        assert ws._accept(self.endpoint, ACCEPTED)
+        ws._ready()
+
+    def _on_idle(self) -> None:
+        pass
+
+    def check(self, data: bytes) -> None:
+        """Raises AssertionError where the engine and the model differ."""
+        options = data[0] if data else 0
+        is_small = bool(options & 4)
+        self.endpoint = self.endpoints[is_small]
+        self.endpoint.begin(is_async=bool(options & 2))
+        expected = model.Server(LIMITS[is_small], is_async=bool(options & 2))
+        sent = self._play(data[1:].replace(b"~b", BULK, 1), expected, over_transport=bool(options & 1))
+        assert self.endpoint.told == expected.told
+        assert sent is None or sent == expected.sent
+        gone = weakref.ref(self.ws)
+        del self.ws
+        assert gone() is None, "the engine keeps a connection that is over"
+        self.site.check()
+
+    def _play(self, data: bytes, expected: model.Server, over_transport: bool) -> list[tuple[int, bytes | int]] | None:
+        """Make each move on both; what the engine sent, or None where that was lost with the connection."""
+        peer = self.site.connect(over_transport)
+        greeting = len(HANDSHAKE)
+        for move in moves(HANDSHAKE + data, b"|acsgex"):
+            if move != b"~e":  # which may come together with what was sent last
+                peer.turn()
+            match move:
+                case b"~|":
+                    pass
+                case b"~a":
+                    self._answer(expected)
+                case b"~c":
+                    self.ws.close(4000)
+                    expected.close(4000)
+                case b"~s":
+                    if peer.stall():
+                        expected.stall()
+                case b"~g":
+                    peer.go_on()
+                    expected.go_on()
+                case b"~e":
+                    peer.half_close()
+                    expected.half_close()
+                case b"~x":
+                    peer.reset()
+                    expected.lose()
+                    break
+                case _ if not expected.is_ended:
+                    peer.send(move)
+                    expected.receive(move[greeting:])
+                    greeting = 0
+        peer.turn()
+        while self.endpoint.handled is not None:
+            self._answer(expected)
+            peer.turn()
+        if move == b"~x":
+            return None
+        peer.go_on()
+        expected.go_on()
+        expected.lose()
+        return list(frames(peer.end()))
+
+    def _answer(self, expected: model.Server) -> None:
+        if self.endpoint.handled is not None:
+            self.endpoint.answer(self.ws)
+            expected.answer()
+
+
+def frames(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """What a server has sent, as `model.Server.sent` has it."""
+    assert data.startswith(ACCEPTED)
+    at = len(ACCEPTED)
+    while at < len(data):
+        opcode, length = data[at] & 0x0F, data[at + 1]
+        assert data[at] & 0xF0 == 0x80
+        at += 2
+        if length >= 126:
+            size, least = (2, 126) if length == 126 else (8, 65536)
+            length = int.from_bytes(data[at : at + size])
+            assert length >= least
+            at += size
+        payload = data[at : at + length]
+        at += length
+        if opcode == CLOSE:
+            payload[2:].decode()
+            yield CLOSE, int.from_bytes(payload[:2]) if payload else 1005
+        else:
+            yield opcode, payload
+    assert at == len(data)
