@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 ASAN := build/asan
+TSAN := build/tsan
 TRACED := build/traced
 # Other programs than Python have nothing to do with the engine's memory; of Autobahn's two runners kosoku suffices.
 NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).py) \
@@ -12,7 +13,7 @@ NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).p
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test build lint typecheck bench test-asan coverage sdist clean system compiler
+.PHONY: run test build lint typecheck bench test-asan test-tsan coverage sdist clean system compiler
 
 run: build
 	$(BIN)/fastws serve $(ARGS)
@@ -44,6 +45,16 @@ test-asan: build $(VENV)/.test tests/node/node_modules/.package-lock.json
 	cd $(ASAN) && PYTHONPATH=$(CURDIR)/$(ASAN) PYTHONMALLOC=malloc \
 		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
+
+# The same with ThreadSanitizer and two flush threads from two connections on. It sees the engine's memory alone, for
+# Python and uvloop are not built for it; gcc 12's cannot do with randomised addresses.
+test-tsan: build $(VENV)/.test
+	rm -rf $(TSAN)
+	FASTWS_SANITIZE=thread $(BIN)/python setup.py -q build --build-lib $(TSAN)
+	cp -r pyproject.toml tests examples $(TSAN)
+	cd $(TSAN) && PYTHONPATH=$(CURDIR)/$(TSAN) TSAN_OPTIONS=halt_on_error=1:exitcode=66 \
+		LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" setarch -R \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
 
 # Lines of Python and of the engine that the tests reach; on a copy, too, whose engine tells each of its lines.

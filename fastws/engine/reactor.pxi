@@ -100,7 +100,7 @@ cdef class Reactor:
     def counters(self):
         """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
-                "fresh": self.fresh.count, "rest": self.rest.count, "again": self.again_list.count,
+                "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "rest": self.rest.count, "again": self.again_list.count,
                 "graveyard": self.graveyard.count}
 
     def listen(self, sock):
