@@ -13,7 +13,7 @@ NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).p
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test build lint typecheck bench test-asan test-tsan coverage sdist clean system compiler
+.PHONY: run test build lint typecheck bench test-asan test-tsan soak coverage sdist clean system compiler
 
 run: build
 	$(BIN)/fastws serve $(ARGS)
@@ -56,6 +56,11 @@ test-tsan: build $(VENV)/.test
 	cd $(TSAN) && PYTHONPATH=$(CURDIR)/$(TSAN) TSAN_OPTIONS=halt_on_error=1:exitcode=66 \
 		LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" setarch -R \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
+
+# Two thousand clients come, talk, stall and vanish: nothing may be lost, and no memory be kept.
+SECONDS := 600
+soak: build $(VENV)/.test
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 # Lines of Python and of the engine that the tests reach; on a copy, too, whose engine tells each of its lines.
 coverage: build $(VENV)/.test

@@ -148,7 +148,7 @@ class Soak:
     def summary(self) -> None:
         tally, faults = self.tally, self.tally.faults
         print(
-            f"{tally.joined:,} guests and {tally.pestered:,} pests in {self.seconds:.0f} s; {tally.heard:,} messages heard;"
+            f"{self.seconds:.0f} s, {tally.joined:,} guests, {tally.pestered:,} pests; {tally.heard:,} messages heard;"
             f" memory {self.quarter(1) / MIB:.1f} MiB in the second quarter, {self.quarter(3) / MIB:.1f} MiB"
             f" in the last; at most {self.descriptors:,} descriptors; {len(faults)} faults"
         )

@@ -6,6 +6,7 @@ import gc
 import itertools
 import logging
 import os
+import socket
 import sys
 import threading
 
@@ -29,7 +30,8 @@ OPTIONS = {
     "flush_threads": 2,
 }
 TICK = 0.5  # seconds
-FLOOD = bytes(16 << 10)  # what fills up those who stall
+FLOOD = bytes(16 << 10)  # four a tick fill up those who stall
+SEND_BUFFER = 16 << 10  # the kernel's, in bytes: by itself it would hold megabytes for each of them
 
 
 class Talk(Listener):
@@ -68,7 +70,8 @@ class Talk(Listener):
     def tick(self, manager):
         self.ticks += 1
         self.say(manager, "all", f"server {self.ticks} tick")
-        manager.broadcast("flood", FLOOD)
+        for _ in range(4):
+            manager.broadcast("flood", FLOOD)
 
 
 class TalkLater(Talk):
@@ -141,6 +144,8 @@ async def main():
         server.endpoint(f"/{policy}/{{channel}}", listener, overflow=policy)
     stopped = threading.Event()
     async with server, asyncio.TaskGroup() as group:
+        for sock in server._sockets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # those accepted inherit it
         ticking = group.create_task(tick(server))
         shouting = group.create_task(asyncio.to_thread(shout, server, stopped))
         sys.stdout.write(f"{server.port}\n")
