@@ -60,6 +60,15 @@ async def test_thousands_of_connections_leave_no_memory_behind(serve, dial):
     assert await come_and_go(2000) - before < 4 << 20
 
 
+async def test_what_is_sent_to_nobody_is_gone_at_once(serve):
+    """Without connections nothing is ever written, and nothing would be given back then."""
+    site = await serve()
+    for size in [10, 1000, 40_000, 1 << 20] * 200:
+        assert site.manager.send_to_user("nobody", bytes(size)) == 0
+        assert site.manager.send(["gone"], bytes(size)) == 0
+        assert nothing_left(site)
+
+
 async def test_everybody_may_be_closed_while_iterating_over_the_connections(serve, join):
     class Clear(Recorder):
         def on_message(self, ws, message):
