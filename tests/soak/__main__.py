@@ -20,6 +20,7 @@ from .crowd import PATIENCE, PESTS, Tally, guest, pester, stall
 ROOT = Path(__file__).parent.parent.parent
 MIB = 1 << 20
 GROWTH = 0.05, 4 * MIB  # memory may grow by that part and so many bytes: heaps breathe
+LONG_ENOUGH = 60.0  # seconds, to judge memory: in less a heap is not warm
 COMING = 5.0  # seconds within which the first clients come
 PROGRESS = 10.0  # seconds between two lines
 KINDS = ["guest"] * 14 + ["stall"] * 3 + ["pest"] * 3  # of clients, at any time
@@ -142,7 +143,7 @@ class Soak:
         """The first quarter is for warming up; the last may hardly be above the second."""
         warm, end = self.quarter(1), self.quarter(3)
         part, more = GROWTH
-        if end > warm * (1 + part) + more:
+        if self.seconds >= LONG_ENOUGH and end > warm * (1 + part) + more:
             self.tally.faults.append(f"memory grew from {warm / MIB:.1f} to {end / MIB:.1f} MiB")
 
     def summary(self) -> None:

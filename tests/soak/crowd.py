@@ -276,5 +276,7 @@ async def pester(url: str, pest, source: random.Random, tally: Tally) -> None:
     except TimeoutError:
         if pest not in (stall, ping_flood):
             tally.faults.append(f"{pest.__name__}: not dropped within {PATIENCE} s")
+    except AssertionError as wrong:
+        tally.faults.append(f"{pest.__name__}: {wrong}")
     finally:
         raw.close()

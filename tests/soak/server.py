@@ -23,14 +23,14 @@ OPTIONS = {
     "max_header_size": 4 << 10,
     "max_backlog": 64 << 10,
     "max_arena": 16 << 20,
-    "handshake_timeout": 3,
+    "handshake_timeout": 10,
     "ping_interval": 5,
     "ping_timeout": 10,
     "close_timeout": 3,
     "flush_threads": 2,
 }
-TICK = 0.5  # seconds
-FLOOD = bytes(16 << 10)  # four a tick fill up those who stall
+TICK = 1.0  # seconds
+FLOOD = bytes(16 << 10)  # eight a tick fill up those who stall
 SEND_BUFFER = 16 << 10  # the kernel's, in bytes: by itself it would hold megabytes for each of them
 
 
@@ -70,7 +70,7 @@ class Talk(Listener):
     def tick(self, manager):
         self.ticks += 1
         self.say(manager, "all", f"server {self.ticks} tick")
-        for _ in range(4):
+        for _ in range(8):
             manager.broadcast("flood", FLOOD)
 
 
