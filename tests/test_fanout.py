@@ -95,7 +95,7 @@ async def read_until_close(raw):
 @pytest.mark.parametrize("overflow", ["close", "drop_oldest", "drop_newest"])
 async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, dial, overflow):
     """A race between flush threads, or between them and the loop's, would show as a frame lost, doubled or torn."""
-    threads, each = 3, 250
+    threads, each = 3, 150
     site = await serve(flush_threads=2, max_backlog=32 << 10, overflow=overflow, ping_interval=0)
     steady = await enter(site, dial, 150)
     chosen = [ws.id for ws in site.manager.subscribers("cars")][::2]
@@ -142,7 +142,8 @@ async def read_in_order(raw):
         assert rest == "x" * (0 if sender.startswith("chosen") else int(number) * 37 % 2000)
         senders.setdefault(sender, []).append(int(number))
     await raw.send(close_frame(1000))
-    await raw.eof()
+    assert await raw.eof() == b""
+    raw.close()
     return senders
 
 
