@@ -96,7 +96,7 @@ async def read_until_close(raw):
 async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, dial, overflow):
     """A race between flush threads, or between them and the loop's, would show as a frame lost, doubled or torn."""
     threads, each = 3, 150
-    site = await serve(flush_threads=2, max_backlog=32 << 10, overflow=overflow, ping_interval=0)
+    site = await serve(flush_threads=2, max_backlog=32 << 10, overflow=overflow, ping_interval=0, close_timeout=60)
     steady = await enter(site, dial, 150)
     chosen = [ws.id for ws in site.manager.subscribers("cars")][::2]
     # The kernel would hold megabytes for those who stall; a connection inherits this.
