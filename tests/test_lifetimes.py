@@ -4,12 +4,13 @@ import asyncio
 import gc
 import threading
 import weakref
+from contextlib import suppress
 
 from fastws import Listener, Server
 from fastws.testing import connect, running
 
-from .raw import TEXT, frame
-from .support import Echo, Recorder, eventually, needs_proc, nothing_left, resident
+from .raw import BINARY, TEXT, frame
+from .support import TIMEOUT, Echo, Recorder, eventually, needs_proc, nothing_left, resident
 
 
 class Watch(Listener):
@@ -67,6 +68,21 @@ async def test_what_is_sent_to_nobody_is_gone_at_once(serve):
         assert site.manager.send_to_user("nobody", bytes(size)) == 0
         assert site.manager.send(["gone"], bytes(size)) == 0
         assert nothing_left(site)
+
+
+async def test_a_server_that_ends_amid_a_flood_forgets_everybody(serve, dial):
+    site = await serve()
+    raw = await dial(site.url, "/ws/cars")
+    flood = frame(BINARY, bytes(60_000)) * 100
+    with suppress(BlockingIOError):
+        while True:
+            flood = flood[raw.sock.send(flood) :]
+    reactor = site.server._reactor
+    async with asyncio.timeout(TIMEOUT):
+        while not reactor.counters["again"]:  # more is there than is read at a time
+            await asyncio.sleep(0)
+    reactor.shut()
+    assert nothing_left(site)
 
 
 async def test_everybody_may_be_closed_while_iterating_over_the_connections(serve, join):

@@ -141,6 +141,12 @@ cdef class Reactor:
         for i in range(self.slab_count * SLAB):
             if self.at(i).state != CLOSED:
                 lost(self, self.at(i))
+        while self.fresh.count:                                 # no tick will come that takes them off
+            list_pop(&self.fresh).fresh = False
+        while self.rest.count:
+            list_pop(&self.rest).rest = False
+        while self.again_list.count:
+            list_pop(&self.again_list).again = False
         self.closed = True
         flush(self)
         set_timer(self)
