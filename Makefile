@@ -10,6 +10,9 @@ TRACED := build/traced
 # Other programs than Python have nothing to do with the engine's memory; of Autobahn's two runners kosoku suffices.
 NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).py) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
+# What ThreadSanitizer runs; one test moves more bytes than it can.
+THREADED := $(foreach name,model threads fanout slow_readers,tests/test_$(name).py) --deselect=tests/test_fanout.py::$\
+	test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -47,18 +50,18 @@ test-asan: build $(VENV)/.test tests/node/node_modules/.package-lock.json
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
 
-# The same with ThreadSanitizer and two flush threads from two connections on. It sees the engine's memory alone, for
-# Python and uvloop are not built for it; gcc 12's cannot do with randomised addresses.
+# What flush threads do, with ThreadSanitizer, and two of them from two connections on. It watches the engine alone, for
+# Python and uvloop are not built for it; that of gcc 12 cannot do with random addresses.
 test-tsan: build $(VENV)/.test
 	rm -rf $(TSAN)
 	FASTWS_SANITIZE=thread $(BIN)/python setup.py -q build --build-lib $(TSAN)
-	cp -r pyproject.toml tests examples $(TSAN)
-	cd $(TSAN) && PYTHONPATH=$(CURDIR)/$(TSAN) TSAN_OPTIONS=halt_on_error=1:exitcode=66 \
+	cp -r pyproject.toml tests $(TSAN)
+	cd $(TSAN) && PYTHONPATH=$(CURDIR)/$(TSAN) TSAN_OPTIONS=halt_on_error=1 \
 		LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" setarch -R \
-		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
+		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(THREADED) $(ARGS)
 
 # Two thousand clients come, talk, stall and vanish: nothing may be lost, and no memory be kept.
-SECONDS := 600
+soak: SECONDS ?= 600
 soak: build $(VENV)/.test
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
