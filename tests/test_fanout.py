@@ -92,8 +92,11 @@ async def read_until_close(raw):
             raw.numbers.append(int(head))
 
 
-@pytest.mark.parametrize("overflow", ["close", "drop_oldest", "drop_newest"])
-async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, dial, overflow):
+@pytest.mark.parametrize(
+    ("overflow", "counter"),
+    [("close", "closed_slow"), ("drop_oldest", "dropped_oldest"), ("drop_newest", "dropped_newest")],
+)
+async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, dial, overflow, counter):
     """A race between flush threads, or between them and the loop's, would show as a frame lost, doubled or torn."""
     threads, each = 3, 150
     site = await serve(flush_threads=2, max_backlog=32 << 10, overflow=overflow, ping_interval=0, close_timeout=60)
@@ -117,11 +120,7 @@ async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, d
         raw.reset()
     await asyncio.gather(*talking)
     stats = site.manager.stats
-    assert (stats["closed_slow"] >= 20) == (overflow == "close")
-    assert (stats["dropped_oldest"] > 0, stats["dropped_newest"] > 0) == (
-        overflow[5:] == "oldest",
-        overflow[5:] == "newest",
-    )
+    assert [name for name in stats if name.startswith(("closed", "dropped")) and stats[name]] == [counter]
     reading += [asyncio.create_task(read_in_order(raw)) for raw in stalled]
     for ws in site.manager.connections.values():
         ws.close()
