@@ -37,7 +37,10 @@ class Server:
         """What it holds now (server.py)."""
         self.process.stdin.write(question + b"\n")
         async with asyncio.timeout(PATIENCE):
-            return orjson.loads(await self.process.stdout.readline())
+            told = await self.process.stdout.readline()
+        if not told:
+            raise RuntimeError(f"the server's process ended with {await self.process.wait()}")
+        return orjson.loads(told)
 
 
 @asynccontextmanager

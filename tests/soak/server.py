@@ -107,7 +107,7 @@ def holds(server, errors, objects):
         "tasks": len(server._runner.tasks),
         "websockets": sum(isinstance(o, WebSocket) for o in gc.get_objects()) if objects else None,
         "stats": [manager.stats for manager in managers],
-        "errors": errors.lines,
+        "errors": errors.lines[:20],
     }
 
 
