@@ -5,6 +5,8 @@ Switches, from the environment (each combination has build directories of its ow
     FASTWS_DEBUG=1                      counters and assertions, -O0 -g
     FASTWS_COVERAGE=1                   line tracing, for coverage.py of .pyx and .pxi files
     FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP; fuzzer-no-link, too: for libFuzzer
+    FASTWS_SANITIZE=thread              gcc's ThreadSanitizer, with OpenMP by tests/openmp.c; several flush threads from
+                                        two connections on
 """
 
 import os
@@ -20,6 +22,7 @@ from setuptools.errors import CompileError, LinkError
 DEBUG = os.environ.get("FASTWS_DEBUG", "0") not in ("", "0")
 COVERAGE = os.environ.get("FASTWS_COVERAGE", "0") not in ("", "0")
 SANITIZE = os.environ.get("FASTWS_SANITIZE", "")
+THREADS = SANITIZE == "thread"
 
 VARIANT = "-".join(["debug"] * DEBUG + ["coverage"] * COVERAGE + SANITIZE.replace(",", " ").split()) or "release"
 
@@ -44,14 +47,15 @@ def compile_flags() -> list[str]:
 
 
 def macros() -> list[tuple[str, str | None]]:
-    return [("FASTWS_DEBUG", "1")] * DEBUG + [("CYTHON_TRACE_NOGIL", "1")] * COVERAGE
+    flags = [("FASTWS_DEBUG", "1")] * DEBUG + [("CYTHON_TRACE_NOGIL", "1")] * COVERAGE
+    return flags + [("FASTWS_FLUSH_SPAN", "1"), ("FASTWS_THREADS_FROM", "2")] * THREADS
 
 
 def engine() -> Extension:
     rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").glob(kind)]
     return Extension(
         "fastws._core",
-        sources=["fastws/_core.pyx"],
+        sources=["fastws/_core.pyx", *["tests/openmp.c"] * THREADS],
         depends=["fastws/_core.pxd", *sorted(map(str, rooms))],
         include_dirs=["fastws/engine"],
         define_macros=macros(),
@@ -73,7 +77,7 @@ class BuildEngine(build_ext):
         if self.compiler.compiler_type == "unix":
             openmp = [] if SANITIZE or not self.has_openmp() else ["-fopenmp"]
             for extension in self.extensions:
-                extension.extra_compile_args += compile_flags() + openmp
+                extension.extra_compile_args += compile_flags() + (openmp or ["-fopenmp"] * THREADS)
                 extension.extra_link_args += openmp
                 extension.extra_link_args += [f"-fsanitize={SANITIZE}"] * bool(SANITIZE)
         super().build_extensions()

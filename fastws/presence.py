@@ -195,11 +195,16 @@ class Notices:
 
     def watch(self, channel: str) -> None:
         """Begin to tell: each member gets a list now."""
-        if channel not in self._watches:
-            self._watches[channel] = Watch()
-            self._watches[channel].announced.update(self._manager.presence(channel))
+        if channel in self._watches:
+            return
+        self._watches[channel] = Watch()
+        people = self._people(channel)
+        self._watches[channel].announced.update(person["user"] for person in people)
+        if self._manager._sight.is_free:
+            self._manager.broadcast(channel, _notice(channel, "list", users=people))
+        else:
             for ws in self._manager.subscribers(channel):
-                self._send_list(ws, channel)
+                self._send_list(ws, channel, people)
 
     def unwatch(self, channel: str) -> None:
         """Tell no more."""
@@ -215,7 +220,7 @@ class Notices:
             watch.announced.add(user)
             exclude = [*self._manager._members(USER_KIND, user), *self._blind(channel, user)]
             self._manager.broadcast(channel, self._joined(channel, user), exclude=exclude)
-        self._send_list(ws, channel)
+        self._send_list(ws, channel, self._people(channel))
 
     def gone(self, channel: str, user: User) -> None:
         """A user has left a channel, with every connection and for good."""
@@ -236,12 +241,14 @@ class Notices:
             for other in self._manager.presence(channel):
                 self._update(channel, user, other)
 
-    def _send_list(self, ws: WebSocket, channel: str) -> None:
-        people = [
-            {"user": user, "since": since, "devices": devices}
-            for user, (since, devices) in self._manager.presence(channel).items()
-            if self._sees(channel, ws.user, user)
-        ]
+    def _people(self, channel: str) -> list[dict[str, Any]]:
+        """Everybody in a channel, as a list tells it."""
+        people = self._manager.presence(channel)
+        return [{"user": user, "since": since, "devices": devices} for user, (since, devices) in people.items()]
+
+    def _send_list(self, ws: WebSocket, channel: str, people: list[dict[str, Any]]) -> None:
+        if not self._manager._sight.is_free:
+            people = [person for person in people if self._sees(channel, ws.user, person["user"])]
         ws.send(_notice(channel, "list", users=people))
 
     def _joined(self, channel: str, user: User) -> str:

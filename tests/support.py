@@ -130,8 +130,13 @@ def nothing_left(site: Site) -> bool:
 
 def holds_nothing(reactor: Reactor) -> bool:
     """Whether the engine holds nothing but the block that the next messages will go to."""
-    counters = reactor.counters
-    return counters.pop("blocks") <= 1 and counters.pop("arena_bytes") <= 1 << 18 and not any(counters.values())
+    return not what_is_left(reactor.counters)
+
+
+def what_is_left(counters: dict[str, int]) -> dict[str, int]:
+    """The reactor's counters that are not what they are without connections."""
+    most = {"blocks": 1, "arena_bytes": 1 << 18}
+    return {name: value for name, value in counters.items() if value > most.get(name, 0)}
 
 
 def resident() -> int:

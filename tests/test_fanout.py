@@ -3,11 +3,12 @@
 import asyncio
 import random
 import resource
+import socket
 
 import pytest
 
 from .raw import CLOSE, TEXT, close_frame, request
-from .support import Recorder, eventually, nothing_left
+from .support import TIMEOUT, Recorder, eventually, nothing_left
 
 MEMBERS = 600
 
@@ -89,6 +90,60 @@ async def read_until_close(raw):
         if head != b"done":
             assert rest.strip(b"x") == b""
             raw.numbers.append(int(head))
+
+
+@pytest.mark.parametrize(
+    ("overflow", "counter"),
+    [("close", "closed_slow"), ("drop_oldest", "dropped_oldest"), ("drop_newest", "dropped_newest")],
+)
+async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, dial, overflow, counter):
+    """A race between flush threads, or between them and the loop's, would show as a frame lost, doubled or torn."""
+    threads, each = 3, 150
+    site = await serve(flush_threads=2, max_backlog=32 << 10, overflow=overflow, ping_interval=0, close_timeout=60)
+    steady = await enter(site, dial, 150)
+    chosen = [ws.id for ws in site.manager.subscribers("cars")][::2]
+    # The kernel would hold megabytes for those who stall; a connection inherits this.
+    site.server._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    stalled = await enter(site, dial, 20, receive_buffer=4096)
+    vanishing = await enter(site, dial, 80)
+
+    def talk(thread):
+        for number in range(each):
+            message = f"{thread} {number} " + "x" * (number * 37 % 2000)
+            site.manager.broadcast_threadsafe("cars", message).result(TIMEOUT)
+            site.manager.send_threadsafe(chosen, f"chosen{thread} {number} ").result(TIMEOUT)
+
+    reading = [asyncio.create_task(read_in_order(raw)) for raw in steady]
+    talking = [asyncio.create_task(asyncio.to_thread(talk, thread)) for thread in range(threads)]
+    for raw in vanishing:
+        await asyncio.sleep(0.002)
+        raw.reset()
+    await asyncio.gather(*talking)
+    stats = site.manager.stats
+    assert [name for name in stats if name.startswith(("closed", "dropped")) and stats[name]] == [counter]
+    reading += [asyncio.create_task(read_in_order(raw)) for raw in stalled]
+    for ws in site.manager.connections.values():
+        ws.close()
+    heard = await asyncio.gather(*reading)
+    all_of_them = {str(thread): list(range(each)) for thread in range(threads)}
+    chosen_ones = {f"chosen{thread}": list(range(each)) for thread in range(threads)}
+    assert sorted(map(len, heard[:150])) == [threads] * 75 + [2 * threads] * 75
+    assert all(numbers in (all_of_them, all_of_them | chosen_ones) for numbers in heard[:150])
+    assert all(numbers == sorted(set(numbers)) for senders in heard[150:] for numbers in senders.values())
+    await eventually(lambda: nothing_left(site))
+
+
+async def read_in_order(raw):
+    """The numbers that came, by sender, up to the close frame, which is answered; every message is whole."""
+    senders = {}
+    while (got := await raw.frame()).opcode != CLOSE:
+        sender, number, rest = got.payload.decode().split(" ")
+        assert rest == "x" * (0 if sender.startswith("chosen") else int(number) * 37 % 2000)
+        senders.setdefault(sender, []).append(int(number))
+    await raw.send(close_frame(1000))
+    assert await raw.eof() == b""
+    raw.close()
+    return senders
 
 
 async def test_a_broadcast_to_many_does_not_keep_an_echo_waiting(serve, dial, join):

@@ -4,12 +4,13 @@ import asyncio
 import gc
 import threading
 import weakref
+from contextlib import suppress
 
 from fastws import Listener, Server
 from fastws.testing import connect, running
 
-from .raw import TEXT, frame
-from .support import Echo, Recorder, eventually, needs_proc, nothing_left, resident
+from .raw import BINARY, TEXT, frame
+from .support import TIMEOUT, Echo, Recorder, eventually, needs_proc, nothing_left, resident
 
 
 class Watch(Listener):
@@ -58,6 +59,30 @@ async def test_thousands_of_connections_leave_no_memory_behind(serve, dial):
 
     before = await come_and_go(500)
     assert await come_and_go(2000) - before < 4 << 20
+
+
+async def test_what_is_sent_to_nobody_is_gone_at_once(serve):
+    """Without connections nothing is ever written, and nothing would be given back then."""
+    site = await serve()
+    for size in [10, 1000, 40_000, 1 << 20] * 50:
+        assert site.manager.send_to_user("nobody", bytes(size)) == 0
+        assert site.manager.send(["gone"], bytes(size)) == 0
+        assert nothing_left(site)
+
+
+async def test_a_server_that_ends_amid_a_flood_forgets_everybody(serve, dial):
+    site = await serve()
+    raw = await dial(site.url, "/ws/cars")
+    flood = frame(BINARY, bytes(60_000)) * 100
+    with suppress(BlockingIOError):
+        while True:
+            flood = flood[raw.sock.send(flood) :]
+    reactor = site.server._reactor
+    async with asyncio.timeout(TIMEOUT):
+        while not reactor.counters["again"]:  # more is there than is read at a time
+            await asyncio.sleep(0)
+    reactor.shut()
+    assert nothing_left(site)
 
 
 async def test_everybody_may_be_closed_while_iterating_over_the_connections(serve, join):

@@ -102,6 +102,16 @@ cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:
     return block
 
 
+cdef uint64_t arena_ranges(const Arena* arena) noexcept:
+    """How many ranges name bytes of the arena."""
+    cdef uint64_t references = 0
+    cdef const Block* block = arena.oldest
+    while block is not NULL:
+        references += block.references
+        block = block.next
+    return references - (arena.current is not NULL)
+
+
 cdef void arena_free(Arena* arena) noexcept nogil:
     """The end: every range has been released before."""
     cdef Block* block

@@ -170,7 +170,7 @@ cdef class Endpoint:
                 return self.deliver_all(group, &frame, exclude)
             return self.deliver_chosen(group, &frame, to, users, exclude)
         finally:
-            block_release(frame.block, 1)
+            release_frame(self.reactor, &frame)
 
     def send(self, ids, message):
         """Send a message to connections by id, of this endpoint only; how many were addressed."""
@@ -189,7 +189,7 @@ cdef class Endpoint:
         try:
             return self.deliver_chosen(None, &frame, ids, users, exclude)
         finally:
-            block_release(frame.block, 1)
+            release_frame(self.reactor, &frame)
 
     cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0:
         cdef uint32_t i

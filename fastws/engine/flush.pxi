@@ -5,10 +5,8 @@
 
 cdef enum:
     FLUSH_BATCH = 128                   # connections and thread between two looks at the clock
-    FLUSH_SPAN = 32                     # connections that a thread takes at a time
     FLUSH_BUDGET = 2000000              # ns, for the fresh and for the rest
     GIL_FREE_FROM = 8                   # connections; fewer are done before the GIL would be back
-    THREADS_FROM = 128                  # connections in a batch
     VECTORS = 64                        # ranges in one system call
     TRANSPORT_WRITE = 256 * 1024        # bytes
 
@@ -205,13 +203,13 @@ cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
 
 
 cdef void flush_batch(Reactor reactor, Conn** batch, size_t count, bint fresh) noexcept nogil:
-    cdef int spans = <int>((count + FLUSH_SPAN - 1) // FLUSH_SPAN)
+    cdef int spans = <int>((count + FASTWS_FLUSH_SPAN - 1) // FASTWS_FLUSH_SPAN)
     cdef int i
-    if reactor.flush_threads == 1 or count < THREADS_FROM:
+    if reactor.flush_threads == 1 or count < FASTWS_THREADS_FROM:
         flush_span(batch, count, fresh)
     else:
         for i in prange(spans, num_threads=reactor.flush_threads, schedule="dynamic"):
-            flush_span(batch + i * FLUSH_SPAN, min(count - i * FLUSH_SPAN, <size_t>FLUSH_SPAN), fresh)
+            flush_span(batch + i * FASTWS_FLUSH_SPAN, min(count - i * FASTWS_FLUSH_SPAN, <size_t>FASTWS_FLUSH_SPAN), fresh)
 
 
 cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:

@@ -40,6 +40,13 @@ cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_
     return 0
 
 
+cdef inline void release_frame(Reactor reactor, Frame* frame) noexcept:
+    """Give up the writer's reference. What was sent to nobody is gone at once: no flush may ever come."""
+    block_release(frame.block, 1)
+    if reactor.arena.emptied is not NULL:
+        arena_collect(&reactor.arena)
+
+
 cdef int queue_control(Reactor reactor, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1:
     """Queue a control frame, whatever the backlog."""
     cdef Frame frame
@@ -86,6 +93,6 @@ cdef bint send_message(Reactor reactor, WebSocket ws, message) except -1:
     encode(reactor, message, &frame)
     read_clock(reactor)
     queued = ws.endpoint.deliver(ws.conn, &frame)
-    block_release(frame.block, 1)
+    release_frame(reactor, &frame)
     flush_soon(reactor, ws.conn)
     return queued

@@ -58,6 +58,14 @@ static inline int accept4(int a, struct sockaddr *b, socklen_t *c, int d) {
 #define FASTWS_COARSE_CLOCK CLOCK_MONOTONIC
 #endif
 
+/* When a flush takes several threads; a build for ThreadSanitizer takes them sooner (setup.py). */
+#ifndef FASTWS_FLUSH_SPAN
+#define FASTWS_FLUSH_SPAN 32            /* connections that a thread takes at a time */
+#endif
+#ifndef FASTWS_THREADS_FROM
+#define FASTWS_THREADS_FROM 128         /* connections in a batch; fewer are done by one thread */
+#endif
+
 /* Flush threads only ever count references down and push emptied blocks; both are atomic. */
 #define atomic_add(pointer, n) __atomic_add_fetch((pointer), (n), __ATOMIC_RELAXED)
 #define atomic_subtract(pointer, n) __atomic_sub_fetch((pointer), (n), __ATOMIC_ACQ_REL)

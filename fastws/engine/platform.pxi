@@ -26,6 +26,7 @@ cdef extern from "platform.h" nogil:
     const int MSG_DONTWAIT, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK
     const int AF_INET, AF_INET6, IPPROTO_TCP, TCP_NODELAY
     const int FASTWS_COARSE_CLOCK, CLOCK_MONOTONIC
+    const int FASTWS_FLUSH_SPAN, FASTWS_THREADS_FROM
 
     ctypedef unsigned int socklen_t
     ctypedef union epoll_data_t:

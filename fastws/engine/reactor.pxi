@@ -115,8 +115,8 @@ cdef class Reactor:
     def counters(self):
         """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
-                "fresh": self.fresh.count, "rest": self.rest.count, "again": self.again_list.count,
-                "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
+                "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "rest": self.rest.count,
+                "again": self.again_list.count, "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
 
     def listen(self, sock):
         """Accept on a listening, non-blocking socket, which stays the caller's."""
@@ -182,6 +182,12 @@ cdef class Reactor:
         for i in range(self.slab_count * SLAB):
             if self.at(i).state != CLOSED:
                 lost(self, self.at(i))
+        while self.fresh.count:                                 # no tick will come that takes them off
+            list_pop(&self.fresh).fresh = False
+        while self.rest.count:
+            list_pop(&self.rest).rest = False
+        while self.again_list.count:
+            list_pop(&self.again_list).again = False
         self.closed = True
         flush(self)
         set_timer(self)
