@@ -10,7 +10,7 @@ TRACED := build/traced
 FUZZED := build/fuzzed
 SECONDS := 600
 # Other programs than Python have nothing to do with the engine's memory; of Autobahn's two runners kosoku suffices.
-NOT_ENGINE := $(foreach name,browser house package,--ignore=tests/test_$(name).py) \
+NOT_ENGINE := $(foreach name,browser docs house package,--ignore=tests/test_$(name).py) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 # What ThreadSanitizer runs; one test moves more bytes than it can.
 THREADED := $(foreach name,model threads fanout slow_readers,tests/test_$(name).py) --deselect=tests/test_fanout.py::$\
