@@ -77,7 +77,7 @@ def test_the_sdist_holds_sources_and_nothing_built(sdist):
         path.relative_to(ROOT).as_posix() for path in (ROOT / "fastws").rglob("*.p[xy]*") if path.suffix != ".pyc"
     }
     assert sources | {"LICENSE", "README.md", "setup.py", "pyproject.toml", "tests/conftest.py"} <= names
-    assert not [name for name in names if name.endswith((".so", ".c", ".pyc")) or "node_modules" in name]
+    assert not [name for name in names if name.endswith((".so", "_core.c", ".pyc")) or "node_modules" in name]
 
 
 def test_the_wheel_holds_what_users_of_types_and_of_cimport_need(wheel):
