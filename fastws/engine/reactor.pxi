@@ -385,7 +385,7 @@ cdef class Reactor:
             c = self.again_list.items[self.again_list.start]
             list_drop_first(&self.again_list, 1)
             c.again = False
-            if c.state != CLOSED and not c.paused:
+            if c.state != CLOSED and not c.paused and not c.fin_received:
                 self.read(c, True)
         return 0
 
