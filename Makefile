@@ -12,6 +12,8 @@ SECONDS := 600
 # Other programs than Python have nothing to do with the engine's memory; of Autobahn's two runners kosoku suffices.
 NOT_ENGINE := $(foreach name,browser docs house package,--ignore=tests/test_$(name).py) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
+# Of AddressSanitizer and UBSan. Python keeps memory until its end, so leaks are not looked for.
+SANITIZED := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1
 # What ThreadSanitizer runs; one test moves more bytes than it can.
 THREADED := $(foreach name,model threads fanout slow_readers,tests/test_$(name).py) --deselect=tests/test_fanout.py::$\
 	test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing
@@ -42,13 +44,11 @@ bench: build $(VENV)/.bench bench/peers/node_modules/.package-lock.json
 	$(BIN)/python -m bench $(ARGS)
 
 # The engine's tests on a copy of the package whose engine ends the process at a bad access or undefined behaviour.
-# Python itself keeps memory until its end, so leaks are not looked for.
 test-asan: build $(VENV)/.test tests/node/node_modules/.package-lock.json
 	rm -rf $(ASAN)
 	FASTWS_SANITIZE=address,undefined $(BIN)/python setup.py -q build --build-lib $(ASAN)
 	cp -r pyproject.toml tests examples $(ASAN)
-	cd $(ASAN) && PYTHONPATH=$(CURDIR)/$(ASAN) PYTHONMALLOC=malloc \
-		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
+	cd $(ASAN) && PYTHONPATH=$(CURDIR)/$(ASAN) $(SANITIZED) \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/python -m pytest -p no:cacheprovider $(NOT_ENGINE) $(ARGS)
 
@@ -75,8 +75,7 @@ fuzz: clang $(VENV)/.fuzz
 	cp -r tests $(FUZZED)
 	mkdir -p $(FUZZED)/parser $(FUZZED)/handshake
 	cd $(FUZZED) && for target in parser handshake; do \
-		PYTHONPATH=$(CURDIR)/$(FUZZED) PYTHONMALLOC=malloc \
-		ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 \
+		PYTHONPATH=$(CURDIR)/$(FUZZED) $(SANITIZED) \
 		LD_PRELOAD="$$($(CURDIR)/$(BIN)/python -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
 		$(CURDIR)/$(BIN)/python -m tests.fuzz $$target -max_total_time=$(SECONDS) -max_len=2048 -timeout=10 \
 			-verbosity=0 -print_final_stats=1 -dict=tests/fuzz/corpus/$$target.dict $(ARGS) $$target tests/fuzz/corpus/$$target \

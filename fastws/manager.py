@@ -8,7 +8,17 @@ import logging
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ._core import CHANNEL_KIND, EVERYONE_KIND, SESSION_KIND, USER_KIND, Endpoint, Request, WebSocket, check_close
+from ._core import (
+    CHANNEL_KIND,
+    EVERYONE_KIND,
+    SESSION_KIND,
+    USER_KIND,
+    Endpoint,
+    Request,
+    WebSocket,
+    check_close,
+    many,
+)
 from .config import EndpointOptions
 from .errors import ConfigurationError, ProtocolError, Reject
 from .listener import HANDLERS, Listener, handler, warn_of_misspelt
@@ -108,7 +118,7 @@ class ConnectionManager(Endpoint):
         """Send a message about a user (typing, say) to the members who may see that user; how many."""
         if not self._sight.is_free:
             hidden = [ws for ws in self._members(CHANNEL_KIND, channel) if not self.sees(ws.user, user)]
-            exclude = [*hidden, *_several(exclude)]
+            exclude = hidden if exclude is None else [*hidden, *many(exclude)]
         return self.broadcast(channel, message, exclude=exclude)
 
     def sees(self, viewer: Hashable, user: Hashable) -> bool:
@@ -461,12 +471,6 @@ class _ByUser(Mapping[Hashable, list[str]]):
 
 def _ignore(ws: WebSocket, message: str | bytes) -> None:
     """What a listener does that has no on_message."""
-
-
-def _several(connections: Connections | None) -> Iterable[WebSocket | str]:
-    if connections is None:
-        return ()
-    return (connections,) if isinstance(connections, WebSocket | str) else connections
 
 
 def _channel_name(channel: str) -> str:

@@ -357,8 +357,7 @@ class Server:
                 await app(scope, receive, send)
                 return
             status, content = self._readiness()
-            body = orjson.dumps(content)
-            fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **NO_STORE}
+            fields, body = _json(content, NO_STORE)
             headers = [(name.encode(), value.encode()) for name, value in fields.items()]
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
@@ -481,9 +480,14 @@ def _error(code: int, message: str, request_id: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "request_id": request_id}}
 
 
-def _response(request: Request, status: int, content: Mapping[str, Any], headers: Mapping[str, Any]) -> bytes:
+def _json(content: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Header fields and body of a JSON response."""
     body = orjson.dumps(content)
-    fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close", **headers}
+    return {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}, body
+
+
+def _response(request: Request, status: int, content: Mapping[str, Any], headers: Mapping[str, Any]) -> bytes:
+    fields, body = _json(content, {"Connection": "close", **headers})
     lines = [f"HTTP/1.1 {status} {_phrase(status)}", *field_lines(fields)]
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return head if request.method == "HEAD" else head + body

@@ -19,23 +19,24 @@ MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
 
-def complete(steps: Steps) -> Any:
-    """The result of a sequence; an awaitable for it where it has to wait. What is awaited and raises ends it."""
+async def _finish(steps: Steps, result: Any) -> Any:
+    """The rest of a sequence. What is awaited and raises ends it."""
+    try:
+        while True:
+            result = steps.send(await result if is_awaitable(result) else result)
+    except StopIteration as done:
+        return done.value
+
+
+def complete(steps: Steps, finish: Callable[[Steps, Any], Any] = _finish) -> Any:
+    """The result of a sequence; where it has to wait, what ``finish`` makes of the rest: an awaitable for it."""
     result = None
     try:
         while not is_awaitable(result):
             result = steps.send(result)
     except StopIteration as done:
         return done.value
-    return _complete(steps, result)
-
-
-async def _complete(steps: Steps, result: Any) -> Any:
-    try:
-        while True:
-            result = steps.send(await result if is_awaitable(result) else result)
-    except StopIteration as done:
-        return done.value
+    return finish(steps, result)
 
 
 class Runner:
@@ -47,13 +48,9 @@ class Runner:
 
     def run(self, steps: Steps) -> None:
         """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
-        try:
-            result = next(steps)
-            while not is_awaitable(result):
-                result = steps.send(result)
-        except StopIteration:
-            return
-        self.spawn(self._finish(steps, result))
+        rest = complete(steps, self._finish)
+        if rest is not None:
+            self.spawn(rest)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in a task of its own."""

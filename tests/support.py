@@ -1,14 +1,17 @@
 """What most tests share: listeners that tell what happened, and the site that a test talks to."""
 
 import asyncio
+import base64
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from itsdangerous import TimestampSigner
 
 from fastws import ConnectionManager, Listener, Server
 from fastws._core import Reactor
@@ -105,6 +108,27 @@ class Named(Listener):
 
     def on_handshake(self, request):
         request.user = request.query.get("user")
+
+
+class Holding(Listener):
+    """Holds the drain up until it is released."""
+
+    def __init__(self):
+        self.draining, self.release = asyncio.Event(), asyncio.Event()
+
+    async def on_shutdown(self):
+        self.draining.set()
+        await self.release.wait()
+
+
+def signed_cookie(values: dict[str, Any], secret: str | bytes, at: float | None = None) -> str:
+    """What Starlette's SessionMiddleware makes of a session; `at` is the time of the signature, in seconds."""
+
+    class Signer(TimestampSigner):
+        def get_timestamp(self) -> int:
+            return int(time.time() if at is None else at)
+
+    return Signer(secret).sign(base64.b64encode(json.dumps(values).encode())).decode()
 
 
 async def eventually(true: Callable[[], Any]) -> None:

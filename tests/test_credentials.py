@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
-from itsdangerous import TimestampSigner, URLSafeTimedSerializer
+from itsdangerous import URLSafeTimedSerializer
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, RSAKey
 from joserfc.jws import JWSRegistry
@@ -17,7 +17,7 @@ from fastws import JWTAuth, Listener
 from fastws.sessions import SignedCookieSessions, StoreSessions
 
 from .raw import CLOSE, TEXT, frame, request
-from .support import Recorder, eventually, nothing_left
+from .support import Recorder, eventually, nothing_left, signed_cookie
 
 SECRET = "a secret that is quite long enough"
 OTHER_SECRET = "another one, and long enough as well"
@@ -30,12 +30,7 @@ MIB = 1 << 20
 
 def signed(values, secret=SECRET, at=None):
     """What Starlette's SessionMiddleware makes of a session; `at` is the time of the signature, in seconds."""
-
-    class Signer(TimestampSigner):
-        def get_timestamp(self):
-            return int(time.time() if at is None else at)
-
-    return Signer(secret).sign(base64.b64encode(json.dumps(values).encode())).decode()
+    return signed_cookie(values, secret, at)
 
 
 ANN, BOB = signed({"user": "ann"}), signed({"user": "bob"})

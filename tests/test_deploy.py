@@ -16,13 +16,13 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect, unix_connect
 
-from fastws import ConfigurationError, Listener, Server
+from fastws import ConfigurationError, Server
 from fastws.sockets import inherited
 from fastws.testing import connect as connect_fastws
 
 from .command import APP, COMMAND, TIMEOUT, port_of, run, serving
 from .raw import request
-from .support import Echo, Recorder
+from .support import Echo, Holding, Recorder
 
 # What a service manager does between fork and exec: the socket becomes descriptor 3, and the variables say so.
 ACTIVATE = """
@@ -316,20 +316,12 @@ async def test_a_stop_leaves_another_servers_file(folder):
 
 
 async def test_the_path_is_free_as_soon_as_the_stop_begins(folder):
-    class Holding(Listener):
-        def __init__(self):
-            self.told, self.release = asyncio.Event(), asyncio.Event()
-
-        async def on_shutdown(self):
-            self.told.set()
-            await self.release.wait()
-
     first, second = Server(uds="s"), Server(uds="s")
     first.endpoint("/ws", holding := Holding())
     second.endpoint("/ws", Echo())
     await first.start()
     stopping = asyncio.create_task(first.stop())
-    await holding.told.wait()
+    await holding.draining.wait()
     async with second:
         holding.release.set()
         await stopping

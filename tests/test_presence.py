@@ -1,7 +1,6 @@
 """Who is there and since when, who may see whom, who is told, and the moves of people from the server's side."""
 
 import asyncio
-import base64
 import itertools
 import json
 import random
@@ -9,12 +8,11 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from itsdangerous import TimestampSigner
 
 from fastws import ConfigurationError, Listener, SignedCookieSessions, presence
 from fastws.testing import Closed, Refused, connect
 
-from .support import Named, Recorder, eventually
+from .support import Named, Recorder, eventually, signed_cookie
 
 NEVER = 3600  # seconds; no test takes so long
 
@@ -546,9 +544,7 @@ class Slow(Listener):
 
 
 def cookie(id):
-    """As Starlette signs it."""
-    data = base64.b64encode(json.dumps({"id": id}).encode())
-    return {"Cookie": "session=" + TimestampSigner("secret").sign(data).decode()}
+    return {"Cookie": "session=" + signed_cookie({"id": id}, "secret")}
 
 
 @pytest.mark.parametrize("close", ["close_user", "close_session"])

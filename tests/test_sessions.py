@@ -33,7 +33,7 @@ from starsessions.stores.redis import RedisStore
 from fastws import ConfigurationError, Listener, SignedCookieSessions, StoreSessions
 from fastws.testing import Refused
 
-from .support import eventually, records_naming
+from .support import eventually, records_naming, signed_cookie
 
 DAY = 24 * 3600
 SECRET = "a secret of the HTTP application"
@@ -98,7 +98,7 @@ def flask_cookie(values, secret=SECRET):
 
 
 def starlette_cookie(values, secret=SECRET):
-    return TimestampSigner(secret).sign(base64.b64encode(json.dumps(values).encode())).decode()
+    return signed_cookie(values, secret)
 
 
 def cookie_in(set_cookie):

@@ -16,7 +16,7 @@ from fastws import Listener, Server
 from fastws.testing import connect, running
 
 from .raw import Raw, close_frame, request
-from .support import Recorder, eventually, needs_proc
+from .support import Holding, Recorder, eventually, needs_proc
 
 PENDING = 200
 
@@ -352,17 +352,6 @@ async def test_an_on_shutdown_that_raises_is_logged_and_the_stop_goes_on(serve, 
     (record,) = [record for record in caplog.records if record.name == "fastws.server"]
     assert record.exc_info[0] is ZeroDivisionError
     assert "on_shutdown of /ws/{channel} failed" in record.getMessage()
-
-
-class Holding(Listener):
-    """Holds the drain up until it is released."""
-
-    def __init__(self):
-        self.draining, self.release = asyncio.Event(), asyncio.Event()
-
-    async def on_shutdown(self):
-        self.draining.set()
-        await self.release.wait()
 
 
 async def test_a_handshake_during_the_drain_is_503(serve, dial):

@@ -95,19 +95,23 @@ cdef inline int64_t membership_find(const Conn* c, Group group) noexcept:
     return -1
 
 
-cdef void bequeath(Conn* c, uint32_t index) noexcept:
+cdef Group devices_of(const Conn* c):
+    """All connections of this one's user; None where it has no user, or is the only one."""
+    cdef Group group
+    cdef uint32_t i
+    for i in range(c.membership_count):
+        group = <Group>c.memberships[i].group
+        if group.kind == USER:
+            return group if group.count > 1 else None
+    return None
+
+
+cdef void bequeath(Conn* c, uint32_t index, Group user) noexcept:
     """A device leaves a channel: the time since which its user is there passes to another of his or her devices."""
     cdef Group channel = <Group>c.memberships[index].group
-    cdef Group user
     cdef uint32_t joined = c.memberships[index].joined
     cdef uint32_t i
     cdef int64_t heir
-    for i in range(c.membership_count):
-        user = <Group>c.memberships[i].group
-        if user.kind == USER:
-            break
-    else:
-        return
     for i in range(user.count):
         heir = -1 if user.members[i] is c else membership_find(user.members[i], channel)
         if heir >= 0:
@@ -116,7 +120,7 @@ cdef void bequeath(Conn* c, uint32_t index) noexcept:
             return
 
 
-cdef object many(value):
+cpdef object many(value):
     """A single id, user or connection as well as a list of them."""
     if isinstance(value, (str, bytes, WebSocket)) or not hasattr(type(value), "__iter__"):
         return (value,)
@@ -390,8 +394,8 @@ cdef class Endpoint:
         """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
 
         ``throttled`` counts the times that a connection was not read for coming too fast (`max_message_rate`,
-        `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with 1013 for
-        more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it.
+        `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with
+        1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it.
         """
         return {
             "connections": self.everyone.count,
@@ -433,13 +437,16 @@ cdef class Endpoint:
         """Take an open connection out of a channel; whether it was in it. Its channel waits for _told()."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         cdef Group group = self.channel_groups.get(name)
+        cdef Group user
         cdef int64_t index
         if group is None or ws.conn is NULL or ws.endpoint is not self:
             return False
         index = membership_find(ws.conn, group)
         if index < 0:
             return False
-        bequeath(ws.conn, <uint32_t>index)
+        user = devices_of(ws.conn)
+        if user is not None:
+            bequeath(ws.conn, <uint32_t>index, user)
         group.remove(ws.conn, <uint32_t>index)
         group.leaving += 1
         return True
@@ -457,14 +464,15 @@ cdef class Endpoint:
     cdef int detach(self, Conn* c) except -1:
         """Take a connection out of everything at once; its groups wait for _told()."""
         cdef WebSocket ws = <WebSocket>c.ws
-        cdef Group group
+        cdef Group group, user
         cdef uint32_t i, joined
         if ws.left is not None:
             return 0
         left = []
-        for i in range(c.membership_count):
+        user = devices_of(c)
+        for i in range(0 if user is None else c.membership_count):
             if (<Group>c.memberships[i].group).kind == CHANNEL:
-                bequeath(c, i)
+                bequeath(c, i, user)
         while c.membership_count:
             group = <Group>c.memberships[c.membership_count - 1].group
             joined = c.memberships[c.membership_count - 1].joined

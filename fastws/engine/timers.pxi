@@ -25,6 +25,10 @@ cdef inline bint is_past(uint32_t deadline, uint32_t now) noexcept nogil:
     return <int>(now - deadline) >= 0
 
 
+cdef inline uint32_t ticks_left(uint32_t deadline, uint32_t now) noexcept nogil:
+    return <uint32_t>max(<int>(deadline - now), 0)
+
+
 cdef inline void wheel_unlink(Conn** wheel, uint64_t* occupied, Conn* c) noexcept nogil:
     if c.timer_previous is NULL:
         wheel[c.timer_slot] = c.timer_next
@@ -97,15 +101,15 @@ cdef void arm_open(Reactor reactor, Conn* c) noexcept:
     cdef uint32_t wait = NO_TIMER
     cdef uint32_t due
     if c.idle_timeout:
-        wait = <uint32_t>max(<int>(c.last_message + c.idle_timeout - reactor.now), 0)
+        wait = ticks_left(c.last_message + c.idle_timeout, reactor.now)
     if c.ping_sent:
         due = c.deadline
     else:
         due = c.last_received + endpoint.ping_interval_ticks
     if endpoint.ping_interval_ticks:
-        wait = min(wait, <uint32_t>max(<int>(due - reactor.now), 0))
+        wait = min(wait, ticks_left(due, reactor.now))
     if c.throttled:
-        wait = min(wait, <uint32_t>max(<int>(c.throttle_end - reactor.now), 0))
+        wait = min(wait, ticks_left(c.throttle_end, reactor.now))
     if wait == NO_TIMER:
         disarm(reactor, c)
     else:
@@ -119,7 +123,7 @@ cdef int set_timer(Reactor reactor) except -1:
         reactor.timer_handle.cancel()
         reactor.timer_handle = None
     if reactor.timer_due != NO_TIMER and not reactor.closed:
-        delay = max(<int>(reactor.timer_due - reactor.now), 0) + 1
+        delay = <int>ticks_left(reactor.timer_due, reactor.now) + 1
         reactor.timer_handle = reactor._loop.call_later(delay * TICK, reactor._on_timer)
     return 0
 
