@@ -79,6 +79,7 @@ cdef struct Inbound:
     uint8_t opcode              # of the current frame
     uint8_t message_opcode      # 0: no message begun
     uint8_t control_length
+    uint32_t fragments          # of the message so far
     uint8_t ping_due            # a ping came while the socket was full; its payload is `ping`
     uint8_t ping_length
     Utf8 utf8
@@ -180,7 +181,7 @@ cdef class WebSocket:
     cdef Endpoint endpoint
     cdef tuple left                         # (group, tick of joining) when it left; until the listener was told
     cdef object waiting                     # deque of messages behind a busy handler, or None
-    cdef size_t waiting_bytes
+    cdef size_t waiting_bytes               # of its messages; counted in Reactor.inbound_bytes
     cdef uint64_t serial
     cdef uint32_t slot
     cdef uint32_t idle_ticks                # kept for idle_timeout after the end
@@ -213,6 +214,7 @@ cdef class Endpoint:
     cdef object on_message                  # a bound method, or None
     cdef Group everyone
     cdef uint64_t max_message_size
+    cdef uint64_t max_fragments             # of one message
     cdef bint is_rated                      # messages or bytes have a rate
     cdef float seconds_per_message          # 0: any rate
     cdef float seconds_per_byte
@@ -227,6 +229,7 @@ cdef class Endpoint:
     cdef uint64_t throttled
     cdef uint64_t deliveries
     cdef uint64_t closed_slow
+    cdef uint64_t closed_unfinished
     cdef uint64_t dropped_oldest
     cdef uint64_t dropped_newest
     cdef object __weakref__
@@ -252,6 +255,8 @@ cdef class Reactor:
     cdef unsigned long thread
     cdef Arena arena
     cdef uint64_t max_arena
+    cdef uint64_t max_inbound
+    cdef uint64_t inbound_bytes             # kept for all connections: unfinished input, and messages behind a busy handler
     cdef int flush_threads
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks
@@ -287,6 +292,7 @@ cdef class Reactor:
     cdef uint32_t timer_due                 # tick for which the loop's timer is set
     cdef bint timer_stale                   # `timer_due` changed since the loop's timer was set
     cdef object timer_handle
+    cdef object interruption                # a KeyboardInterrupt or SystemExit that a handler raised; raised when a tick is done
     cdef object __weakref__
 
     cdef WebSocket find(self, str name)
@@ -305,7 +311,7 @@ cdef class Reactor:
     cdef WebSocket websocket(self, Conn* c)
     cdef int accept(self, int listener) except -1
     cdef int pause_accept(self, int error) except -1
-    cdef int handle_safely(self, Conn* c, uint32_t events) except -1
+    cdef int survive(self, Conn* c, error) except -1
     cdef int handle(self, Conn* c, uint32_t events) except -1
     cdef int read(self, Conn* c, bint to_the_end) except -1
     cdef void read_again(self, Conn* c) noexcept

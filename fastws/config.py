@@ -40,7 +40,7 @@ class EndpointOptions:
     max_backlog: int = _option(1 * MIB, "most bytes a connection may have pending", least=1, most=GIB)
     overflow: Literal["close", "drop_oldest", "drop_newest"] = _option("close", "what happens past max_backlog")
     max_message_rate: float = _option(
-        0, "messages, pings and pongs that a connection may send in a second; 0: any number", least=0
+        0, "frames (messages or fragments of them, pings, pongs) a connection may send in a second; 0: any", least=0
     )
     max_byte_rate: float = _option(0, "bytes that a connection may send in a second; 0: any number", least=0)
     over_rate: Literal["pause", "close"] = _option("pause", "what happens past these: read later, or close 1008")
@@ -80,6 +80,9 @@ class Options(EndpointOptions):
     max_header_size: int = _option(16 * KIB, "largest head of a request, in bytes; over it: 431", least=256, most=MIB)
     max_connections_per_ip: int | None = _option(
         None, "most connections and handshakes from one IPv4 address or IPv6 /64; over it: 503", least=1
+    )
+    max_inbound: int = _option(
+        256 * MIB, "maximum bytes of unfinished messages and requests, of all connections together", least=MIB
     )
     max_arena: int = _option(256 * MIB, "most bytes of frames kept for slow readers, all together", least=MIB)
     flush_threads: int = _option(min(4, _cores()), "threads that write a large fan-out", least=1, most=64)

@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import inspect
 import logging
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +25,7 @@ from .errors import ConfigurationError, ProtocolError, Reject
 from .listener import HANDLERS, Listener, handler, warn_of_misspelt
 from .presence import Absence, Away, Notices, Presence, Sight
 from .routing import Template
-from .steps import HANDLER_ERRORS, MessageHandler, Steps
+from .steps import AT_ONCE, HANDLER_ERRORS, MessageHandler, Steps, as_exception, call
 
 if TYPE_CHECKING:
     from .server import Server
@@ -136,14 +137,11 @@ class ConnectionManager(Endpoint):
 
     def subscribe_user(self, user: Hashable, channel: str) -> int:
         """Have every connection of a user join a channel; its number of subscribers."""
-        for ws in self._members(USER_KIND, user):
-            self.subscribe(channel, ws)
-        return self._count(_channel_name(channel))
+        return self._enter(self._members(USER_KIND, user), channel)
 
     def unsubscribe_user(self, user: Hashable, channel: str) -> int:
         """Have every connection of a user leave a channel (a kick); the number of subscribers that stay."""
-        for ws in self._members(USER_KIND, user):
-            self.unsubscribe(channel, ws)
+        self._exit([(ws, channel) for ws in self._members(USER_KIND, user)])
         if self._away.end(_channel_name(channel), user) is not None:
             self._notices.gone(channel, user)
         return self._count(channel)
@@ -193,23 +191,35 @@ class ConnectionManager(Endpoint):
 
         Raises TypeError for a name that is no str, ValueError for a connection of another endpoint.
         """
-        count, joined, is_new = self._join(CHANNEL_KIND, _channel_name(channel), ws)
-        if joined:
-            self._run(self._tell_joined(ws, channel, count, is_new))
-        return count
+        return self._enter((ws,), channel)
 
     def unsubscribe(self, channel: str, ws: WebSocket) -> int:
         """Have a connection leave a channel; the number of subscribers that stay."""
-        if self._leave(_channel_name(channel), ws):
-            self._depart(ws, channel, None)
-            self._run(self._tell_left(ws, channel))
+        self._exit([(ws, channel)])
         return self._count(channel)
 
     def unsubscribe_all(self, ws: WebSocket) -> None:
         """Have a connection leave all of its channels."""
         if ws.is_open:
-            for channel in ws.channels:
-                self.unsubscribe(channel, ws)
+            self._exit([(ws, channel) for channel in ws.channels])
+
+    def _enter(self, connections: Iterable[WebSocket], channel: str) -> int:
+        """Connections of one user, or a single one, join a channel; its number of subscribers."""
+        joined = []
+        count = self._count(_channel_name(channel))
+        for ws in connections:
+            count, has_joined, is_new = self._join(CHANNEL_KIND, channel, ws)
+            if has_joined:
+                joined.append((ws, count, is_new))
+        if joined:
+            self._run(self._tell_joined(channel, joined))
+        return count
+
+    def _exit(self, places: Iterable[tuple[WebSocket, str]]) -> None:
+        """Connections leave channels."""
+        left = [(ws, channel) for ws, channel in places if self._leave(_channel_name(channel), ws)]
+        if left:
+            self._run(self._tell_parted(left))
 
     # -- from other threads
 
@@ -253,7 +263,7 @@ class ConnectionManager(Endpoint):
         if method is None:
             return None
         try:
-            return (yield method(*arguments))
+            return (yield call(method, *arguments))
         except HANDLER_ERRORS as error:
             self._handler_failed(ws, error)
             return False
@@ -263,6 +273,20 @@ class ConnectionManager(Endpoint):
         session, user = ws.session, ws.user
         self._opening[ws] = None
         self._greeting.add(ws)
+        is_done = False
+        try:
+            yield from self._open(ws, channel, session, user)
+            is_done = True
+        finally:
+            self._greeting.discard(ws)
+            end = self._opening.pop(ws)
+            if end is not None and not is_done:  # at a stop that could not wait: nobody is told any more
+                for kind, name, _ in ws._left():
+                    self._told(kind, name)
+        if end is not None:
+            yield from self._going(ws, *end)
+
+    def _open(self, ws: WebSocket, channel: str | None, session: Any, user: Hashable) -> Steps:
         if session is not None and session.id is not None:
             self._join(SESSION_KIND, session.id, ws)
         if self.options.auth is not None:
@@ -272,53 +296,77 @@ class ConnectionManager(Endpoint):
         self._greeting.discard(ws)
         is_online = user is not None and self._join_user(ws, user)
         for name in ws.channels if ws.is_open else ():
-            self._arrive(ws, name)
+            self._arrive([ws], name)
         if is_online:
             yield from self._call(ws, "on_user_online", user)
         if channel is not None:
             count, joined, is_new = self._join(CHANNEL_KIND, channel, ws)
             if joined:
-                yield from self._tell_joined(ws, channel, count, is_new)
+                yield from self._tell_joined(channel, [(ws, count, is_new)])
         yield from self._save_session(ws)
         ws._ready()
-        end = self._opening.pop(ws)
-        if end is not None:
-            yield from self._going(ws, *end)
 
     def _join_user(self, ws: WebSocket, user: Hashable) -> bool:
         """Whether the user is online by this, and was not a moment ago."""
         _, joined, is_new = self._join(USER_KIND, user, ws)
         return joined and self._away.end(None, user) is None and is_new
 
-    def _tell_joined(self, ws: WebSocket, channel: str, count: int, is_new: bool) -> Steps:
-        if ws not in self._greeting:
-            self._arrive(ws, channel)
-        if is_new:
-            yield from self._call(ws, "on_channel_open", channel)
-        yield from self._call(ws, "on_subscribe", ws, channel, count)
+    def _tell_joined(self, channel: str, joined: list[tuple[WebSocket, int, bool]]) -> Steps:
+        """Connections of one user, or a single one, have joined a channel."""
+        present = [ws for ws, _, _ in joined if ws not in self._greeting]
+        if present:
+            self._arrive(present, channel)
+        for done, (ws, count, is_new) in enumerate(joined, 1):
+            if is_new:
+                yield from self._call(ws, "on_channel_open", channel)
+            yield from self._call(ws, "on_subscribe", ws, channel, count)
+            yield from _take_turns(done)
 
-    def _tell_left(self, ws: WebSocket, channel: str) -> Steps:
-        yield from self._call(ws, "on_unsubscribe", ws, channel, self._count(channel))
-        if self._told(CHANNEL_KIND, channel):
-            yield from self._call(ws, "on_channel_close", channel)
+    def _tell_parted(self, left: list[tuple[WebSocket, str]]) -> Steps:
+        """Connections have left channels on purpose. Of several in one channel the last one's user is told of."""
+        for ws, channel in {(ws.user, channel): (ws, channel) for ws, channel in left}.values():
+            self._depart(ws, channel, None)
+        yield from self._tell_left(left)
+
+    def _tell_left(self, left: list[tuple[WebSocket, str]]) -> Steps:
+        """Tell the listener of connections that have left channels. Whatever ends this, their groups are let go."""
+        waiting = deque(left)
+        try:
+            while waiting:
+                ws, channel = waiting[0]
+                yield from self._call(ws, "on_unsubscribe", ws, channel, self._count(channel))
+                waiting.popleft()
+                if self._told(CHANNEL_KIND, channel):
+                    yield from self._call(ws, "on_channel_close", channel)
+                yield from _take_turns(len(waiting))
+        finally:
+            for _, channel in waiting:
+                self._told(CHANNEL_KIND, channel)
 
     def _going(self, ws: WebSocket, code: int, reason: str) -> Steps:
         """The connection is over and has left everything: tell the listener."""
-        left = sorted(ws._left(), key=lambda left: left[0])
-        if any(kind == USER_KIND for kind, _, _ in left):
-            for kind, name, since in left:
-                if kind == CHANNEL_KIND:
-                    self._depart(ws, name, since)
-        yield from self._call(ws, "on_close", ws, code, reason)
-        yield from self._save_session(ws)
-        for kind, name, since in left:
-            if kind == CHANNEL_KIND:
-                yield from self._tell_left(ws, name)
-            elif self._told(kind, name) and kind == USER_KIND:
-                if self._waits:
-                    self._away.begin(ws, None, since, self.options.offline_after)
-                else:
-                    yield from self._offline(ws)
+        channels, user, session = _by_kind(ws._left())
+        waiting = [channel for channel, _ in channels]
+        try:
+            if user is not None:
+                for done, (channel, since) in enumerate(channels, 1):
+                    self._depart(ws, channel, since)
+                    yield from _take_turns(done)
+            yield from self._call(ws, "on_close", ws, code, reason)
+            yield from self._save_session(ws)
+            told, waiting = waiting, []
+            yield from self._tell_left([(ws, channel) for channel in told])
+        finally:
+            for channel in waiting:
+                self._told(CHANNEL_KIND, channel)
+            is_last = user is not None and self._told(USER_KIND, user[0])
+            if session is not None:
+                self._told(SESSION_KIND, session[0])
+        if user is not None and is_last:
+            if self._waits:
+                self._away.begin(ws, None, user[1], self.options.offline_after)
+            else:
+                yield from self._offline(ws)
         ws._forget()
 
     def _offline(self, ws: WebSocket) -> Steps:
@@ -341,16 +389,17 @@ class ConnectionManager(Endpoint):
         """Whether a user without connections may be back."""
         return self.options.offline_after > 0 and not self.server._stopping
 
-    def _arrive(self, ws: WebSocket, channel: str) -> None:
-        absence = self._away.end(channel, ws.user)
+    def _arrive(self, connections: list[WebSocket], channel: str) -> None:
+        """Connections of one user, or a single one, are in a channel."""
+        absence = self._away.end(channel, connections[0].user)
         if absence is not None:
-            self._backdate(channel, ws, absence.since)
-        self._notices.came(ws, channel)
+            self._backdate(channel, connections[0], absence.since)
+        self._notices.came(connections, channel)
 
     def _depart(self, ws: WebSocket, channel: str, since: float | None) -> None:
         """A connection left a channel: with ``since`` its end did it, and its user may be back."""
         user = ws.user
-        if user is None or self._person(channel, user)[1]:
+        if user is None or self._is_there(channel, user):
             return
         if since is not None and self.server._stopping:
             return  # everybody goes, and nobody need be told of each
@@ -383,24 +432,23 @@ class ConnectionManager(Endpoint):
         sessions = self.options.sessions
         if sessions is not None and ws.session is not None:
             try:
-                yield sessions.save(ws.session)
+                yield call(sessions.save, ws.session)
             except HANDLER_ERRORS as error:
                 self._handler_failed(ws, error)
 
     def _await_message(self, ws: WebSocket, awaitable: Any) -> None:
-        self.server._runner.spawn(self._handle(ws, awaitable))
+        self._run(self._handle(ws, awaitable))
 
-    async def _handle(self, ws: WebSocket, awaitable: Any) -> None:
+    def _handle(self, ws: WebSocket, awaitable: Any) -> Steps:
         result = None
         try:
-            result = await awaitable
+            result = yield awaitable
         except HANDLER_ERRORS as error:
-            if self.server._runner.is_finishing and isinstance(error, asyncio.CancelledError):
-                raise
             self._handler_failed(ws, error)
         ws._handled(result)
 
     def _handler_failed(self, ws: WebSocket, error: BaseException) -> None:
+        error = as_exception(error)
         logger.error(
             "a handler of %s failed for connection %s", self.path, ws.id, exc_info=error, extra={"connection": ws.id}
         )
@@ -418,7 +466,7 @@ class ConnectionManager(Endpoint):
             on_error = self._handlers["on_error"]
             if on_error is not None:
                 try:
-                    yield on_error(ws, error)
+                    yield call(on_error, ws, error)
                 except HANDLER_ERRORS:
                     logger.exception("on_error of %s failed", self.path, extra={"connection": ws.id})
 
@@ -467,6 +515,20 @@ class _ByUser(Mapping[Hashable, list[str]]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+def _by_kind(left: list[tuple[int, Any, float]]) -> tuple[list[tuple[str, float]], Any, Any]:
+    """What a connection left: its channels, its user and its session (None: it had none), with the times of joining."""
+    by_kind: dict[int, list[tuple[Any, float]]] = {CHANNEL_KIND: [], USER_KIND: [], SESSION_KIND: []}
+    for kind, name, since in left:
+        by_kind[kind].append((name, since))
+    return by_kind[CHANNEL_KIND], next(iter(by_kind[USER_KIND]), None), next(iter(by_kind[SESSION_KIND]), None)
+
+
+def _take_turns(done: int) -> Steps:
+    """Let others have the loop, now and then during a long piece of work."""
+    if done % AT_ONCE == 0 and done:
+        yield asyncio.sleep(0)
 
 
 def _ignore(ws: WebSocket, message: str | bytes) -> None:

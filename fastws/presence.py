@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import orjson
 
 from ._core import USER_KIND, WebSocket
+from .steps import call
 
 if TYPE_CHECKING:
     from .manager import ConnectionManager
@@ -139,7 +140,7 @@ class Sight:
     def _ask(self, viewer: User, user: User) -> bool:
         assert self._can_see is not None
         try:
-            answer = bool(self._can_see(viewer, user))
+            answer = bool(call(self._can_see, viewer, user))
         except Exception:
             logger.exception("can_see failed: %r does not see %r", viewer, user)
             return False
@@ -204,23 +205,23 @@ class Notices:
             self._manager.broadcast(channel, _notice(channel, "list", users=people))
         else:
             for ws in self._manager.subscribers(channel):
-                self._send_list(ws, channel, people)
+                self._send_list([ws], channel, people)
 
     def unwatch(self, channel: str) -> None:
         """Tell no more."""
         self._watches.pop(channel, None)
 
-    def came(self, ws: WebSocket, channel: str) -> None:
-        """A connection is in a channel: its user joins with the first, and each gets a list."""
+    def came(self, connections: list[WebSocket], channel: str) -> None:
+        """Connections of one user, or a single one, are in a channel: each gets a list, the others a "join"."""
         watch = self._watches.get(channel)
         if watch is None:
             return
-        user = ws.user
+        user = connections[0].user
         if user is not None and user not in watch.announced:
             watch.announced.add(user)
             exclude = [*self._manager._members(USER_KIND, user), *self._blind(channel, user)]
             self._manager.broadcast(channel, self._joined(channel, user), exclude=exclude)
-        self._send_list(ws, channel, self._people(channel))
+        self._send_list(connections, channel, self._people(channel))
 
     def gone(self, channel: str, user: User) -> None:
         """A user has left a channel, with every connection and for good."""
@@ -246,10 +247,12 @@ class Notices:
         people = self._manager.presence(channel)
         return [{"user": user, "since": since, "devices": devices} for user, (since, devices) in people.items()]
 
-    def _send_list(self, ws: WebSocket, channel: str, people: list[dict[str, Any]]) -> None:
+    def _send_list(self, connections: list[WebSocket], channel: str, people: list[dict[str, Any]]) -> None:
+        """To connections of one user."""
         if not self._manager._sight.is_free:
-            people = [person for person in people if self._sees(channel, ws.user, person["user"])]
-        ws.send(_notice(channel, "list", users=people))
+            viewer = connections[0].user
+            people = [person for person in people if self._sees(channel, viewer, person["user"])]
+        self._manager.broadcast(channel, _notice(channel, "list", users=people), to=connections)
 
     def _joined(self, channel: str, user: User) -> str:
         since, devices = self._manager._person(channel, user)

@@ -26,7 +26,6 @@ from ._core import (
     check_upgrade,
     field_lines,
     has_epoll,
-    is_awaitable,
     is_upgrade,
 )
 from .config import EndpointOptions, Options
@@ -35,7 +34,7 @@ from .listener import Listener
 from .manager import ConnectionManager
 from .routing import Router, Template
 from .sockets import BACKLOG, address_of, open_sockets
-from .steps import HANDLER_ERRORS, Runner, Steps
+from .steps import HANDLER_ERRORS, Runner, Steps, call
 
 __all__ = ["Server"]
 
@@ -63,6 +62,7 @@ class Server:
         self.state = SimpleNamespace()
         self._router: Router[ConnectionManager] = Router()
         self._runner = Runner()
+        self._deciding: dict[WebSocket, asyncio.Task[None]] = {}
         self._reactor: Reactor | None = None
         self._address: tuple[str, int] | None = None
         self._sockets: list[socket.socket] = []
@@ -259,9 +259,9 @@ class Server:
             await asyncio.sleep(GLANCE)
         self._draining = True
         end = loop.time() + self.options.drain_timeout
-        farewells = [self._runner.spawn(self._tell_shutdown(manager)) for manager in self.endpoints.values()]
-        if farewells:
-            await asyncio.wait(farewells, timeout=self.options.drain_timeout)
+        farewells = [self._runner.run(self._tell_shutdown(manager)) for manager in self.endpoints.values()]
+        if unfinished := [task for task in farewells if task is not None]:
+            await asyncio.wait(unfinished, timeout=self.options.drain_timeout)
         await self._close(reactor.websockets(), code, reason, end - loop.time())
         reactor.hang_up()
         self._idle.clear()
@@ -269,12 +269,10 @@ class Server:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), self.options.close_timeout)
 
-    async def _tell_shutdown(self, manager: ConnectionManager) -> None:
+    def _tell_shutdown(self, manager: ConnectionManager) -> Steps:
         try:
-            result = self._ask(manager, "on_shutdown")
-            if is_awaitable(result):
-                await result
-        except Exception:
+            yield self._ask(manager, "on_shutdown")
+        except HANDLER_ERRORS:
             logger.exception("on_shutdown of %s failed", manager.path)
 
     async def _close(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
@@ -318,7 +316,7 @@ class Server:
     def _on_request(self, ws: WebSocket) -> None:
         """A whole head came."""
         if is_upgrade(ws.request):
-            self._runner.run(self._handshake(ws))
+            self._begin(ws)
         elif self._asks_for_readiness(ws.request.method, ws.request.path):
             ws._refuse(_response(ws.request, *self._readiness(), NO_STORE))
         elif self._draining:
@@ -329,6 +327,28 @@ class Server:
             self._refuse(ws, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
         else:
             self._refuse(ws, 404, "there is nothing here")
+
+    def _begin(self, ws: WebSocket) -> None:
+        """Decide on a handshake; while that waits for others, the peer may leave, or the time be up."""
+        task = self._runner.run(self._handshake(ws))
+        if task is not None:
+            self._deciding[ws] = task
+            task.add_done_callback(lambda _: self._deciding.pop(ws, None))
+
+    def _on_abandoned(self, ws: WebSocket) -> None:
+        """The peer left during its handshake: whoever decides on it need not go on."""
+        logger.info("a handshake was abandoned by %s", ws.request.remote_address[0])
+        self._stop_deciding(ws)
+
+    def _on_overdue(self, ws: WebSocket) -> None:
+        """No decision on a handshake within `handshake_timeout`."""
+        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY)
+        self._stop_deciding(ws)
+
+    def _stop_deciding(self, ws: WebSocket) -> None:
+        task = self._deciding.get(ws)
+        if task is not None:
+            task.get_loop().call_soon(task.cancel)  # not before its first step, which awaits what a handler returned
 
     def _on_bad_request(self, ws: WebSocket, status: int, message: str) -> None:
         self._refuse(ws, status, message, RETRY if status == 503 else None)
@@ -387,7 +407,7 @@ class Server:
         sessions, auth = manager.options.sessions, manager.options.auth
         not_yours = "this channel is not yours" if channel is not None else "this is not yours"
         if sessions is not None:
-            request.session = yield sessions.find(request)
+            request.session = yield call(sessions.find, request)
         if auth is not None:
             auth.authenticate(request)
         verdict = yield self._ask(manager, "on_handshake", request)
@@ -424,7 +444,7 @@ class Server:
     @staticmethod
     def _ask(manager: ConnectionManager, name: str, *arguments: Any) -> Any:
         method = manager._handlers[name]
-        return None if method is None else method(*arguments)
+        return None if method is None else call(method, *arguments)
 
     @staticmethod
     def _judge(verdict: Any, reason: str) -> None:
@@ -445,7 +465,7 @@ class Server:
         request_id = secrets.token_hex(8)
         extra = {"request_id": request_id, "status": status, "remote_address": ws.request.remote_address}
         level = logging.WARNING if error is None else logging.ERROR
-        logger.log(level, "request %s refused: %d %s", request_id, status, message, exc_info=error, extra=extra)
+        logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)
         try:
             ws._refuse(_response(ws.request, status, _error(status, message, request_id), headers or {}))
         except ValueError as bad_header:

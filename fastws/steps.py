@@ -5,12 +5,12 @@ nothing is awaitable it runs through at once, on the caller's stack; from the fi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeAlias
 
 from ._core import WebSocket, is_awaitable
 
-__all__ = ["HANDLER_ERRORS", "MessageHandler", "Runner", "Steps", "complete"]
+__all__ = ["HANDLER_ERRORS", "STOPS", "MessageHandler", "Runner", "Steps", "as_exception", "call", "complete", "finish"]
 
 Steps: TypeAlias = Generator[Any, Any, Any]
 MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
@@ -18,18 +18,65 @@ MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
 # What a handler may raise at its connection's cost. A CancelledError is its own as long as nobody cancels our task.
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
+# What ends the program, whoever raises it.
+STOPS = (KeyboardInterrupt, SystemExit)
 
-async def _finish(steps: Steps, result: Any) -> Any:
-    """The rest of a sequence. What is awaited and raises ends it."""
+AT_ONCE = 500  # pieces of a long piece of work, until the loop has a turn
+
+
+def as_exception(error: BaseException) -> BaseException:
+    """What a handler raised, as one of `HANDLER_ERRORS`: any other (GeneratorExit, say) would mean something to us."""
+    if isinstance(error, HANDLER_ERRORS):
+        return error
+    wrapped = RuntimeError(f"a handler raised {type(error).__name__}, which is not an Exception")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def call(method: Callable[..., Any], *arguments: Any) -> Any:
+    """What a handler returns. It raises nothing but `HANDLER_ERRORS`, and what ends the program."""
+    try:
+        return method(*arguments)
+    except (*HANDLER_ERRORS, *STOPS):
+        raise
+    except BaseException as error:
+        raise as_exception(error) from error
+
+
+async def finish(steps: Steps, awaitable: Any) -> Any:
+    """Returns the result of a sequence that has to wait. What is awaited and raises, raises in the sequence."""
+    task = asyncio.current_task()
+    result = awaitable
     try:
         while True:
-            result = steps.send(await result if is_awaitable(result) else result)
+            try:
+                while is_awaitable(result):
+                    result = await result
+            except BaseException as error:
+                if not is_handlers(error, task):
+                    raise
+                result = steps.throw(as_exception(error))
+            else:
+                result = steps.send(result)
     except StopIteration as done:
         return done.value
+    finally:
+        steps.close()
 
 
-def complete(steps: Steps, finish: Callable[[Steps, Any], Any] = _finish) -> Any:
-    """The result of a sequence; where it has to wait, what ``finish`` makes of the rest: an awaitable for it."""
+def is_handlers(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+    """Whether a handler that a task awaited raised it, rather than whoever ends the task or the program."""
+    if isinstance(error, Exception):
+        return True
+    if task is None or isinstance(error, STOPS):
+        return False
+    if isinstance(error, asyncio.CancelledError):
+        return not task.cancelling()
+    return asyncio.current_task() is task  # else the coroutine is being closed, unfinished
+
+
+def complete(steps: Steps) -> Any:
+    """The result of a sequence; an awaitable for it where it has to wait."""
     result = None
     try:
         while not is_awaitable(result):
@@ -44,45 +91,24 @@ class Runner:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self.is_finishing = False
 
-    def run(self, steps: Steps) -> None:
-        """Run a sequence as far as it goes without waiting; the rest goes on in a task."""
-        rest = complete(steps, self._finish)
-        if rest is not None:
-            self.spawn(rest)
+    def run(self, steps: Steps) -> "asyncio.Task[None] | None":
+        """Run a sequence as far as it goes without waiting; the rest goes on in a task, which it returns."""
+        rest = complete(steps)
+        return self.spawn(rest) if is_awaitable(rest) else None
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Run a coroutine in a task of its own."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _finish(self, steps: Steps, awaitable: Awaitable[Any]) -> None:
-        result: Any = awaitable
-        try:
-            while True:
-                while is_awaitable(result):
-                    try:
-                        result = await result
-                    except HANDLER_ERRORS as error:
-                        if self.is_finishing:
-                            raise
-                        result = steps.throw(error)
-                result = steps.send(result)
-        except StopIteration:
-            return
-
     async def finish(self, timeout: float) -> None:
         """Wait for all tasks, at most ``timeout`` seconds; cancel those that take longer."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout)
-            self.is_finishing = True
-            try:
-                for task in late:
-                    task.cancel()
-                if late:
-                    await asyncio.wait(late, timeout=1)
-            finally:
-                self.is_finishing = False
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)

@@ -7,7 +7,7 @@ import pytest
 
 from fastws import ConfigurationError, Listener, ProtocolError, Server
 
-from .raw import CLOSE, PING, TEXT, close_frame, frame
+from .raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame
 from .support import Echo, Recorder, eventually, nothing_left, resident
 
 HARDLY_ANY = 1e-30  # a second; so that who is over it stays paused
@@ -175,3 +175,25 @@ def test_a_rate_that_cannot_work_stops_at_start(options):
     (name,) = options
     with pytest.raises(ConfigurationError, match=name):
         Server(**options)
+
+
+async def test_every_fragment_counts(serve, dial):
+    site = await serve(Recorder(), max_message_rate=100, over_rate="close")
+    raw = await dial(site.url, "/ws/cars")
+    await raw.send(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, fin=False) * 200)
+    assert await raw.closing() == (1008, "messages come too fast")
+
+
+async def test_fragments_past_the_rate_wait(serve, dial):
+    site = await serve(recorder := Recorder(), max_message_rate=HARDLY_ANY)
+    raw = await dial(site.url, "/ws/cars")
+    await raw.send(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"y") + frame(TEXT, b"late"))
+    await eventually(lambda: site.manager.stats["throttled"] == 1)
+    assert recorder.of("on_message") == []
+
+
+async def test_a_fragmented_message_under_the_rate_arrives(serve, dial):
+    site = await serve(Echo(), max_message_rate=100, over_rate="close")
+    raw = await dial(site.url, "/ws/cars")
+    await raw.send(frame(TEXT, b"0", fin=False) + frame(CONTINUATION, b"1", fin=False) * 88 + frame(CONTINUATION, b"2"))
+    assert await raw.text() == "0" + "1" * 88 + "2"

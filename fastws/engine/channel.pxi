@@ -6,6 +6,9 @@ cdef enum:                              # Group.kind
     USER
     SESSION
 
+cdef enum:
+    USER_INDEX = 1                      # of a user among a connection's memberships; 0 is EVERYONE
+
 EVERYONE_KIND = EVERYONE
 CHANNEL_KIND = CHANNEL
 USER_KIND = USER
@@ -47,6 +50,8 @@ cdef class Group:
         c.memberships[c.membership_count].joined = now
         c.membership_count += 1
         self.count += 1
+        if self.kind == USER:
+            membership_swap(c, USER_INDEX, c.membership_count - 1)
         return 0
 
     cdef void remove(self, Conn* c, uint32_t index) noexcept:
@@ -71,6 +76,14 @@ cdef class Group:
         return self.count == 0 and self.leaving == 0
 
 
+cdef void membership_swap(Conn* c, uint32_t i, uint32_t j) noexcept:
+    cdef Membership first = c.memberships[i]
+    c.memberships[i] = c.memberships[j]
+    c.memberships[j] = first
+    (<Group>c.memberships[i].group).back[c.memberships[i].position] = i
+    (<Group>c.memberships[j].group).back[c.memberships[j].position] = j
+
+
 cdef int membership_reserve(Conn* c) except -1:
     cdef Membership* larger
     if c.membership_count < c.membership_capacity:
@@ -87,37 +100,62 @@ cdef int membership_reserve(Conn* c) except -1:
 
 
 cdef inline int64_t membership_find(const Conn* c, Group group) noexcept:
-    """Index of `group` in the connection's memberships, or -1."""
+    """Index of `group` in the connection's memberships, or -1. Looks at whichever are fewer: these, or the members."""
     cdef uint32_t i
+    if group.count < c.membership_count:
+        for i in range(group.count):
+            if group.members[i] is c:
+                return group.back[i]
+        return -1
     for i in range(c.membership_count):
         if c.memberships[i].group is <void*>group:
             return i
     return -1
 
 
-cdef Group devices_of(const Conn* c):
-    """All connections of this one's user; None where it has no user, or is the only one."""
-    cdef Group group
-    cdef uint32_t i
-    for i in range(c.membership_count):
-        group = <Group>c.memberships[i].group
-        if group.kind == USER:
-            return group if group.count > 1 else None
+cdef inline Group user_of(const Conn* c):
+    """All connections of this one's user, or None."""
+    if c.membership_count > USER_INDEX and (<Group>c.memberships[USER_INDEX].group).kind == USER:
+        return <Group>c.memberships[USER_INDEX].group
     return None
 
 
+cdef Conn* device_in(Group user, Group channel, const Conn* but) noexcept:
+    """A connection of a user that is in a channel, and is not `but`; NULL where there is none.
+
+    Looks at whichever are fewer: the user's connections or the channel's members.
+    """
+    cdef int64_t i
+    if channel.count < user.count:
+        for i in range(channel.count):
+            if channel.members[i] is not but and user_of(channel.members[i]) is user:
+                return channel.members[i]
+        return NULL
+    for i in range(<int64_t>user.count - 1, -1, -1):         # unsubscribe_user() begins with the first
+        if user.members[i] is not but and membership_find(user.members[i], channel) >= 0:
+            return user.members[i]
+    return NULL
+
+
 cdef void bequeath(Conn* c, uint32_t index, Group user) noexcept:
-    """A device leaves a channel: the time since which its user is there passes to another of his or her devices."""
+    """A device leaves a channel: another one of the user's, if any is there, inherits the time of joining."""
     cdef Group channel = <Group>c.memberships[index].group
     cdef uint32_t joined = c.memberships[index].joined
-    cdef uint32_t i
-    cdef int64_t heir
-    for i in range(user.count):
-        heir = -1 if user.members[i] is c else membership_find(user.members[i], channel)
-        if heir >= 0:
-            if is_past(joined, user.members[i].memberships[heir].joined):
-                user.members[i].memberships[heir].joined = joined
-            return
+    cdef Conn* heir = device_in(user, channel, c)
+    cdef Membership* inherits
+    if heir is not NULL:
+        inherits = &heir.memberships[membership_find(heir, channel)]
+        if is_past(joined, inherits.joined):
+            inherits.joined = joined
+
+
+cdef Py_ssize_t occupied(dict groups):
+    """How many have a member; others wait until the listener was told that the last is gone."""
+    cdef Group group
+    cdef Py_ssize_t count = 0
+    for group in groups.values():
+        count += group.count > 0
+    return count
 
 
 cpdef object many(value):
@@ -141,6 +179,7 @@ cdef class Endpoint:
         self.reactor = reactor
         self.on_message = on_message
         self.max_message_size = options.max_message_size
+        self.max_fragments = max(self.max_message_size // FRAGMENT, <uint64_t>LEAST_FRAGMENTS)
         self.seconds_per_message = 1 / options.max_message_rate if options.max_message_rate else 0
         self.seconds_per_byte = 1 / options.max_byte_rate if options.max_byte_rate else 0
         self.is_rated = self.seconds_per_message > 0 or self.seconds_per_byte > 0
@@ -375,6 +414,12 @@ cdef class Endpoint:
                     count += 1
         return unix_time(self.reactor, first) if count else 0.0, count
 
+    def _is_there(self, channel, user):
+        """Whether a user has a connection in a channel."""
+        cdef Group group = self.channel_groups.get(channel)
+        cdef Group devices = self.user_groups.get(user)
+        return group is not None and devices is not None and device_in(devices, group, NULL) is not NULL
+
     def _backdate(self, channel, WebSocket ws not None, double since):
         """A connection is in a channel since a Unix time that was before it joined."""
         cdef Group group = self.channel_groups.get(channel)
@@ -395,16 +440,18 @@ cdef class Endpoint:
 
         ``throttled`` counts the times that a connection was not read for coming too fast (`max_message_rate`,
         `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with
-        1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it.
+        1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it;
+        ``closed_unfinished`` connections closed with 1013 since `max_inbound` was passed, and they held the most.
         """
         return {
             "connections": self.everyone.count,
-            "channels": len(self.channel_groups),
-            "users": len(self.user_groups),
+            "channels": occupied(self.channel_groups),
+            "users": occupied(self.user_groups),
             "messages_received": self.messages_received,
             "throttled": self.throttled,
             "deliveries": self.deliveries,
             "closed_slow": self.closed_slow,
+            "closed_unfinished": self.closed_unfinished,
             "dropped_oldest": self.dropped_oldest,
             "dropped_newest": self.dropped_newest,
         }
@@ -444,7 +491,7 @@ cdef class Endpoint:
         index = membership_find(ws.conn, group)
         if index < 0:
             return False
-        user = devices_of(ws.conn)
+        user = user_of(ws.conn)
         if user is not None:
             bequeath(ws.conn, <uint32_t>index, user)
         group.remove(ws.conn, <uint32_t>index)
@@ -469,7 +516,7 @@ cdef class Endpoint:
         if ws.left is not None:
             return 0
         left = []
-        user = devices_of(c)
+        user = user_of(c)
         for i in range(0 if user is None else c.membership_count):
             if (<Group>c.memberships[i].group).kind == CHANNEL:
                 bequeath(c, i, user)

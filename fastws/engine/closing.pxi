@@ -1,12 +1,17 @@
 # Closing: every way in which a connection ends.
 
+cdef enum:
+    LEAST_SHED = 1024                   # bytes; whoever holds less is not to blame
+
 cdef int begin_close(Reactor reactor, Conn* c, int code, bytes reason) except -1:
     """Queue our Close behind all that is pending, and leave everything at once."""
     cdef WebSocket ws = <WebSocket>c.ws
     queue_close(reactor, c, code, reason)
     read_clock(reactor)
     ws.endpoint.detach(c)
-    ws.waiting = None
+    forget_waiting(ws)
+    if c.inbound is not NULL:           # what is missing of it will be dropped
+        free(take_message(reactor, c.inbound))
     c.deadline = reactor.now + ws.endpoint.close_ticks
     arm(reactor, c, c.deadline)
     if c.state == OPENING:
@@ -20,7 +25,7 @@ cdef int drain(Reactor reactor, Conn* c) except -1:
     """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
     c.state = DRAINING
     c.paused = False
-    inbound_free(c)
+    inbound_free(reactor, c)
     reactor.forget_address(c)
     read_clock(reactor)
     c.deadline = reactor.now + reactor.close_ticks
@@ -51,7 +56,9 @@ cdef int lost(Reactor reactor, Conn* c) except -1:
     if state == CLOSED:
         return 0
     release_wire(reactor, c)
-    if OPENING <= state <= CLOSING:
+    if state == PENDING:
+        reactor.server._on_abandoned(<WebSocket>c.ws)
+    elif OPENING <= state <= CLOSING:
         finish(reactor, c, 1006, "")
     return wake(reactor)
 
@@ -65,7 +72,7 @@ cdef int release_wire(Reactor reactor, Conn* c) except -1:
     reactor.forget_address(c)
     disarm(reactor, c)
     outbox_clear(c)
-    inbound_free(c)
+    inbound_free(reactor, c)
     list_push(&reactor.graveyard, c)
     if c.fd >= 0:
         close(c.fd)
@@ -105,7 +112,39 @@ cdef int finish(Reactor reactor, Conn* c, int code, str reason) except -1:
     if c.finished:
         return 0
     c.finished = True
-    ws.waiting = None
+    forget_waiting(ws)
     ws.endpoint.detach(c)
     ws.endpoint._closed(ws, code, reason)
     return 0
+
+
+cdef int shed(Reactor reactor) except -1:
+    """Over max_inbound: those whose unfinished input takes the most go, until a quarter is free."""
+    cdef uint64_t goal = reactor.max_inbound // 4 * 3
+    cdef uint32_t i
+    cdef size_t largest
+    while reactor.inbound_bytes > goal:
+        largest = 0
+        for i in range(reactor.slab_count * SLAB):
+            largest = max(largest, inbound_held(reactor.at(i)))
+        if largest < LEAST_SHED:
+            break
+        for i in range(reactor.slab_count * SLAB):
+            if inbound_held(reactor.at(i)) * 2 >= largest and reactor.inbound_bytes > goal:
+                give_up(reactor, reactor.at(i))
+    return 0
+
+
+cdef int give_up(Reactor reactor, Conn* c) except -1:
+    """Drop what a peer has sent so far, and the connection with it."""
+    cdef WebSocket ws
+    if c.state == HEAD:
+        return bad_request(reactor, c, 503, "max_inbound is passed: there are too many unfinished requests")
+    if c.state != OPEN:
+        logger.warning("a connection is dropped: max_inbound is passed, and its input takes %d bytes", inbound_held(c))
+        return lost(reactor, c)
+    ws = <WebSocket>c.ws
+    ws.endpoint.closed_unfinished += 1
+    logger.warning("connection %s is closed: max_inbound is passed, and its unfinished messages take %d bytes", ws.id,
+                   inbound_held(c), extra={"connection": ws.id, "bytes": inbound_held(c)})
+    return begin_close(reactor, c, 1013, b"too much unfinished input")

@@ -175,7 +175,8 @@ cdef int flush(Reactor reactor) except -1:
         reactor.server._on_idle()
     if reactor.timer_stale:
         set_timer(reactor)
-    if reactor.fresh.count or reactor.rest.count or reactor.again_list.count or reactor.doomed.count:
+    if (reactor.fresh.count or reactor.rest.count or reactor.again_list.count or reactor.doomed.count
+            or reactor.interruption is not None):
         wake(reactor)
     return 0
 
@@ -237,25 +238,35 @@ cdef inline void sent_fin(Reactor reactor, Conn* c) noexcept:
 cdef int settle(Reactor reactor) except -1:
     """Close what is doomed and write what goes over transports; handlers run in here."""
     cdef Conn* c
-    cdef WebSocket ws
     while reactor.on_transport.count:
-        write_transport(reactor, list_pop(&reactor.on_transport))
+        c = list_pop(&reactor.on_transport)
+        try:
+            write_transport(reactor, c)
+        except BaseException as error:
+            reactor.survive(c, error)
     while reactor.doomed.count:
         c = list_pop(&reactor.doomed)
-        if c.state == CLOSED:
-            continue
-        if c.doom == DOOM_LOST:
-            lost(reactor, c)
-        else:
-            ws = <WebSocket>c.ws
-            ws.endpoint.closed_slow += 1
-            logger.warning("connection %s is too slow: %s with %d bytes pending for it", ws.id,
-                           "max_backlog is passed" if c.doom == DOOM_SLOW else "max_arena is passed", c.pending,
-                           extra={"connection": ws.id, "pending": c.pending})
-            outbox_keep_begun_frame(c)
-            c.doom = DOOM_NONE
-            begin_close(reactor, c, 1013, b"too slow")
+        try:
+            meet_doom(reactor, c)
+        except BaseException as error:
+            reactor.survive(c, error)
     return 0
+
+
+cdef int meet_doom(Reactor reactor, Conn* c) except -1:
+    cdef WebSocket ws
+    if c.state == CLOSED:
+        return 0
+    if c.doom == DOOM_LOST:
+        return lost(reactor, c)
+    ws = <WebSocket>c.ws
+    ws.endpoint.closed_slow += 1
+    logger.warning("connection %s is too slow: %s with %d bytes pending for it", ws.id,
+                   "max_backlog is passed" if c.doom == DOOM_SLOW else "max_arena is passed", c.pending,
+                   extra={"connection": ws.id, "pending": c.pending})
+    outbox_keep_begun_frame(c)
+    c.doom = DOOM_NONE
+    return begin_close(reactor, c, 1013, b"too slow")
 
 
 cdef int write_transport(Reactor reactor, Conn* c) except -1:

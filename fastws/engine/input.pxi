@@ -1,9 +1,9 @@
 # Input: what peers send, from the request's head to the Close frame.
 
-from asyncio import CancelledError
-
 cdef enum:
     LONGEST_THROTTLE = 3600             # seconds
+    LEAST_FRAGMENTS = 1024              # that a message may have in any case
+    FRAGMENT = 64                       # bytes, on average, of the smallest fragments of a large message
 
 
 cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
@@ -11,21 +11,37 @@ cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     if c.state == DRAINING or c.state == CLOSED:
         return 0
     if c.state == HEAD:
-        return receive_head(reactor, c, p, n)
+        receive_head(reactor, c, p, n)
+    elif c.paused:
+        keep(reactor, c, p, n)
+    else:
+        receive_frames(reactor, c, p, n)
+    if reactor.inbound_bytes > reactor.max_inbound:
+        shed(reactor)
+    return 0
+
+
+cdef int keep(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
+    """Input for which it is too early. A transport is read while a handshake is decided, for only so its end is met."""
+    keep_raw(reactor, c, p, n)
+    if c.state == PENDING and c.inbound.raw_length > reactor.max_header_size:
+        pause(reactor, c)
+    return 0
+
+
+cdef int receive_frames(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     if c.state == OPEN and (<WebSocket>c.ws).endpoint.is_rated:
         charge(reactor, c, 0, n)
         if c.state != OPEN:
             return 0
-    if c.inbound is NULL or c.inbound.raw_length == 0:
         if c.paused:
-            return keep_raw(c, p, n)
+            return keep_raw(reactor, c, p, n)
+    if c.inbound is NULL or c.inbound.raw_length == 0:
         feed(reactor, c, p, n)
     else:
-        keep_raw(c, p, n)
-        if c.paused:
-            return 0
+        keep_raw(reactor, c, p, n)
         feed_raw(reactor, c)
-    inbound_rest(c)
+    inbound_rest(reactor, c)
     return 0
 
 
@@ -34,6 +50,7 @@ cdef int feed_raw(Reactor reactor, Conn* c) except -1:
     cdef Inbound* inbound = c.inbound
     cdef char* raw = inbound.raw
     cdef size_t n = inbound.raw_length
+    reactor.inbound_bytes -= inbound.raw_capacity
     inbound.raw = NULL
     inbound.raw_length = 0
     inbound.raw_capacity = 0
@@ -53,7 +70,7 @@ cdef int receive_head(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     cdef Py_ssize_t end
     if c.inbound is not NULL:
         seen = c.inbound.raw_length
-        keep_raw(c, p, n)
+        keep_raw(reactor, c, p, n)
         p = <uint8_t*>c.inbound.raw
         n = c.inbound.raw_length
     end = head_end(p, min(n, <size_t>reactor.max_header_size), seen - 1 if seen else 0)
@@ -63,7 +80,7 @@ cdef int receive_head(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
         return bad_request(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
     if end == 0:
         if c.inbound is NULL:
-            keep_raw(c, p, n)
+            keep_raw(reactor, c, p, n)
         return 0
     head = PyBytes_FromStringAndSize(<const char*>p, end)
     return head_complete(reactor, c, head, p + end, n - end)
@@ -75,13 +92,13 @@ cdef int head_complete(Reactor reactor, Conn* c, bytes head, const uint8_t* rest
     cdef Inbound* inbound = c.inbound
     if inbound is NULL:
         if n:
-            keep_raw(c, rest, n)
+            keep_raw(reactor, c, rest, n)
     else:
         inbound.raw_length = n
         if n:
             memmove(inbound.raw, rest, n)
         else:
-            inbound_free(c)
+            inbound_free(reactor, c)
     ws = reactor.websocket(c)
     try:
         request = parse_request(head, c.wire is not NULL and (<TransportWire>c.wire).is_secure)
@@ -90,7 +107,7 @@ cdef int head_complete(Reactor reactor, Conn* c, bytes head, const uint8_t* rest
     reactor.set_peer(c, request)
     ws.request = request
     c.state = PENDING
-    pause(reactor, c)
+    c.paused = True
     reactor.server._on_request(ws)
     return 0
 
@@ -98,7 +115,7 @@ cdef int head_complete(Reactor reactor, Conn* c, bytes head, const uint8_t* rest
 cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
     """Refuse what is no request: the server makes the answer, and logs it."""
     cdef WebSocket ws = reactor.websocket(c)
-    inbound_free(c)
+    inbound_free(reactor, c)
     ws.request = Request(b"")           # for its address
     reactor.set_peer(c, ws.request)
     reactor.server._on_bad_request(ws, status, message)
@@ -115,7 +132,7 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     cdef int found
     while n and (c.state == OPEN or c.state == CLOSING):
         if c.paused:
-            return keep_raw(c, p, n)
+            return keep_raw(reactor, c, p, n)
         if c.inbound is not NULL and c.inbound.in_frame:
             step = feed_payload(reactor, c, p, n)
             p += step
@@ -123,12 +140,12 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
             continue
         found = header_parse(p, n, &h)
         if found == HEADER_SHORT:
-            return keep_raw(c, p, n)
+            return keep_raw(reactor, c, p, n)
         if found != HEADER_OK:
             return fail(reactor, c, 1002, HEADER_ERRORS[found])
         if h.opcode == CLOSE and (<WebSocket>c.ws).waiting:
             pause(reactor, c)               # a Close waits behind the messages that wait
-            return keep_raw(c, p, n)
+            return keep_raw(reactor, c, p, n)
         if not admit(reactor, c, &h):
             return 0
         p += h.size
@@ -149,11 +166,16 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
 
 
 cdef bint admit(Reactor reactor, Conn* c, FrameHeader* h) except -1:
-    """Whether the frame may come now, and is not too large (RFC 6455 5.4, 10.4)."""
-    cdef uint8_t begun = 0 if c.inbound is NULL else c.inbound.message_opcode
+    """Whether the frame may come now, and is neither too large nor one too many (RFC 6455 5.4, 10.4)."""
+    cdef uint8_t begun
     cdef uint64_t length = h.length
+    if (<WebSocket>c.ws).endpoint.is_rated and h.opcode != CLOSE:
+        charge(reactor, c, 1, 0)
+        if c.state > CLOSING:
+            return False
     if h.opcode & 0x8:
         return True
+    begun = 0 if c.inbound is NULL else c.inbound.message_opcode
     if h.opcode == CONTINUATION and not begun:
         fail(reactor, c, 1002, "continuation of no message")
         return False
@@ -162,6 +184,9 @@ cdef bint admit(Reactor reactor, Conn* c, FrameHeader* h) except -1:
         return False
     if begun:
         length += c.inbound.message_length
+        if c.inbound.fragments >= (<WebSocket>c.ws).endpoint.max_fragments and c.state == OPEN:
+            fail(reactor, c, 1009, f"message has over {(<WebSocket>c.ws).endpoint.max_fragments} fragments")
+            return False
     if length > (<WebSocket>c.ws).endpoint.max_message_size and c.state == OPEN:
         fail(reactor, c, 1009, f"message is over {(<WebSocket>c.ws).endpoint.max_message_size} bytes")
         return False
@@ -178,9 +203,12 @@ cdef int begin_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
     inbound.phase = 0
     if h.opcode & 0x8:
         inbound.control_length = 0
-    elif h.opcode != CONTINUATION:
+    elif h.opcode == CONTINUATION:
+        inbound.fragments += 1
+    else:
         inbound.message_opcode = h.opcode
         inbound.message_length = 0
+        inbound.fragments = 1
         utf8_start(&inbound.utf8)
     return 0
 
@@ -194,7 +222,7 @@ cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) e
         unmask(inbound.control + inbound.control_length, p, step, inbound.mask, inbound.phase)
         inbound.control_length += <uint8_t>step
     elif step and c.state == OPEN:      # once we close, data is dropped
-        bytes_append(&inbound.message, &inbound.message_length, &inbound.message_capacity, NULL, step)
+        bytes_append(reactor, &inbound.message, &inbound.message_length, &inbound.message_capacity, NULL, step)
         to = <uint8_t*>inbound.message + inbound.message_length
         unmask(to, p, step, inbound.mask, inbound.phase)
         inbound.message_length += step
@@ -221,9 +249,7 @@ cdef int end_frame(Reactor reactor, Conn* c) except -1:
         return 0
     if c.state == OPEN and opcode == TEXT and inbound.utf8.due:
         return fail(reactor, c, 1007, "text is not UTF-8")
-    message = inbound.message           # ours: the handler may end the connection
-    inbound.message = NULL
-    inbound.message_capacity = 0
+    message = take_message(reactor, inbound)    # the handler may end the connection
     inbound.message_opcode = 0
     try:
         if c.state == OPEN:
@@ -251,17 +277,15 @@ cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
     cdef WebSocket ws = <WebSocket>c.ws
     ws.endpoint.messages_received += 1
     c.last_message = reactor.now
-    if ws.endpoint.is_rated:
-        charge(reactor, c, 1, 0)
     if ws.endpoint.on_message is None or c.state != OPEN:
         return 0
     if not c.busy:
         return call_on_message(reactor, c, ws, message)
     if ws.waiting is None:
         ws.waiting = deque()
-        ws.waiting_bytes = 0
     ws.waiting.append(message)
     ws.waiting_bytes += len(message)
+    reactor.inbound_bytes += len(message)
     if len(ws.waiting) >= WAITING_MESSAGES or ws.waiting_bytes >= ws.endpoint.max_message_size:
         return pause(reactor, c)
     return 0
@@ -276,7 +300,9 @@ cdef int call_on_message(Reactor reactor, Conn* c, WebSocket ws, message) except
             c.busy = True
             ws.endpoint._await_message(ws, result)
             return 0
-    except (Exception, CancelledError) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
         ws.endpoint._handler_failed(ws, error)
         return 0
     return answer(reactor, ws, result)
@@ -307,7 +333,7 @@ cdef int resume(Reactor reactor, Conn* c) except -1:
     read_clock(reactor)
     if c.inbound is not NULL and c.inbound.raw_length:
         feed_raw(reactor, c)
-        inbound_rest(c)
+        inbound_rest(reactor, c)
     if not c.paused:
         if c.readable:
             c.readable = False
@@ -357,8 +383,6 @@ cdef int handle_control(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t*
     cdef Inbound* inbound
     if opcode == CLOSE:
         return handle_close(reactor, c, p, n)
-    if (<WebSocket>c.ws).endpoint.is_rated:
-        charge(reactor, c, 1, 0)
     if opcode == PING and is_sendable(c):
         if not c.blocked:
             return queue_control(reactor, c, PONG, p, n)

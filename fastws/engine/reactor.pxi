@@ -52,7 +52,8 @@ cdef class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
     It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
-    there is none to speak of, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
+    there is none to speak of, ``server._on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
+    ``server._on_abandoned(ws)`` where its peer left before, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
     when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``,
     ``_handler_failed``, ``_await_message``.
     """
@@ -65,6 +66,7 @@ cdef class Reactor:
         self.id_prefix = id_prefix
         self.flush_threads = options.flush_threads
         self.max_arena = options.max_arena
+        self.max_inbound = options.max_inbound
         self.max_header_size = options.max_header_size
         self.max_connections_per_ip = options.max_connections_per_ip or 0
         self.per_address = {}
@@ -116,7 +118,8 @@ cdef class Reactor:
         """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
                 "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "rest": self.rest.count,
-                "again": self.again_list.count, "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
+                "again": self.again_list.count, "inbound_bytes": self.inbound_bytes,
+                "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
 
     def listen(self, sock):
         """Accept on a listening, non-blocking socket, which stays the caller's."""
@@ -335,6 +338,9 @@ cdef class Reactor:
     def _on_wake(self):
         """One turn for what other code queued, what a flush left, and what has more to read."""
         self.tick_scheduled = False
+        if self.interruption is not None:
+            interruption, self.interruption = self.interruption, None
+            raise interruption
         self.tick()
 
     def _on_timer(self):
@@ -368,10 +374,13 @@ cdef class Reactor:
         for batch in range(BATCHES):
             count = epoll_wait(self.epoll_fd, events, EVENTS, 0)
             for i in range(count):
-                if events[i].data.u64 & 1:
-                    self.accept(<int>(events[i].data.u64 >> 1))
-                else:
-                    self.handle_safely(<Conn*>events[i].data.ptr, events[i].events)
+                try:
+                    if events[i].data.u64 & 1:
+                        self.accept(<int>(events[i].data.u64 >> 1))
+                    else:
+                        self.handle(<Conn*>events[i].data.ptr, events[i].events)
+                except BaseException as error:
+                    self.survive(NULL if events[i].data.u64 & 1 else <Conn*>events[i].data.ptr, error)
             if count < EVENTS:
                 break
         return 0
@@ -386,7 +395,10 @@ cdef class Reactor:
             list_drop_first(&self.again_list, 1)
             c.again = False
             if c.state != CLOSED and not c.paused and not c.fin_received:
-                self.read(c, True)
+                try:
+                    self.read(c, True)
+                except BaseException as error:
+                    self.survive(c, error)
         return 0
 
     cdef void read_again(self, Conn* c) noexcept:
@@ -394,14 +406,20 @@ cdef class Reactor:
             c.again = True
             list_push(&self.again_list, c)
 
-    cdef int handle_safely(self, Conn* c, uint32_t events) except -1:
-        """A fault of ours, or no memory, costs one connection; the others' edges would not come again."""
-        try:
-            self.handle(c, events)
-        except Exception:
-            logger.exception("a connection is dropped: this is a fault of fastws")
-            lost(self, c)
-        return 0
+    cdef int survive(self, Conn* c, error) except -1:
+        """What came through every guard costs one connection, and not the rest of a batch, whose edges would not come
+        again: a fault of ours, no memory, or a handler that ends the program, which is to happen once the tick is done."""
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            if self.interruption is None:
+                self.interruption = error
+        else:
+            logger.error("a connection is dropped: this is a fault of fastws", exc_info=error)
+        if c is not NULL:
+            try:
+                lost(self, c)
+            except BaseException as another:            # it is CLOSED by now
+                return self.survive(NULL, another)
+        return wake(self)
 
     cdef int handle(self, Conn* c, uint32_t events) except -1:
         """An edge on one socket. A connection closed earlier in this tick is recycled only after it."""
@@ -413,10 +431,14 @@ cdef class Reactor:
             return 0
         if c.fin_received:                  # the peer's end is told again with each edge for what it still reads
             return lost(self, c) if events & (EPOLLHUP | EPOLLERR) else 0
-        if c.paused:
+        if not c.paused:
+            self.read(c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0)
+        elif events & (EPOLLHUP | EPOLLERR):
+            return lost(self, c)
+        else:
             c.readable = True
-            return lost(self, c) if events & (EPOLLHUP | EPOLLERR) else 0
-        return self.read(c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0)
+        # Nobody is left to decide for.
+        return lost(self, c) if c.state == PENDING and events & EPOLLRDHUP else 0
 
     cdef int unblocked(self, Conn* c) except -1:
         """The wire takes bytes again."""
@@ -426,7 +448,7 @@ cdef class Reactor:
             inbound.ping_due = False
             if is_sendable(c):
                 queue_control(self, c, PONG, inbound.ping, inbound.ping_length)
-            inbound_rest(c)
+            inbound_rest(self, c)
         return flush_soon(self, c)
 
     cdef int read(self, Conn* c, bint to_the_end) except -1:

@@ -141,7 +141,10 @@ cdef int turn_wheel(Reactor reactor) except -1:
         while slot[0] is not NULL:                              # arm() never links into the slot under the hand
             c = slot[0]
             disarm(reactor, c)
-            expired(reactor, c)
+            try:
+                expired(reactor, c)
+            except BaseException as error:
+                reactor.survive(c, error)
     reactor.timer_due = next_occupied(reactor)
     reactor.timer_stale = True
     return 0
@@ -165,12 +168,12 @@ cdef uint32_t next_occupied(Reactor reactor) noexcept:
 cdef int expired(Reactor reactor, Conn* c) except -1:
     if c.state == OPEN or c.state == OPENING:
         return expired_open(reactor, c)
-    if c.state == PENDING:
-        return 0
     if not is_past(c.deadline, reactor.now):
         arm(reactor, c, c.deadline)
     elif c.state == HEAD:
         bad_request(reactor, c, 408, "no complete request came within handshake_timeout")
+    elif c.state == PENDING:
+        reactor.server._on_overdue(<WebSocket>c.ws)
     elif c.state == CLOSING or c.state == DRAINING:
         lost(reactor, c)
     return 0

@@ -47,6 +47,8 @@ cdef class TransportWire:
         reactor.busy = True
         try:
             received(reactor, self.conn, reactor.buffer, n)
+        except BaseException as error:
+            reactor.survive(self.conn, error)
         finally:
             reactor.busy = False
         return wake(reactor)

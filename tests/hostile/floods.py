@@ -8,10 +8,14 @@ ENDLESS = {
     "empty pings": (b"", frame(PING)),
     "pongs": (b"", frame(PONG, b"x" * 125)),
     "empty messages": (b"", frame(BINARY)),
+    "messages in two fragments": (b"", frame(BINARY, fin=False) + frame(CONTINUATION)),
+}
+
+# Of these a message may have 1,024 or, where that is more, one for each 64 bytes of max_message_size: then close 1009.
+FRAGMENTS = {
     "empty fragments of a message": (frame(BINARY, b"x", fin=False), frame(CONTINUATION, fin=False)),
     "empty fragments of a text": (frame(TEXT, b"\xc3", fin=False), frame(CONTINUATION, fin=False)),
     "empty fragments and pings": (frame(TEXT, fin=False), frame(CONTINUATION, fin=False) + frame(PING, b"p")),
-    "messages in two fragments": (b"", frame(BINARY, fin=False) + frame(CONTINUATION)),
 }
 
 # A long field: whoever reads it in quadratic time is away for minutes. name: (bytes, status)
