@@ -7,3 +7,6 @@ over a socket to a server with these limits, whole and in pieces, and then looks
 PATH = "/ws/{channel}"
 MAX_MESSAGE_SIZE = 1000  # bytes
 MAX_HEADER_SIZE = 16 * 1024  # bytes
+
+# What would be a line of its own in a log, clear a terminal, and turn the text behind it around.
+FORGED = "\r\n2026-01-01 ERROR fastws: forged\x1b[2J\x9b2J\u2028\u202e"
