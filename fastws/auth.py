@@ -168,7 +168,7 @@ class JWTAuth:
         except ExpiredTokenError:
             raise TokenError("the token has expired") from None
         except Exception as error:  # from strangers' input joserfc, json and cryptography make several more
-            logger.debug("a token was refused: %s: %s", type(error).__name__, error)
+            logger.debug("a token was refused: %s: %r", type(error).__name__, str(error))
             raise TokenError("the token is not valid") from None
         user = claims.get(self._user_claim)
         if not isinstance(user, str | int) or user == "" or ("aud" in claims and self._audience is None):

@@ -374,7 +374,7 @@ class ConnectionManager(Endpoint):
         yield from self._call(ws, "on_user_offline", ws.user)
 
     def _closed(self, ws: WebSocket, code: int, reason: str) -> None:
-        logger.debug("connection %s closed: %d %s", ws.id, code, reason, extra={"connection": ws.id, "code": code})
+        logger.debug("connection %s closed: %d %r", ws.id, code, reason, extra={"connection": ws.id, "code": code})
         if self.options.auth is not None:
             self.options.auth.closed(ws)
         if ws in self._opening:

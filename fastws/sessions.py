@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import time
+import zlib
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from email.utils import parsedate_to_datetime
@@ -28,7 +29,10 @@ logger = logging.getLogger("fastws.sessions")
 
 FORTNIGHT = 14 * 24 * 3600  # seconds
 MOST_COOKIES = 8  # of one name that are looked at
+MOST_INFLATED = 256 * 1024  # bytes; a browser keeps no cookie of more than 4 KiB, and JSON seldom shrinks to a 64th
 TOUCH_INTERVAL = 60.0  # seconds between two touches
+# A date past all calendars is the second and the third; JSON that is nested too deeply the last.
+UNREADABLE = (ValueError, OSError, OverflowError, RecursionError)
 UNCHANGING = frozenset({str, int, float, bool, type(None)})
 METADATA = "__metadata__"  # where starsessions keeps its own among a session's values
 
@@ -159,12 +163,7 @@ class SignedCookieSessions:
         self._id_key = id_key
         self._not_ours = itsdangerous.BadData
         self._starlette = itsdangerous.TimestampSigner(secret)
-        self._flask = itsdangerous.URLSafeTimedSerializer(
-            secret,
-            salt="cookie-session",
-            serializer=_TaggedJSON,
-            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha1},
-        )
+        self._flask = _flask_serializer(secret)
 
     def find(self, request: Request) -> Session | None:
         """The first session of ours among the cookies of this name (RFC 6265 5.4: the nearest path's comes first)."""
@@ -172,11 +171,11 @@ class SignedCookieSessions:
             for read in (self._read_starlette, self._read_flask):
                 try:
                     values = read(cookie)
-                except (self._not_ours, ValueError, OSError, OverflowError):  # the last two: a date past all calendars
+                    if isinstance(values, dict):
+                        name = values.get(self._id_key)
+                        return Session(None if name is None else str(name), values)
+                except (self._not_ours, *UNREADABLE):
                     continue
-                if isinstance(values, dict):
-                    name = values.get(self._id_key)
-                    return Session(None if name is None else str(name), values)
         return None
 
     def save(self, session: Session) -> None:
@@ -191,6 +190,35 @@ class SignedCookieSessions:
 
     def _read_flask(self, cookie: str) -> Any:
         return self._flask.loads(cookie, max_age=self._max_age)
+
+
+def _flask_serializer(secret: str | bytes) -> Any:
+    """Reads Flask's cookies: those of itsdangerous' URLSafeTimedSerializer, but a compressed one only within bounds."""
+    from itsdangerous import TimedSerializer
+    from itsdangerous.encoding import base64_decode
+
+    class Flask(TimedSerializer[str]):
+        def load_payload(self, payload: bytes, serializer: Any = None) -> Any:
+            data = base64_decode(payload.removeprefix(b"."))
+            return super().load_payload(_inflate(data) if payload.startswith(b".") else data, serializer)
+
+    signer = {"key_derivation": "hmac", "digest_method": hashlib.sha1}
+    return Flask(secret, salt="cookie-session", serializer=_TaggedJSON, signer_kwargs=signer)
+
+
+def _inflate(data: bytes) -> bytes:
+    """Decompress up to MOST_INFLATED; raises ValueError where that is impossible, or not the end.
+
+    A cookie grows by up to a thousand times: a visitor may have had the application keep something long in it.
+    """
+    inflater = zlib.decompressobj()
+    try:
+        inflated = inflater.decompress(data, MOST_INFLATED)
+    except zlib.error as error:
+        raise ValueError("this is not zlib's") from error
+    if not inflater.eof:
+        raise ValueError("there is too much of it, or not all")
+    return inflated
 
 
 class _TaggedJSON:

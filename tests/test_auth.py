@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import logging
 import sys
 import time
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from joserfc.jws import JWSRegistry
 from fastws import ConfigurationError, JWTAuth, Listener
 from fastws.testing import Refused
 
+from .hostile import FORGED
 from .raw import TEXT, frame, request
 from .support import Echo, Recorder, eventually, nothing_left, records_naming
 
@@ -44,7 +46,10 @@ def unsigned(header, claims, signature=b""):
 
 def signed(header, claims):
     """A token whose signature is right, whatever else it is."""
-    head = unsigned(header, claims).rpartition(".")[0]
+    return with_signature(unsigned(header, claims).rpartition(".")[0])
+
+
+def with_signature(head):
     signature = hmac.digest(SECRET, head.encode(), "sha256")
     return f"{head}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
@@ -309,6 +314,7 @@ async def test_clocks_may_differ_by_the_leeway(serve, join):
         assert await is_admitted(join, f"{site.url}/ws/cars", token(**claims)) is is_good, claims
 
 
+HS256 = base64.urlsafe_b64encode(b'{"alg": "HS256"}').decode().rstrip("=") + "."
 MALFORMED = {
     "empty": "",
     "a word": "ann",
@@ -322,6 +328,11 @@ MALFORMED = {
     "header is null": unsigned(None, {}),
     "no algorithm": unsigned({}, {}),
     "deep": base64.urlsafe_b64encode(b"[" * 9000).decode() + ".e30.e30",
+    "claims are deep": with_signature(HS256 + base64.urlsafe_b64encode(b"[" * 9000).decode()),
+    "a claim is deep": with_signature(HS256 + base64.urlsafe_b64encode(b'{"sub":' + b"[" * 8991).decode()),
+    "a user who is deep": with_signature(
+        HS256 + base64.urlsafe_b64encode(b'{"exp": 9999999999, "sub":%b}' % (b"[" * 900 + b"]" * 900)).decode()
+    ),
     "claims are a list": signed({"alg": "HS256"}, [1]),
     "claims are null": signed({"alg": "HS256"}, None),
     "key id is a number": signed({"alg": "HS256", "kid": 7}, {"sub": "ann", "exp": 2**40}),
@@ -336,6 +347,16 @@ async def test_what_is_no_token_is_refused(site, dial, name):
     raw = await dial(site.url)
     await raw.send(request("/ws/cars", extra=[("Authorization", f"Bearer {MALFORMED[name]}")]))
     assert (await raw.response()).status == 401
+
+
+async def test_what_a_token_says_of_its_key_writes_no_line_of_its_own_into_the_log(serve, join, caplog):
+    caplog.set_level(logging.DEBUG, logger="fastws")
+    keys = KeySet([OctKey.import_key(SECRET, {"kid": "1"}), OctKey.import_key(OTHER_SECRET, {"kid": "2"})])
+    site = await serve(Who(), auth=JWTAuth(keys))
+    forged = signed({"alg": "HS256", "kid": f"3'{FORGED}"}, {"sub": "ann", "exp": 2**40})
+    assert not await is_admitted(join, f"{site.url}/ws/cars", forged)
+    assert records_naming(caplog, "No key for kid")
+    assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
 async def test_a_token_cut_short_or_altered_anywhere_is_refused():

@@ -220,6 +220,38 @@ async def test_one_logs_in_through_the_form(visit):
     assert tab.page.url.endswith("/?channel=cars")
 
 
+@pytest.mark.parametrize("host", ["localhost", "chat.localhost", "127.0.0.1"])
+async def test_the_page_works_by_every_name_of_this_machine(browser, server, host):
+    tab = Tab(await browser.new_page())
+    await tab.page.goto(f"http://{host}:{server.port}/")
+    await tab.log_in("ann")
+    await tab.until(type="presence", event="list", channel="cars")
+    await tab.say("hi")
+    await expect(tab.texts).to_have_text(["hi"])
+    await tab.page.context.close()
+
+
+async def test_a_page_of_another_port_of_this_machine_opens_no_socket_and_logs_nobody_out(browser, join, server):
+    """Which to SameSite is no other site, so that its browser sends the cookie along."""
+    ann = await join("ann")
+    async with create_server(port=0) as other:
+        page = await ann.page.context.new_page()
+        await page.goto(f"http://127.0.0.1:{other.port}/session")
+        opened = """(url) => new Promise((resolve) => {
+            const socket = new WebSocket(url);
+            socket.onopen = () => resolve(true);
+            socket.onerror = () => resolve(false);
+        })"""
+        for path in ("/ws/chat/cars", "/ws/cars"):
+            assert await page.evaluate(opened, f"ws://127.0.0.1:{server.port}{path}") is False
+            assert await page.evaluate(opened, f"ws://127.0.0.1:{other.port}/ws/cars") is True
+        log_out = "(url) => fetch(url, {method: 'POST', mode: 'no-cors', credentials: 'include'})"
+        await page.evaluate(log_out, f"http://127.0.0.1:{server.port}/logout")
+        await page.close()
+    await ann.say("still here")
+    await expect(ann.texts).to_have_text(["still here"])
+
+
 async def test_a_name_that_the_server_refuses_is_told_at_the_form(visit):
     tab = await visit()
     await tab("#name").fill("..")

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import socket
+import ssl
 import time
+from base64 import b64decode
 from urllib.parse import quote
 
 import pytest
@@ -10,11 +13,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 import fastws.demo
+from fastws import ConfigurationError
 from fastws.demo import create_server
 from fastws.demo.chat import MAX_BLOCKED, MAX_CHANNELS, MAX_MESSAGE, MAX_NAME
+from fastws.demo.ended import LIFETIME, Ended
 from fastws.demo.page import COOKIE, MAX_BODY
 
+from .hostile.hosts import HOST, NOT_ALLOWED, NOT_SERVED, ORIGINS, WELCOME
+from .raw import Raw, request
+from .support import signed_cookie
+from .test_transports import CERTIFICATE
+
 TIMEOUT = 5
+SECRET = "of the tests"
 RELOAD = 0.5  # seconds; in place of the demo's, so that a leave is soon seen
 
 
@@ -71,7 +82,7 @@ class Client:
 @pytest.fixture
 async def server(monkeypatch):
     monkeypatch.setattr(fastws.demo, "RELOAD", RELOAD)
-    async with create_server(port=0) as server:
+    async with create_server(port=0, secret=SECRET) as server:
         yield server
 
 
@@ -87,8 +98,8 @@ async def opened(server):
         return socket
 
     yield opened
-    for socket in sockets:
-        await socket.close()
+    for opened_one in sockets:
+        await opened_one.close()
 
 
 @pytest.fixture
@@ -165,6 +176,8 @@ async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
     [
         ("application/json", b"not JSON", 400),
         ("application/json", b"[]", 400),
+        ("application/json", b"[" * MAX_BODY, 400),
+        ("application/json", b'{"name":' + b"[" * 500 + b"]" * 500 + b"}", 400),
         ("application/json", b'{"name": "%b"}' % (b"a" * MAX_BODY), 413),
         ("text/plain", b'{"name": "ann"}', 415),
         ("application/x-www-form-urlencoded", b"name=ann", 415),
@@ -237,6 +250,157 @@ async def test_sessions_outlive_a_restart_with_the_same_secret():
         cookie = await log_in(before, "ann")
     async with create_server(port=0, secret="of the deployment") as after:
         assert await who(after, cookie) == "ann"
+
+
+async def test_an_old_cookie_does_not_come_back_once_its_log_out_is_forgotten(server, monkeypatch):
+    """A signature can be younger than the log-out: that of an answer under way then."""
+    cookie, other = await log_in(server, "ann"), await log_in(server, "bob")
+    await post(server, "/logout", {}, cookie)
+    chat, real = server.endpoints["/ws/chat/{channel}"].listener, time.time
+    session = json.loads(b64decode(cookie.partition("=")[2].partition(".")[0]))
+    assert len(chat.ended) == 1
+    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME - 60)
+    assert await who(server, cookie) is None
+    assert await who(server, other) == "bob"
+    renewed = f"{COOKIE}={signed_cookie(session, SECRET)}"
+    assert (await refusal(server, cookie=renewed)).status_code == 401
+    assert await who(server, renewed) is None
+    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME + 60)
+    await post(server, "/logout", {}, await log_in(server, "cat"))
+    assert len(chat.ended) == 1  # cat's
+    assert (await refusal(server, cookie=renewed)).status_code == 401
+    assert await who(server, renewed) is None
+    assert await who(server, other) is None
+
+
+async def test_a_session_that_names_no_time_is_none(server):
+    assert await who(server, f"{COOKIE}={signed_cookie({'name': 'ann', 'id': '1'}, SECRET)}") is None
+
+
+async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_comes_back(server, monkeypatch):
+    monkeypatch.setattr("fastws.demo.ended.MOST", 3)
+    chat = server.endpoints["/ws/chat/{channel}"].listener
+    early, *users = [await log_in(server, name) for name in ("early", "a", "b", "c", "d", "late")]
+    late = users.pop()
+    for cookie in reversed(users):
+        await post(server, "/logout", {}, cookie)
+        assert len(chat.ended) <= 3
+    for cookie in users:
+        assert await who(server, cookie) is None
+        await post(server, "/logout", {}, cookie)  # once more
+    assert len(chat.ended) == 3
+    assert await who(server, early) is None  # who must log in again, since a did no later
+    assert await who(server, late) == "late"
+    assert await who(server, await log_in(server, "early", early)) == "early"
+
+
+def test_what_is_remembered_of_log_outs_is_bounded(monkeypatch):
+    monkeypatch.setattr("fastws.demo.ended.MOST", 1000)
+    ended, now = Ended(), time.time()
+    sessions = [{"id": str(number), "since": now - number} for number in range(5000)]
+    for session in sessions:
+        ended.add(session)
+        ended.add(session)
+    assert len(ended) == len(ended._by_login) == 1000
+    assert all(ended.has(session) for session in sessions)
+    assert not ended.has({"id": "new", "since": now + 1})
+
+
+# Hosts and origins
+
+
+@pytest.fixture
+async def guarded():
+    """A demo with a host of its own and origins, as `fastws serve` would start it, on an address that can be had."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        async with create_server(host=HOST, fd=[sock.fileno()], origins=ORIGINS, secret=SECRET) as server:
+            yield server
+
+
+async def answers(server, host, origin):
+    """(Status, reason or body) of requests by HTTP, and of both endpoints' handshakes."""
+    fields = {"host": host} if origin is None else {"host": host, "origin": origin}
+    paths = [("GET", "/"), ("GET", "/session"), ("POST", "/logout")]
+    by_http = [await fetch(server, method, path, **fields) for method, path in paths]
+    cookie = f"{COOKIE}={signed_cookie({'name': 'ann', 'id': '1', 'since': time.time()}, SECRET)}"
+    extra = [(name.title(), value) for name, value in fields.items()]
+    by_socket = []
+    for path in ("/ws/chat/cars", "/ws/cars"):
+        raw = await Raw.open(f"ws://127.0.0.1:{server.port}")
+        await raw.send(request(path, without=["Host"], extra=[*extra, ("Cookie", cookie)]))
+        response = await raw.response()
+        by_socket.append((response.status, "" if response.status == 101 else response.error["message"]))
+        raw.close()
+    return [(status, body.decode()) for status, _, body in by_http], by_socket
+
+
+@pytest.mark.parametrize("name", WELCOME)
+async def test_the_demos_own_pages_and_those_allowed_are_served(guarded, name):
+    by_http, by_socket = await answers(guarded, *WELCOME[name])
+    assert [status for status, _ in by_http] == [200] * 3
+    assert [status for status, _ in by_socket] == [101] * 2
+
+
+@pytest.mark.parametrize("name", NOT_SERVED)
+async def test_a_host_that_nobody_named_is_421_and_says_how_to_allow_it(guarded, name):
+    host, origin = NOT_SERVED[name]
+    by_http, by_socket = await answers(guarded, host, origin)
+    for status, message in by_http + by_socket:
+        assert status == 421
+        assert message.startswith(f"the host '{host[:20]}")
+        assert message.endswith("--origins https://chat.example.org")
+        assert len(message) < 300
+
+
+@pytest.mark.parametrize("name", NOT_ALLOWED)
+async def test_another_origin_is_403_and_says_how_to_allow_it(guarded, name):
+    host, origin = NOT_ALLOWED[name]
+    by_http, by_socket = await answers(guarded, host, origin)
+    for status, message in by_http + by_socket:
+        assert status == 403
+        assert message.startswith(f"the origin '{origin.strip()}'")
+        assert message.endswith("--origins https://chat.example.org")
+
+
+async def test_the_machines_own_name_is_served(server):
+    name = socket.gethostname()
+    status, _, _ = await fetch(server, "GET", "/", host=f"{name}:{server.port}")
+    assert status == 200
+
+
+async def test_a_request_that_comes_later_on_a_connection_is_looked_at_as_well(server):
+    """Uvicorn reads it, which is not as strict about Host."""
+    for fields in ("Host: evil.example", "X-A: none", "Host: localhost\r\nHost: evil.example", "Host: a b", "Host:"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /session HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b'{"name":null}'), TIMEOUT)
+        writer.write(f"GET /session HTTP/1.1\r\n{fields}\r\nConnection: close\r\n\r\n".encode())
+        answer = await asyncio.wait_for(reader.read(), TIMEOUT)
+        assert answer.startswith(b"HTTP/1.1 421 "), fields
+        writer.close()
+
+
+async def test_over_tls_a_page_that_came_without_is_of_another_origin():
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(CERTIFICATE)
+    async with create_server(port=0, ssl=tls) as server:
+        url = f"wss://127.0.0.1:{server.port}/ws/cars"
+        trusting = ssl.create_default_context(cafile=CERTIFICATE)
+        trusting.check_hostname = False
+        async with connect(url, ssl=trusting, origin=f"https://127.0.0.1:{server.port}"):
+            pass
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, ssl=trusting, origin=f"http://127.0.0.1:{server.port}")
+        assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "origin", ["chat.example.org", "https://chat.example.org/", "https://", "null", "*", "https://café.example", "://a"]
+)
+def test_an_origin_that_is_none_is_refused_at_once_in_one_sentence(origin):
+    with pytest.raises(ConfigurationError) as error:
+        create_server(port=0, origins=[origin])
+    assert f"{origin!r} is not an origin: write " in str(error.value)
 
 
 # Coming in
@@ -589,6 +753,7 @@ async def test_a_kick_takes_every_tab_out_of_the_channel_and_leaves_them_connect
         ("[1]", "bad_json"),
         ("null", "bad_json"),
         ("[" * 5000, "bad_json"),
+        ('{"type":' + "[" * 900 + "]" * 900 + "}", "bad_field"),
         ("{}", "bad_field"),
         ('{"type": 1}', "bad_field"),
         ('{"type": "message"}', "bad_field"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from fastws import Listener, Server, __version__
@@ -101,6 +101,17 @@ def test_the_demo_tells_whether_it_is_ready():
         urlopen(f"http://127.0.0.1:{port_of(line)}/ready", timeout=TIMEOUT) as answer,
     ):
         assert answer.read() == b'{"ready":true}'
+
+
+def test_the_demo_takes_origins_besides_its_own_and_clients_without_one():
+    with serving("--port", "0", "--origins", "https://chat.example.org") as (_, line):
+        url = f"ws://127.0.0.1:{port_of(line)}/ws/news"
+        for origin in (None, "https://chat.example.org", f"http://127.0.0.1:{port_of(line)}"):
+            with connect(url, origin=origin) as client:
+                client.send("hi")
+                assert client.recv(TIMEOUT) == "hi"
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(url, origin="https://evil.example")
 
 
 def test_an_option_beats_the_environment_which_beats_the_file(folder, monkeypatch):

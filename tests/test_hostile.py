@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .hostile import MAX_HEADER_SIZE, MAX_MESSAGE_SIZE, PATH
+from .hostile import FORGED, MAX_HEADER_SIZE, MAX_MESSAGE_SIZE, PATH
 from .hostile.floods import ENDLESS, FRAGMENTS, LENGTHY, RESETS
 from .hostile.frames import CUT_SHORT, FRAMES, NO_TEXTS, NOT_UTF8, says
 from .hostile.handshakes import ACCEPTED, NO_WEBSOCKET, NOTHING_HERE, REFUSED, STALLED
@@ -292,6 +292,16 @@ async def test_text_that_is_no_utf_8_is_1007_however_it_is_split(site, name):
             async with stranger(site, "/ws/cars") as raw:
                 await raw.send(b"", pieces=pieces)
                 assert await raw.eof() == NOT_UTF8
+
+
+async def test_a_close_reason_writes_no_line_of_its_own_into_the_log(site, caplog):
+    caplog.set_level(logging.DEBUG, logger="fastws")
+    async with stranger(site, "/ws/cars") as raw:
+        await raw.send(close_frame(1000, f"bye{FORGED}".encode()))
+        await raw.eof()
+    messages = [record.getMessage() for record in caplog.records]
+    assert any("closed: 1000 'bye" in message for message in messages)
+    assert [message for message in messages if not message.isprintable()] == []
 
 
 async def test_binary_may_be_no_utf_8(site):

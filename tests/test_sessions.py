@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import itertools
 import json
 import math
@@ -10,7 +11,9 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 import uuid
+import zlib
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -356,6 +359,19 @@ async def test_without_a_max_age_a_cookie_of_any_age_counts(serve, join, monkeyp
 GOOD = starlette_cookie({"user": "ann"})
 GOOD_FLASK = flask_cookie({"user": "ann"})
 SIGN = TimestampSigner(SECRET).sign
+DEEP = b"[" * 9000
+
+
+def signed_as_flask(payload):
+    """A cookie that has Flask's signature, whatever is in it."""
+    signer = {"key_derivation": "hmac", "digest_method": hashlib.sha1}
+    return TimestampSigner(SECRET, salt="cookie-session", **signer).sign(payload).decode()
+
+
+def compressed(data):
+    return signed_as_flask(b"." + base64.urlsafe_b64encode(zlib.compress(data, 9)).rstrip(b"="))
+
+
 NO_SESSIONS = {
     "empty": "",
     "a word": "ann",
@@ -381,6 +397,16 @@ NO_SESSIONS = {
     "signed, but no text": SIGN(base64.b64encode(b"\xff")).decode(),
     "signed, but a list": SIGN(base64.b64encode(b"[1]")).decode(),
     "signed, but null": SIGN(base64.b64encode(b"null")).decode(),
+    "signed, but deep": SIGN(base64.b64encode(DEEP)).decode(),
+    "signed, but deep in a value": SIGN(base64.b64encode(b'{"id":' + DEEP)).decode(),
+    "signed by flask, but no base64": signed_as_flask(b"!"),
+    "signed by flask, but deep": signed_as_flask(base64.urlsafe_b64encode(DEEP)),
+    "signed by flask, but deep and compressed": compressed(DEEP * 20),
+    "signed by flask, but not compressed": signed_as_flask(b"." + base64.urlsafe_b64encode(b'{"user": "ann"}')),
+    "signed by flask, but cut short": signed_as_flask(
+        b"." + base64.urlsafe_b64encode(zlib.compress(b'{"user": "ann"}')[:-5])
+    ),
+    "signed by flask, but a bomb": compressed(b'{"user": "%b"}' % (b"a" * 9_000_000)),
 }
 
 
@@ -393,6 +419,19 @@ async def test_what_is_no_session_of_ours_is_none_and_no_error(serve, dial, capl
     response = await raw.upgrade("/ws/cars", extra=cookies(NO_SESSIONS[name]))
     assert (response.status, await raw.text()) == (101, "null")
     assert caplog.records == []
+
+
+async def test_a_small_cookie_cannot_become_much_memory():
+    """What it would be is 256 MiB."""
+    bomb = compressed(b'{"user": "%b"}' % (b"a" * (1 << 28)))
+    sessions = SignedCookieSessions(SECRET)
+    assert sessions.find(Cookies(compressed(b'{"user": "%b"}' % (b"a" * 200_000)))) is not None
+    tracemalloc.start()
+    try:
+        assert sessions.find(Cookies(bomb)) is None
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("cookie", [GOOD, GOOD_FLASK], ids=["starlette", "flask"])
@@ -802,7 +841,7 @@ async def test_a_store_that_fails_costs_a_message_its_own_connection(serve, brow
 
 
 @pytest.mark.parametrize(
-    "data", [b"{", b"\xff", b"[1]", b'"text"', b"7", b'{"__metadata__": 7}', b'{"__metadata__": {}}']
+    "data", [b"{", b"\xff", b"[1]", b'"text"', b"7", b'{"__metadata__": 7}', b'{"__metadata__": {}}', DEEP]
 )
 async def test_a_session_that_cannot_be_read_is_none_and_is_logged(serve, join, caplog, data):
     store = InMemoryStore()

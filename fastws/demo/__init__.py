@@ -7,6 +7,8 @@
 | `/ready`                        | whether the server takes connections: 200 or 503                           |
 | `/ws/chat/{channel}`            | the chat (`fastws.demo.chat` has its protocol)                             |
 | `/ws/{channel}`                 | a relay: what one member sends goes, as it is, to all, the sender included |
+
+All but `/ready` is for the hosts and origins of `fastws.demo.hosts` alone.
 """
 
 from __future__ import annotations
@@ -14,8 +16,11 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from fastws import ConfigurationError, Listener, Server, WebSocket
+from fastws import ConfigurationError, Server, WebSocket
+from fastws.config import Options
 from fastws.demo.chat import Chat
+from fastws.demo.ended import LIFETIME
+from fastws.demo.hosts import Guarded, Hosts
 from fastws.sessions import SignedCookieSessions
 
 try:
@@ -29,7 +34,7 @@ READY = "/ready"
 RELOAD = 2  # seconds; whoever is back by then was never away
 
 
-class Relay(Listener):
+class Relay(Guarded):
     def on_message(self, ws: WebSocket, message: str | bytes) -> None:
         for channel in ws.channels:
             ws.manager.broadcast(channel, message)
@@ -38,13 +43,21 @@ class Relay(Listener):
 def create_server(*, secret: str | None = None, **options: Any) -> Server:
     """The demo server, not yet started; `options` are those of `Server`.
 
-    `secret` signs the sessions. Without one it is random, so that a restart logs everybody out.
+    `secret` signs the sessions. Without one it is random, so that a restart logs everybody out. With one a restart
+    forgets who has logged out: a copy of a cookie counts again, up to a fortnight after its login.
+
+    `origins` are allowed besides the demo's own, rather than instead of it, and name hosts that it is reached by.
     """
     secret = secret or secrets.token_urlsafe(32)
-    chat = Chat()
-    app = create_app(chat, secret, https_only=options.get("ssl") is not None)
+    settings = Options(**options)
+    hosts = Hosts(settings.host, settings.origins or ())
+    chat = Chat(hosts)
+    app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
     server = Server(http=app, **{"ready_path": READY, **options})
-    sessions = SignedCookieSessions(secret, cookie=COOKIE)
-    app.state.manager = server.endpoint("/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD)
-    server.endpoint("/ws/{channel}", Relay())
+    sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME)
+    # The server's own check of `origins` would refuse the demo's page, and whoever is not a browser.
+    app.state.manager = server.endpoint(
+        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD, origins=None
+    )
+    server.endpoint("/ws/{channel}", Relay(hosts), origins=None)
     return server

@@ -46,7 +46,9 @@ from typing import Any
 
 import orjson
 
-from fastws import Listener, Presence, Reject, Request, WebSocket
+from fastws import Presence, Reject, Request, WebSocket
+from fastws.demo.ended import Ended
+from fastws.demo.hosts import Guarded, Hosts
 
 MAX_NAME = 32
 NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
@@ -66,20 +68,22 @@ class Refused(Exception):
         self.answer = {"type": "error", "code": code, "message": message}
 
 
-class Chat(Listener):
+class Chat(Guarded):
     """A member is a user who has at least one tab in the channel."""
 
-    def __init__(self) -> None:
-        # The ids of the sessions that logged out. A signed cookie cannot be taken back, so that who kept a copy of it
-        # is known by this alone.
-        self.ended: set[str] = set()
+    def __init__(self, hosts: Hosts) -> None:
+        super().__init__(hosts)
+        self.ended = Ended()
         self.blocked: dict[str, set[str]] = {}  # by the user who blocks
 
     def name_in(self, session: Mapping[str, Any] | None) -> str | None:
         """Who is logged in by a session; None for nobody."""
-        return None if not session or session.get("id") in self.ended else session.get("name")
+        return None if not session or self.ended.has(session) else session.get("name")
 
     def on_handshake(self, request: Request) -> Reject | None:
+        refusal = super().on_handshake(request)
+        if refusal is not None:
+            return refusal
         name = self.name_in(request.session)
         if name is None:
             return Reject(401, "log in first: POST /login")

@@ -6,24 +6,31 @@
 | GET /session |                   | `{"name": "ann"}`; null where nobody is logged in            |
 | POST /login  | `{"name": "ann"}` | the same, and the cookie; 400 and why, if the name won't do  |
 | POST /logout |                   | `{"name": null}`; every tab of this browser closes with 4001 |
+
+A host that is not served here is a 421, a page of another origin a 403 (`fastws.demo.hosts`).
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from importlib.resources import files
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastws.demo.chat import NAME_RULE, Chat, is_name
+from fastws.demo.ended import LIFETIME
+from fastws.demo.hosts import Hosts
 
 COOKIE = "fastws-chat"
 MAX_BODY = 1024  # bytes
@@ -38,7 +45,7 @@ HTML = files("fastws.demo").joinpath("chat.html").read_bytes()
 HTML_HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "cache-control": "no-cache"}
 
 
-def create_app(chat: Chat, secret: str, *, https_only: bool = False) -> Starlette:
+def create_app(chat: Chat, hosts: Hosts, secret: str, *, https_only: bool = False) -> Starlette:
     """The application; `state.manager` is to be the chat's manager before the first request.
 
     `secret` signs the sessions, with `https_only` their cookie is never sent in the clear.
@@ -51,10 +58,36 @@ def create_app(chat: Chat, secret: str, *, https_only: bool = False) -> Starlett
     ]
     # SameSite=strict: what another site's page sends comes without the cookie, be it a POST that would log somebody out
     # or the handshake of a WebSocket.
-    sessions = Middleware(SessionMiddleware, secret, session_cookie=COOKIE, same_site="strict", https_only=https_only)
-    app = Starlette(routes=routes, middleware=[sessions])
+    sessions = Middleware(
+        SessionMiddleware,
+        secret,
+        session_cookie=COOKIE,
+        max_age=LIFETIME,
+        same_site="strict",
+        https_only=https_only,
+    )
+    app = Starlette(routes=routes, middleware=[Middleware(Guard, hosts), sessions])
     app.state.chat = chat
     return app
+
+
+class Guard:
+    """Refuses requests that are not for us, before anything else looks at them."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            # A field that came twice reads as nobody's.
+            host, origin = (", ".join(headers.getlist(name)) for name in ("host", "origin"))
+            refusal = self._hosts.refusal(host, origin if "origin" in headers else None, scope["scheme"] == "https")
+            if refusal is not None:
+                app = PlainTextResponse(refusal.reason, refusal.status)
+        await app(scope, receive, send)
 
 
 async def page(request: Request) -> Response:
@@ -69,7 +102,7 @@ async def log_in(request: Request) -> Response:
     name = await name_asked_for(request)
     if request.app.state.chat.name_in(request.session) != name:
         end(request)
-        request.session.update(name=name, id=secrets.token_urlsafe(16))
+        request.session.update(name=name, id=secrets.token_urlsafe(16), since=time.time())
     return who(name)
 
 
@@ -80,10 +113,9 @@ async def log_out(request: Request) -> Response:
 
 def end(request: Request) -> None:
     """End the session, if there is one: nobody comes in by it again, and whoever is in by it is closed."""
-    ended = request.session.get("id")
-    if ended is not None:
-        request.app.state.chat.ended.add(ended)
-        request.app.state.manager.close_session(ended)
+    if "id" in request.session:
+        request.app.state.chat.ended.add(request.session)
+        request.app.state.manager.close_session(request.session["id"])
     request.session.clear()
 
 

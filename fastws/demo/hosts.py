@@ -1,0 +1,108 @@
+"""Whom the demo serves: the hosts that it goes by, and the origins whose pages may talk to it.
+
+A page of any site may try to open a WebSocket here, or to post: its browser says by Origin where the page is from. And
+a stranger's name may lead to this machine (DNS rebinding), so that the stranger's page and the demo are of one origin:
+Host tells.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from fastws import ConfigurationError, Listener, Reject, Request
+
+__all__ = ["Guarded", "Hosts"]
+
+PORTS = {"http": 80, "https": 443}
+EXAMPLE = "--origins https://chat.example.org"
+SHOWN = 100  # characters of what a stranger sent
+
+is_authority = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{0,5}))?").fullmatch
+
+
+class Hosts:
+    """The hosts and origins that the demo serves.
+
+    The hosts are all IP addresses (nobody can have one lead elsewhere), localhost and the names below it, this
+    machine's own name, the `host` that the server listens on, and those of `origins`. The origins are that of the host
+    itself, and `origins`.
+    """
+
+    def __init__(self, host: str, origins: Sequence[str] = ()) -> None:
+        self._origins = {parse_allowed(origin) for origin in origins}
+        names = {host.lower(), socket.gethostname().lower(), *(name for _, name, _ in self._origins)}
+        self._names = {name.removesuffix(".") for name in names} - {""}
+
+    def refusal(self, host: str, origin: str | None, is_secure: bool) -> Reject | None:
+        """Why a request is refused, if it is, by its header fields and by whether it came over TLS.
+
+        One without Origin comes from no other site's page: a browser sends it with all that could do harm.
+        """
+        name, port = parse_host(host) or ("", None)
+        if not self._has(name):
+            return Reject(421, f"the host {host[:SHOWN]!r} is not served here: allow it by its origin, as in {EXAMPLE}")
+        if origin is None:
+            return None
+        came_from = parse_origin(origin)
+        if came_from in self._origins or came_from in same_origins(name, port, is_secure):
+            return None
+        return Reject(403, f"the origin {origin[:SHOWN]!r} is not allowed here: allow it as in {EXAMPLE}")
+
+    def _has(self, name: str) -> bool:
+        return name in self._names or name == "localhost" or name.endswith(".localhost") or is_address(name)
+
+
+class Guarded(Listener):
+    """A listener for what `Hosts` serves, and nothing else."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    def on_handshake(self, request: Request) -> Reject | None:
+        headers = request.headers
+        return self._hosts.refusal(headers.get("host", ""), headers.get("origin"), request.is_secure)
+
+
+def same_origins(name: str, port: int | None, is_secure: bool) -> list[tuple[str, str, int | None]]:
+    """The origins of pages that a host itself has served.
+
+    In front of one that is not secure there may be a proxy that is.
+    """
+    schemes = ["https"] if is_secure else ["http", "https"]
+    return [(scheme, name, PORTS[scheme] if port is None else port) for scheme in schemes]
+
+
+def parse_host(text: str) -> tuple[str, int | None] | None:
+    """Name and port of a Host (RFC 9110 7.2), the name without the dot of the root; None where it is malformed."""
+    match = is_authority(text.lower())
+    if match is None:
+        return None
+    return match[1].strip("[]").removesuffix("."), int(match[2]) if match[2] else None
+
+
+def parse_origin(text: str) -> tuple[str, str, int | None] | None:
+    """Scheme, name and port of an Origin (RFC 6454 6.2); None for "null", and where it is malformed."""
+    scheme, _, authority = text.lower().partition("://")
+    host = parse_host(authority)
+    if host is None or not scheme:
+        return None
+    name, port = host
+    return scheme, name, PORTS.get(scheme) if port is None else port
+
+
+def parse_allowed(text: str) -> tuple[str, str, int | None]:
+    origin = parse_origin(text)
+    if origin is None:
+        raise ConfigurationError(f"origins: {text!r} is not an origin: write scheme://host[:port], as in {EXAMPLE}")
+    return origin
+
+
+def is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
