@@ -1,4 +1,5 @@
-# Types of the engine; its documentation is in the docstrings of the engine itself.
+# Types of the engine. The docstrings are those of the engine, copied by `python -m tools.stub`.
+# ruff: noqa: E501, PYI021
 
 import asyncio
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -6,6 +7,9 @@ from socket import socket
 from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias, final
 
 from typing_extensions import disjoint_base
+
+from .manager import ConnectionManager
+from .sessions import Session
 
 has_epoll: Final[bool]
 EVERYONE_KIND: Final[int]
@@ -19,95 +23,149 @@ class _Template(Protocol):
     def parameters(self, raw_path: str, /) -> dict[str, str]: ...
 
 class Headers(Mapping[str, str]):
+    """Header fields by name, in any case. A field that came several times reads as one, joined by commas."""
     def __init__(self, fields: list[tuple[str, str]]) -> None: ...
     def __getitem__(self, name: str) -> str: ...
-    def get_all(self, name: str) -> list[str]: ...
+    def get_all(self, name: str) -> list[str]:
+        """Every value that came under ``name``, in order."""
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
 
 @final
 class Request:
+    """The request that asked for a WebSocket (RFC 6455 4.1), as `Listener.on_handshake` gets it.
+
+    A handler may set ``user`` (any hashable value), ``subprotocol`` (one of those offered), ``data`` (a dict, later
+    ``WebSocket.data``) and fill ``response_headers``. ``session`` is the visitor's HTTP session where the endpoint has
+    `sessions` and the visitor one, ``claims`` what a JWT said where it has `auth`; else they are None.
+    """
     def __new__(cls, head: bytes) -> Self: ...
     user: Any
-    session: Any
+    session: Session | None
     claims: dict[str, Any] | None
     subprotocol: str | None
     data: dict[Any, Any]
+    """A dict for the application's own; the connection keeps it as ``WebSocket.data``."""
     response_headers: dict[str, str | list[str]]
+    """Header fields to add to the answer: name to value, or to a list of values."""
     _template: _Template | None
     @property
     def method(self) -> str: ...
     @property
     def is_secure(self) -> bool: ...
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The path, percent-decoded."""
     @property
-    def path_parameters(self) -> dict[str, str]: ...
+    def path_parameters(self) -> dict[str, str]:
+        """What the endpoint's path template found, percent-decoded, by name."""
     @property
-    def query_string(self) -> str: ...
+    def query_string(self) -> str:
+        """What stands behind the question mark, as sent."""
     @property
-    def query(self) -> dict[str, str]: ...
+    def query(self) -> dict[str, str]:
+        """The query string's fields by name; of several with one name the last counts."""
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """Case-insensitive mapping of header fields."""
     @property
-    def cookies(self) -> dict[str, str]: ...
+    def cookies(self) -> dict[str, str]:
+        """The cookies sent, by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
     @property
-    def remote_address(self) -> tuple[str, int]: ...
+    def remote_address(self) -> tuple[str, int]:
+        """(host, port) of the peer."""
     @property
-    def subprotocols(self) -> list[str]: ...
+    def subprotocols(self) -> list[str]:
+        """The subprotocols that the client offers, in its order of preference (RFC 6455 4.1)."""
     @property
     def _raw_path(self) -> str: ...
     def _cookie_values(self, name: str) -> list[str]: ...
 
 @final
 class WebSocket:
+    """One connection, as listeners and the manager hand it out.
+
+    It stays usable after the connection is gone: `is_open` is False then, `send` returns False, and the rest does
+    nothing. ``ws["key"]`` reads and writes `data`.
+    """
     def __new__(cls, reactor: Reactor) -> Self: ...
     idle_timeout: float
+    """Seconds without a message either way (pings do not count) after which it is closed with 1001; 0: never."""
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Unique over all servers of a cluster, and never used again."""
     @property
     def request(self) -> Request: ...
     @property
-    def manager(self) -> Any: ...
+    def manager(self) -> ConnectionManager:
+        """The ConnectionManager of the endpoint it came to."""
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Whether messages can be sent: from `on_open` until either side begins to close."""
     @property
-    def is_secure(self) -> bool: ...
+    def is_secure(self) -> bool:
+        """Whether it came over TLS."""
     @property
-    def user(self) -> Any: ...
+    def user(self) -> Any:
+        """Whoever `on_handshake` said, or None."""
     @property
-    def session(self) -> Any: ...
+    def session(self) -> Session | None:
+        """The visitor's HTTP session, or None."""
     @property
-    def data(self) -> dict[Any, Any]: ...
+    def data(self) -> dict[Any, Any]:
+        """A dict for the application's own; begins as `Request.data`."""
     @property
-    def subprotocol(self) -> str | None: ...
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on, or None."""
     @property
-    def path(self) -> str: ...
+    def path(self) -> str:
+        """The request's path, percent-decoded."""
     @property
-    def path_parameters(self) -> dict[str, str]: ...
+    def path_parameters(self) -> dict[str, str]:
+        """The path parameters, percent-decoded, by name."""
     @property
-    def query_string(self) -> str: ...
+    def query_string(self) -> str:
+        """The request's query string, as sent."""
     @property
-    def query(self) -> dict[str, str]: ...
+    def query(self) -> dict[str, str]:
+        """The query string's fields by name."""
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Headers:
+        """The request's header fields."""
     @property
-    def cookies(self) -> dict[str, str]: ...
+    def cookies(self) -> dict[str, str]:
+        """The request's cookies by name."""
     @property
-    def remote_address(self) -> tuple[str, int]: ...
+    def remote_address(self) -> tuple[str, int]:
+        """(host, port) of the peer."""
     @property
-    def channels(self) -> frozenset[str]: ...
+    def channels(self) -> frozenset[str]:
+        """The channels it is subscribed to; still readable in `on_close`."""
     def __getitem__(self, key: Any, /) -> Any: ...
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
     def __delitem__(self, key: Any, /) -> None: ...
     def __contains__(self, key: object, /) -> bool: ...
     def __iter__(self) -> NoReturn: ...
-    def send(self, message: Any) -> bool: ...
-    def subscribe(self, channel: str) -> int: ...
-    def unsubscribe(self, channel: str) -> int: ...
-    def unsubscribe_all(self) -> None: ...
-    def close(self, code: int = 1000, reason: str = "") -> None: ...
-    def ping(self) -> None: ...
+    def send(self, message: Any) -> bool:
+        """Queue a message; False when the connection is closed, or has no room (`max_backlog`) and must do without.
+
+        ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
+        for what orjson cannot encode, RuntimeError from another thread.
+        """
+    def subscribe(self, channel: str) -> int:
+        """Join a channel; its number of subscribers. Twice is once."""
+    def unsubscribe(self, channel: str) -> int:
+        """Leave a channel; the number of subscribers that stay."""
+    def unsubscribe_all(self) -> None:
+        """Leave every channel."""
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Begin the close handshake (RFC 6455 7.1.2) behind all that is pending.
+
+        The connection leaves its channels at once; the listener is told when the peer has answered, or after
+        `close_timeout`. Raises ValueError for a code that may not be sent or a reason over 123 bytes.
+        """
+    def ping(self) -> None:
+        """Send a ping (RFC 6455 5.5.2)."""
     def _refuse(self, response: bytes) -> None: ...
     def _accept(self, endpoint: Endpoint, response: bytes) -> bool: ...
     def _ready(self) -> None: ...
@@ -122,10 +180,19 @@ class Group:
 
 @disjoint_base
 class Endpoint:
+    """The engine's half of a ConnectionManager: who is connected, who is in which channel, and sending to them."""
     @property
-    def connection_count(self) -> int: ...
+    def connection_count(self) -> int:
+        """Connections of this endpoint that are open."""
     @property
-    def stats(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, int]:
+        """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
+
+        ``throttled`` counts the times that a connection was not read for coming too fast (`max_message_rate`,
+        `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with
+        1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it;
+        ``closed_unfinished`` connections closed with 1013 since `max_inbound` was passed, and they held the most.
+        """
     def broadcast(
         self,
         channel: str,
@@ -134,11 +201,19 @@ class Endpoint:
         to: _Connections | None = None,
         users: Hashable | Iterable[Hashable] = None,
         exclude: _Connections | None = None,
-    ) -> int: ...
-    def send(self, ids: _Connections, message: Any) -> int: ...
+    ) -> int:
+        """Send a message to the members of a channel; how many were addressed.
+
+        Where ``to`` (ids) or ``users`` is given, only to those members named in either; never to those in
+        ``exclude`` (connections or ids). A single value serves as well as a list. Encoded once, never waits.
+        Raises TypeError for what orjson cannot encode, RuntimeError from another thread.
+        """
+    def send(self, ids: _Connections, message: Any) -> int:
+        """Send a message to connections by id, of this endpoint only; how many were addressed."""
     def send_to_user(
         self, users: Hashable | Iterable[Hashable], message: Any, *, exclude: _Connections | None = None
-    ) -> int: ...
+    ) -> int:
+        """Send a message to every connection (device) of a user or of several; how many were addressed."""
     def _attach(self, reactor: Reactor, on_message: Any, options: Any) -> None: ...
     def _check_thread(self) -> None: ...
     def _find(self, name: str) -> WebSocket | None: ...
@@ -155,41 +230,81 @@ class Endpoint:
 
 @final
 class Reactor:
+    """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
+
+    It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
+    there is none to speak of, ``server._on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
+    ``server._on_abandoned(ws)`` where its peer left before, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
+    when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``,
+    ``_handler_failed``, ``_await_message``.
+    """
     def __new__(cls, loop: asyncio.AbstractEventLoop, server: Any, options: Any, id_prefix: str) -> Self: ...
     @property
-    def loop(self) -> asyncio.AbstractEventLoop: ...
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that it was made on."""
     @property
-    def is_idle(self) -> bool: ...
+    def is_idle(self) -> bool:
+        """Whether nobody is connected whom anything is owed."""
     @property
-    def counters(self) -> dict[str, int]: ...
-    def listen(self, sock: socket) -> None: ...
-    def stop_listening(self, for_good: bool) -> None: ...
-    def is_shaking_hands(self, seconds: float) -> bool: ...
-    def hang_up(self) -> None: ...
-    def websockets(self) -> list[WebSocket]: ...
-    def shut(self) -> None: ...
+    def counters(self) -> dict[str, int]:
+        """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
+    def listen(self, sock: socket) -> None:
+        """Accept on a listening, non-blocking socket, which stays the caller's."""
+    def stop_listening(self, for_good: bool) -> None:
+        """Accept no more, where it is `for_good` none but those whom the kernel let in already. The sockets may be closed
+        afterwards.
+        """
+    def is_shaking_hands(self, seconds: float) -> bool:
+        """Whether somebody who came less than `seconds` ago still sends a request, or waits for its answer."""
+    def hang_up(self) -> None:
+        """Drop those that have not asked for anything."""
+    def websockets(self) -> list[WebSocket]:
+        """Every connection that was accepted as a WebSocket and is not over yet."""
+    def shut(self) -> None:
+        """The end: drop whatever is still connected, and watch nothing any more."""
 
 @disjoint_base
 class TransportWire:
+    """An asyncio protocol that feeds a connection; the connection writes to `transport` (flush.pxi)."""
     def __new__(cls, reactor: Reactor, is_secure: bool = False) -> Self: ...
     @property
     def transport(self) -> asyncio.Transport: ...
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-    def get_buffer(self, hint: int) -> memoryview: ...
+    def get_buffer(self, hint: int) -> memoryview:
+        """The reactor's buffer: filled and used within one callback of the loop."""
     def buffer_updated(self, n: int) -> None: ...
-    def data_received(self, data: bytes) -> None: ...
-    def eof_received(self) -> bool: ...
+    def data_received(self, data: bytes) -> None:
+        """Bytes from whoever had the transport before."""
+    def eof_received(self) -> bool:
+        """The peer ended its side: so do we, once what is pending was handed over. True: the transport has to wait for
+        that, which one for TLS cannot.
+        """
     def connection_lost(self, error: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
 
 UPGRADE_REQUIRED: Final[dict[str, str]]
 
-def is_awaitable(value: object) -> bool: ...
-def many(value: Any) -> Iterable[Any]: ...
-def check_close(code: int, reason: str) -> bytes: ...
-def decode_path(raw: str) -> str: ...
-def is_upgrade(request: Request) -> bool: ...
-def check_upgrade(request: Request) -> None: ...
-def accept_response(request: Request) -> bytes: ...
-def field_lines(fields: Mapping[str, str | list[str]]) -> list[str]: ...
+def is_awaitable(value: object) -> bool:
+    """Whether a handler's result has to be awaited."""
+
+def many(value: Any) -> Iterable[Any]:
+    """A single id, user or connection as well as a list of them."""
+
+def check_close(code: int, reason: str) -> bytes:
+    """Raises ValueError for what a Close frame may not carry (RFC 6455 5.5 and 7.4); the reason as UTF-8."""
+
+def decode_path(raw: str) -> str:
+    """Percent-decode a path or a segment of one; raises Reject(400) where no text comes out (RFC 3986 2.1)."""
+
+def is_upgrade(request: Request) -> bool:
+    """Whether the client asks for a WebSocket: anything else is plain HTTP."""
+
+def check_upgrade(request: Request) -> None:
+    """RFC 6455 4.2.1: raises Reject with the status and the reason where the upgrade is not in order."""
+
+def accept_response(request: Request) -> bytes:
+    """The 101 answer (RFC 6455 4.2.2); raises ValueError for a subprotocol or a header field that may not be sent."""
+
+def field_lines(fields: Mapping[str, str | list[str]]) -> list[str]:
+    """Header field lines from {name: value or list of values}; raises ValueError for what could smuggle a line in."""

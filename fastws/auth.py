@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import orjson
 
 from ._core import Request, WebSocket
-from .errors import ConfigurationError, Reject
+from .errors import ConfigurationError, FastWSError, Reject
 from .steps import MessageHandler
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class JWTAuth:
             self._timers[ws] = loop.call_later(min(left, DAY), self._set_timer, ws)
 
 
-class TokenError(Exception):
+class TokenError(FastWSError):
     """A token is refused; the message is for the client, and tells a forger nothing."""
 
 

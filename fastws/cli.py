@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import inspect
 import logging
@@ -10,13 +11,13 @@ import os
 import platform
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from . import FastWSError, Server, __version__
-from .config import EndpointOptions, Options
+from .config import EndpointOptions, Options, default_of
 from .reload import serve_reloading
 from .sockets import inherited
 
@@ -64,29 +65,33 @@ def parameters() -> Iterator[click.Option]:
     for option in sorted(fields(Options), key=lambda option: option.name in SHARED):
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
-        elif option.name == "uds_permissions":
-            kind = octal
+        elif option.metadata["parse"] is not None:
+            kind = parsed(option.metadata["parse"])
         elif option.type in scalars | lists:
             kind = (scalars | lists)[option.type]
         else:
             continue
-        default = f"  [default: {option.default:{'o' if kind is octal else ''}}]" if option.default else ""
         yield click.Option(
             [f"--{option.name.replace('_', '-')}"],
             type=kind,
             is_flag=kind is bool,
             default=None,
             multiple=option.type in lists,
-            help=option.metadata["help"] + default,
+            help=option.metadata["help"] + (f"  [default: {default_of(option)}]" if option.default else ""),
         )
 
 
-def octal(text: str) -> int:
-    """Permissions as chmod(1) takes them."""
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no octal number.") from None
+def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A parameter's type whose values an option makes of text itself."""
+
+    @functools.wraps(parse)  # whose name --help shows
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}.") from None
+
+    return convert
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -102,14 +107,14 @@ def cli(context: click.Context) -> None:
 
 @cli.command(params=list(parameters()), context_settings={"auto_envvar_prefix": "FASTWS"})
 @click.argument("target", required=False, metavar="[MODULE:SERVER]")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="least level of what is logged to stderr")
-@click.option("--reload/--no-reload", help="for development: start anew whenever Python files here change")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="lowest level that is logged to stderr")
+@click.option("--reload/--no-reload", help="for development: restart whenever a Python file in this directory changes")
 def serve(target: str | None, log_level: str | None, reload: bool, **options: Any) -> None:
     """Run the server that MODULE:SERVER names, or the demo chat.
 
-    MODULE:SERVER may also be a function that takes nothing and returns a server. Every option may stand in the
-    environment (FASTWS_FLUSH_THREADS=2) or in a file fastws.toml (flush_threads = 2) as well. Sockets that systemd
-    passes (LISTEN_FDS) are served on unless --fd, or the server itself, names others.
+    MODULE:SERVER may also be a function that takes no arguments and returns a server. Every option can also be set in
+    the environment (FASTWS_FLUSH_THREADS=2) or in a file named fastws.toml (flush_threads = 2). Sockets passed by
+    systemd (LISTEN_FDS) are used unless --fd, or the server itself, names others.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     try:
@@ -118,9 +123,10 @@ def serve(target: str | None, log_level: str | None, reload: bool, **options: An
             Options(**given)  # what cannot work is said once, and not at every start
             serve_reloading(given.get("fd") or inherited())
             return
-        server = demo(given) if target is None else configured(load(target), given)
+        server = demo() if target is None else load(target)
+        server.reconfigure(**given)
         if not server.options.fd and (passed := inherited()):
-            server.options = replace(server.options, fd=passed)
+            server.reconfigure(fd=passed)
         set_up_logging(log_level)
         run(server)
     except FastWSError as error:
@@ -137,7 +143,7 @@ def settings() -> dict[str, Any]:
         raise Failure(f"{SETTINGS} cannot be read: {error}") from error
     known = {str(parameter.name): parameter for parameter in serve.params}
     for name in found.keys() - known.keys():
-        raise Failure(f"{SETTINGS} has {name!r}, which is no option: there are {', '.join(sorted(known))}")
+        raise Failure(f"{SETTINGS}: {name!r} is not an option; choose from {', '.join(sorted(known))}")
     return {name: as_typed(known[name], value) for name, value in found.items()}
 
 
@@ -152,7 +158,7 @@ def load(target: str) -> Server:
     """The server that ``module:attribute`` names; modules in the working directory come first."""
     module_name, _, path = target.partition(":")
     if not module_name or not path or module_name.startswith("."):
-        raise Failure(f"{target!r} names no server: write module:attribute, as in app:server")
+        raise Failure(f"{target!r} does not name a server: write module:attribute, as in app:server")
     sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
@@ -179,21 +185,10 @@ def takes_nothing(function: Callable[..., Any]) -> bool:
     return True
 
 
-def demo(options: Mapping[str, Any]) -> Server:
+def demo() -> Server:
     from .demo import create_server
 
-    return create_server(**options)
-
-
-def configured(server: Server, given: Mapping[str, Any]) -> Server:
-    """Override what the server was built with; what an endpoint was given for itself stays."""
-    before = server.options
-    server.options = replace(before, **given)
-    for manager in server.endpoints.values():
-        own = manager.options
-        inherited = {name: given[name] for name in SHARED & given.keys() if getattr(own, name) == getattr(before, name)}
-        manager.options = replace(own, **inherited)
-    return server
+    return create_server()
 
 
 def run(server: Server) -> None:

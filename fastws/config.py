@@ -1,18 +1,25 @@
-"""Every option of fastws, declared once: name, default, unit, and what may not be."""
+"""Every option of fastws, declared once: name, type, default, help, and what may not be."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import Field, dataclass, field, fields
 from ssl import SSLContext
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from .auth import Auth
 from .errors import ConfigurationError
 from .sessions import Sessions
 
-__all__ = ["EndpointOptions", "Options"]
+__all__ = ["EndpointKeywords", "EndpointOptions", "OptionKeywords", "Options", "ServerKeywords", "default_of"]
 
-LONGEST_PATH = 107  # bytes, of a unix socket
+Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
+OverRate: TypeAlias = Literal["pause", "close"]
+
+# What is wrong with a value, to be read after "name=value"; "" where nothing is.
+Check: TypeAlias = Callable[[Any], str]
+
+MAX_PATH = 107  # bytes, of a unix socket
+DAY = 24 * 3600  # seconds
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -25,8 +32,118 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _option(default: Any, help: str, *, least: float | None = None, most: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "least": least, "most": most})
+def _option(
+    default: Any,
+    help: str,
+    check: Check,
+    *,
+    default_text: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+    show: Callable[[Any], str] = repr,
+) -> Any:
+    """A row of the tables below.
+
+    ``default_text`` describes a default that depends on the machine. ``parse`` makes a value of text, where its type
+    alone does not say how; it raises ValueError. ``show`` does the reverse, for messages.
+    """
+    metadata = {"help": help, "check": check, "default_text": default_text, "parse": parse, "show": show}
+    return field(default=default, metadata=metadata)
+
+
+def default_of(option: Field[Any]) -> str:
+    """An option's default as text; "none" where it has none."""
+    if option.metadata["default_text"] is not None:
+        return str(option.metadata["default_text"])
+    if option.default in (None, ()):
+        return "none"
+    return str(option.default) if option.metadata["parse"] is None else option.metadata["show"](option.default)
+
+
+# -- checks
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= MAX_PATH
+
+
+def _is_url_path(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+def _are_strings(value: Any) -> bool:
+    is_several = isinstance(value, Collection) and not isinstance(value, str)
+    return is_several and all(isinstance(item, str) and item for item in value)
+
+
+def _are_descriptors(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(_is_whole(item) and item >= 0 for item in value)
+
+
+def _one(protocol: Any) -> Callable[[Any], bool]:
+    """An object of that kind, and not the class of one."""
+    return lambda value: not isinstance(value, type) and isinstance(value, protocol)
+
+
+def _give(what: str, fits: Callable[[Any], bool]) -> Check:
+    return lambda value: "" if fits(value) else f": give {what}"
+
+
+def _within(least: float, most: float | None, otherwise: Check) -> Check:
+    bounds = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
+    upper = float("inf") if most is None else most
+    return lambda value: otherwise(value) or ("" if least <= value <= upper else f" is out of range: {bounds} works")
+
+
+def _whole(least: int, most: int | None = None) -> Check:
+    return _within(least, most, _give("a whole number", _is_whole))
+
+
+def _number(least: float, most: float | None = None) -> Check:
+    return _within(least, most, _give("a number", _is_number))
+
+
+def _choice(of: Any) -> Check:
+    *others, last = get_args(of)
+    return lambda value: "" if value in get_args(of) else f": choose {', '.join(others)} or {last}"
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: "" if value is None else check(value)
+
+
+_flag = _give("True or False", lambda value: isinstance(value, bool))
+_strings = _give("a list of strings", _are_strings)
+
+
+def _permissions(value: Any) -> str:
+    return "" if _is_whole(value) and 0o600 <= value <= 0o777 else " does not work: 0o600 to 0o777 does"
+
+
+def octal(text: str) -> int:
+    """Permissions as chmod(1) takes them."""
+    try:
+        return int(text, 8)
+    except ValueError:
+        raise ConfigurationError(f"{text!r} is not an octal number") from None
+
+
+def _show_octal(value: Any) -> str:
+    return oct(value) if _is_whole(value) else repr(value)
+
+
+# -- the options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,107 +151,175 @@ class EndpointOptions:
     """What a server sets for all of its endpoints and each endpoint may set for itself."""
 
     max_message_size: int = _option(
-        1 * MIB, "largest message accepted, in bytes; over it: close 1009", least=1, most=1 << 62
+        1 * MIB, "largest message accepted, in bytes; a larger one closes with 1009", _whole(1, 1 << 62)
     )
-    max_connections: int | None = _option(None, "most connections at a time; over it: 503", least=1)
-    max_backlog: int = _option(1 * MIB, "most bytes a connection may have pending", least=1, most=GIB)
-    overflow: Literal["close", "drop_oldest", "drop_newest"] = _option("close", "what happens past max_backlog")
+    max_connections: int | None = _option(
+        None, "maximum concurrent connections; further handshakes get 503", _optional(_whole(1))
+    )
+    max_backlog: int = _option(
+        1 * MIB, "maximum bytes waiting to be sent on one connection; see overflow", _whole(1, GIB)
+    )
+    overflow: Overflow = _option(
+        "close",
+        "what happens when max_backlog is exceeded: close with 1013, or drop the oldest or newest messages",
+        _choice(Overflow),
+    )
     max_message_rate: float = _option(
-        0, "frames (messages or fragments of them, pings, pongs) a connection may send in a second; 0: any", least=0
+        0,
+        "maximum frames a second from one connection, each fragment, ping and pong counted; 0: unlimited",
+        _number(0),
     )
-    max_byte_rate: float = _option(0, "bytes that a connection may send in a second; 0: any number", least=0)
-    over_rate: Literal["pause", "close"] = _option("pause", "what happens past these: read later, or close 1008")
-    idle_timeout: float = _option(300, "seconds without a message before close 1001; 0: never", least=0)
-    ping_interval: float = _option(20, "seconds without a sign of life before a ping; 0: no pings", least=0)
-    ping_timeout: float = _option(20, "seconds that an answer to a ping may take; 0: for ever", least=0)
-    close_timeout: float = _option(10, "seconds that a peer may take to answer a Close", least=0.01)
-    origins: Sequence[str] | None = _option(None, "the only origins that browsers may come from; none: any")
-    subprotocols: Sequence[str] = _option((), "subprotocols spoken, in order of preference")
+    max_byte_rate: float = _option(0, "maximum bytes a second from one connection; 0: unlimited", _number(0))
+    over_rate: OverRate = _option(
+        "pause", "what happens when a rate limit is exceeded: pause reading, or close with 1008", _choice(OverRate)
+    )
+    idle_timeout: float = _option(
+        300, "seconds without a message in either direction before closing with 1001; 0: never", _number(0)
+    )
+    ping_interval: float = _option(
+        20, "seconds without receiving anything before a ping is sent; 0: no pings", _number(0)
+    )
+    ping_timeout: float = _option(20, "seconds to wait for the answer to a ping; 0: forever", _number(0))
+    close_timeout: float = _option(10, "seconds to wait for a peer to answer a Close", _number(0.01))
+    origins: Sequence[str] | None = _option(
+        None, "allowed values of the Origin header; by default all", _optional(_strings)
+    )
+    subprotocols: Sequence[str] = _option((), "supported subprotocols, in order of preference", _strings)
     offline_after: float = _option(
-        0, "seconds that a user may be without connection before going offline", least=0, most=24 * 3600
+        0, "seconds without a connection after which a user counts as offline", _number(0, DAY)
     )
-    sessions: Sessions | None = _option(None, "where the visitors' HTTP sessions are")
-    auth: Auth | None = _option(None, "who is admitted, by token")
+    sessions: Sessions | None = _option(
+        None,
+        "where the visitors' HTTP sessions are, such as a StoreSessions",
+        _optional(_give("a SignedCookieSessions or a StoreSessions", _one(Sessions))),
+    )
+    auth: Auth | None = _option(
+        None, "how clients authenticate, such as a JWTAuth", _optional(_give("a JWTAuth", _one(Auth)))
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):
-            _check(option.name, getattr(self, option.name), option.type, option.metadata)
+            value = getattr(self, option.name)
+            fault = option.metadata["check"](value)
+            if fault:
+                raise ConfigurationError(f"{option.name}={option.metadata['show'](value)}{fault}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(EndpointOptions):
     """All options of a server."""
 
-    host: str = _option("127.0.0.1", "address to listen on; an empty one: all")
-    port: int = _option(8765, "port to listen on; 0: any free one", least=0, most=65535)
-    uds: str | None = _option(None, "path of a unix socket to listen on instead")
-    uds_permissions: int = _option(0o660, "of the unix socket, octal", least=0o600, most=0o777)
-    fd: Sequence[int] = _option((), "descriptors of listening sockets to serve on instead")
-    ready_path: str | None = _option(None, "path at which the server says whether it is ready: 200 or 503")
-    drain_rate: float = _option(1000, "connections closed a second when the server stops; 0: all at once", least=0)
-    drain_timeout: float = _option(
-        20, "seconds that closing them may take, even if that needs a higher rate", least=0, most=24 * 3600
+    host: str = _option(
+        "127.0.0.1",
+        "address to listen on; empty: all interfaces",
+        _give("a name or an address as a string", _is_string),
     )
-    restart: bool = _option(False, "close with 1012 (come back) instead of 1001 when the server stops")
-    handshake_timeout: float = _option(10, "seconds that a request's head may take; over it: 408", least=0.01)
-    max_header_size: int = _option(16 * KIB, "largest head of a request, in bytes; over it: 431", least=256, most=MIB)
+    port: int = _option(8765, "port to listen on; 0: any free one", _whole(0, 65535))
+    uds: str | None = _option(
+        None,
+        "path of a unix socket to listen on, instead of host and port",
+        _optional(_give(f"a path of 1 to {MAX_PATH} bytes", _is_path)),
+    )
+    uds_permissions: int = _option(
+        0o660, "permissions of the unix socket, in octal", _permissions, parse=octal, show=_show_octal
+    )
+    fd: Sequence[int] = _option(
+        (),
+        "file descriptors of listening sockets to accept on, instead of host and port",
+        _give("a list of descriptors, as in [3]", _are_descriptors),
+    )
+    ready_path: str | None = _option(
+        None,
+        "path that answers whether the server is ready: 200 or 503",
+        _optional(_give("a path that begins with a slash", _is_url_path)),
+    )
+    drain_rate: float = _option(
+        1000, "connections closed per second while the server stops; 0: all at once", _number(0)
+    )
+    drain_timeout: float = _option(
+        20,
+        "seconds within which all connections are closed when the server stops, exceeding drain_rate if need be",
+        _number(0, DAY),
+    )
+    restart: bool = _option(
+        False, "close with 1012 (clients may reconnect) instead of 1001 when the server stops", _flag
+    )
+    handshake_timeout: float = _option(
+        10,
+        "seconds to wait for the head of a request (then 408) and for a handshake to be decided (then 503)",
+        _number(0.01),
+    )
+    max_header_size: int = _option(
+        16 * KIB, "largest head of a request, in bytes; a larger one gets 431", _whole(256, MIB)
+    )
     max_connections_per_ip: int | None = _option(
-        None, "most connections and handshakes from one IPv4 address or IPv6 /64; over it: 503", least=1
+        None,
+        "maximum connections and handshakes from one IPv4 address or IPv6 /64; further ones get 503",
+        _optional(_whole(1)),
     )
     max_inbound: int = _option(
-        256 * MIB, "maximum bytes of unfinished messages and requests, of all connections together", least=MIB
+        256 * MIB, "maximum bytes of unfinished messages and requests of all connections together", _whole(MIB)
     )
-    max_arena: int = _option(256 * MIB, "most bytes of frames kept for slow readers, all together", least=MIB)
-    flush_threads: int = _option(min(4, _cores()), "threads that write a large fan-out", least=1, most=64)
-    ssl: SSLContext | None = _option(None, "TLS for every connection")
-    http: Callable[..., Any] | None = _option(None, "an ASGI application for plain requests on the same port")
+    max_arena: int = _option(
+        256 * MIB, "maximum bytes of frames kept in memory for all slow readers together", _whole(MIB)
+    )
+    flush_threads: int = _option(
+        min(4, _cores()), "threads that write a large fan-out", _whole(1, 64), default_text="min(4, cores)"
+    )
+    ssl: SSLContext | None = _option(
+        None, "TLS context for every connection", _optional(_give("an ssl.SSLContext", _one(SSLContext)))
+    )
+    http: Callable[..., Any] | None = _option(
+        None, "ASGI application for plain requests on the same port", _optional(_give("an ASGI application", callable))
+    )
 
 
-def _check(name: str, value: Any, kind: Any, metadata: Any) -> None:
-    """Raise a ConfigurationError that names the value and the fix."""
-    least, most = metadata["least"], metadata["most"]
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            *others, last = get_args(kind)
-            raise ConfigurationError(f"{name}={value!r}: choose {', '.join(others)} or {last}")
-    elif name in ("origins", "subprotocols"):
-        if isinstance(value, str) or not all(isinstance(item, str) and item for item in value or ()):
-            raise ConfigurationError(f"{name}={value!r}: give a list of strings")
-    elif name == "fd":
-        if not isinstance(value, list | tuple) or not all(type(item) is int and item >= 0 for item in value):
-            raise ConfigurationError(f"fd={value!r}: give a list of descriptors, as in [3]")
-    elif name == "uds":
-        fits = isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= LONGEST_PATH
-        if value is not None and not fits:
-            raise ConfigurationError(f"uds={value!r}: give a path of 1 to {LONGEST_PATH} bytes")
-    elif name == "uds_permissions":
-        if type(value) is not int or not least <= value <= most:
-            shown = oct(value) if type(value) is int else repr(value)
-            raise ConfigurationError(f"uds_permissions={shown} does not work: 0o600 to 0o777 does")
-    elif name == "ready_path":
-        if value is not None and not (isinstance(value, str) and value.startswith("/")):
-            raise ConfigurationError(f"ready_path={value!r}: give a path that begins with a slash")
-    elif kind is bool:
-        if not isinstance(value, bool):
-            raise ConfigurationError(f"{name}={value!r}: give True or False")
-    elif name == "host":
-        if not isinstance(value, str):
-            raise ConfigurationError(f"host={value!r}: give a name or an address as a string")
-    elif name in ("sessions", "auth"):
-        protocol = Sessions if name == "sessions" else Auth
-        if value is not None and (isinstance(value, type) or not isinstance(value, protocol)):
-            takes = "a SignedCookieSessions or a StoreSessions" if name == "sessions" else "a JWTAuth"
-            raise ConfigurationError(f"{name}={value!r}: give {takes}")
-    elif name == "ssl":
-        if not isinstance(value, SSLContext | None):
-            raise ConfigurationError(f"ssl={value!r}: give an ssl.SSLContext")
-    elif name == "http":
-        if not (value is None or callable(value)):
-            raise ConfigurationError(f"http={value!r}: give an ASGI application")
-    elif value is None and kind == int | None:
-        pass
-    elif isinstance(value, bool) or not isinstance(value, int if kind in (int, int | None) else int | float):
-        raise ConfigurationError(f"{name}={value!r}: give {'a whole number' if kind is int else 'a number'}")
-    elif not (least or 0) <= value <= (most or float("inf")):
-        bounds = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
-        raise ConfigurationError(f"{name}={value!r} is out of range: {bounds} works")
+# -- the same as keyword arguments, for type checkers; tests hold the names and types equal
+
+
+class EndpointKeywords(TypedDict, total=False):
+    """What `Server.endpoint` takes by name."""
+
+    max_message_size: int
+    max_connections: int | None
+    max_backlog: int
+    overflow: Overflow
+    max_message_rate: float
+    max_byte_rate: float
+    over_rate: OverRate
+    idle_timeout: float
+    ping_interval: float
+    ping_timeout: float
+    close_timeout: float
+    origins: Sequence[str] | None
+    subprotocols: Sequence[str]
+    offline_after: float
+    sessions: Sessions | None
+    auth: Auth | None
+
+
+class ServerKeywords(EndpointKeywords, total=False):
+    """What `Server` takes by name, besides ``host`` and ``port``."""
+
+    uds: str | None
+    uds_permissions: int
+    fd: Sequence[int]
+    ready_path: str | None
+    drain_rate: float
+    drain_timeout: float
+    restart: bool
+    handshake_timeout: float
+    max_header_size: int
+    max_connections_per_ip: int | None
+    max_inbound: int
+    max_arena: int
+    flush_threads: int
+    ssl: SSLContext | None
+    http: Callable[..., Any] | None
+
+
+class OptionKeywords(ServerKeywords, total=False):
+    """All of them."""
+
+    host: str
+    port: int

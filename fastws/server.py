@@ -9,9 +9,9 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import orjson
 import uvloop
@@ -28,7 +28,7 @@ from ._core import (
     has_epoll,
     is_upgrade,
 )
-from .config import EndpointOptions, Options
+from .config import EndpointKeywords, EndpointOptions, OptionKeywords, Options, ServerKeywords
 from .errors import Reject
 from .listener import Listener
 from .manager import ConnectionManager
@@ -56,9 +56,10 @@ class Server:
     it cannot work. Those of ``EndpointOptions`` may be overridden per endpoint.
     """
 
-    def __init__(self, host: str = Options.host, port: int = Options.port, **options: Any) -> None:
+    def __init__(self, host: str = Options.host, port: int = Options.port, **options: Unpack[ServerKeywords]) -> None:
         self.options = Options(host=host, port=port, **options)
         self.endpoints: dict[str, ConnectionManager] = {}
+        self._overrides: dict[str, EndpointKeywords] = {}  # by the endpoint's path: what it was given for itself
         self.state = SimpleNamespace()
         self._router: Router[ConnectionManager] = Router()
         self._runner = Runner()
@@ -101,24 +102,42 @@ class Server:
         """Whether it takes connections: from the end of `start` to the beginning of `stop`."""
         return self._ready
 
-    def endpoint(self, path: str, listener: Listener | None = None, **options: Any) -> ConnectionManager:
+    def endpoint(
+        self, path: str, listener: Listener | None = None, **options: Unpack[EndpointKeywords]
+    ) -> ConnectionManager:
         """Serve WebSockets at a path template such as ``/ws/chat/{channel}``.
 
         ``options`` override the server's, for this endpoint. Raises ConfigurationError (a ValueError) for a path that
         cannot work or is taken.
         """
         template = Template(path)
-        inherited = {field.name: getattr(self.options, field.name) for field in fields(EndpointOptions)}
-        unknown = sorted(options.keys() - inherited.keys())
-        if unknown:
-            raise TypeError(f"{unknown[0]!r} is no option of an endpoint: there are {', '.join(sorted(inherited))}")
-        settings = EndpointOptions(**{**inherited, **options})
+        settings = self._endpoint_options(options)
         manager = ConnectionManager(self, template, Listener() if listener is None else listener, settings)
         self._router.add(template, manager)
         self.endpoints[path] = manager
+        self._overrides[path] = options
         if self._reactor is not None:
             self._attach(manager)
         return manager
+
+    def reconfigure(self, **options: Unpack[OptionKeywords]) -> None:
+        """Replace options before the server starts; what an endpoint was given for itself stays as it is.
+
+        Raises ConfigurationError for what cannot work, RuntimeError while the server runs; nothing is changed then.
+        """
+        if self._reactor is not None:
+            raise RuntimeError("the server runs: reconfigure it before it starts, or after it has stopped")
+        self.options = replace(self.options, **options)
+        for path, manager in self.endpoints.items():
+            manager.options = self._endpoint_options(self._overrides[path])
+
+    def _endpoint_options(self, overrides: EndpointKeywords) -> EndpointOptions:
+        """The server's options, but for those that an endpoint was given for itself."""
+        inherited = {field.name: getattr(self.options, field.name) for field in fields(EndpointOptions)}
+        unknown = sorted(overrides.keys() - inherited.keys())
+        if unknown:
+            raise TypeError(f"{unknown[0]!r} is not an endpoint option; choose from {', '.join(sorted(inherited))}")
+        return EndpointOptions(**{**inherited, **overrides})
 
     # -- lifecycle
 

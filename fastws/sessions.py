@@ -4,17 +4,16 @@ Each endpoint has its own `Sessions`, with its own secret or store. A cookie tha
 forged or one that has expired is no session: ``request.session`` is None, and the handshake goes on.
 """
 
-import dis
 import hashlib
-import inspect
 import json
 import logging
 import math
 import re
+import sys
 import time
 import zlib
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from uuid import UUID
@@ -65,7 +64,7 @@ class Session(MutableMapping[str, Any]):
         self._values = values
         self._metadata: dict[str, Any] | None = None
         self._stored: bytes | None = None  # as the store has it; None: it is in a cookie
-        self._source: StoreSessions | None = None  # where its store answers at once, and can be asked when need be
+        self._source: StoreSessions | None = None  # where its store is immediate, and can be asked when need be
         self._touched = self._lazy_until = -math.inf  # on the monotonic clock, in seconds
         self._is_stale = False  # the source has not been asked for this message
         self._is_used = False  # somebody changed a value, or had one in hand that can be changed
@@ -294,6 +293,11 @@ class StoreSessions:
     its full lifetime. That is the one its data names, else ``lifetime``, in seconds. (A cookie's own ``max-age`` only
     HTTP can renew.)
 
+    An ``immediate`` store never waits: whether its methods are ``def`` or ``async def``, they need no task, and it is
+    asked only for messages whose handler looks at the session. By default starsessions' ``InMemoryStore`` is taken for
+    one, and no other store (not even a subclass, which may wait). Where a store that is said to be immediate does
+    wait, the call is broken off and a ConfigurationError raised.
+
     Changes from both sides are merged by name; of two to one name the later counts. A session that is gone from the
     store reads as empty from then on, and nothing brings it back.
     """
@@ -306,6 +310,7 @@ class StoreSessions:
         lifetime: int = FORTNIGHT,
         touch: bool = True,
         serializer: Serializer | None = None,
+        immediate: bool | None = None,
     ) -> None:
         for name in ("read", "write", "remove"):
             if not callable(getattr(store, name, None)):
@@ -313,15 +318,19 @@ class StoreSessions:
         for name in ("serialize", "deserialize"):
             if serializer is not None and not callable(getattr(serializer, name, None)):
                 raise ConfigurationError(f"serializer={serializer!r} has no {name}(): give the HTTP middleware's")
+        if immediate is not None and not isinstance(immediate, bool):
+            raise ConfigurationError(f"immediate={immediate!r}: give True or False")
         _check_cookie_name(cookie)
         _check_seconds("lifetime", lifetime)
         self._cookie = cookie
         self._lifetime = math.ceil(lifetime)
         self._touch = touch
         self._serializer = serializer or _JSON()
-        self._read = _at_once(store.read)
         self._has_replace = callable(getattr(store, "replace", None))
-        self._write = _at_once(store.replace if self._has_replace else store.write)
+        self._is_immediate = _never_waits(store) if immediate is None else immediate
+        self._read, self._write = store.read, store.replace if self._has_replace else store.write
+        if self._is_immediate:
+            self._read, self._write = _at_once(self._read), _at_once(self._write)
 
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
         """The first session among the cookies of this name that the store knows."""
@@ -343,7 +352,7 @@ class StoreSessions:
     def wrap(self, handle: MessageHandler) -> MessageHandler:
         """A handler that sees what HTTP has changed, and whose changes are written when it is done.
 
-        A store that answers at once is asked when the handler looks at the session, any other before each message.
+        An immediate store is asked when the handler looks at the session, any other before each message.
         """
 
         def on_message(ws: WebSocket, message: str | bytes) -> Any:
@@ -372,11 +381,10 @@ class StoreSessions:
 
     def _find(self, cookies: list[str]) -> Steps:
         for cookie in filter(is_id, cookies):
-            answer = self._read(cookie, self._lifetime)
-            data = yield answer
+            data = yield self._read(cookie, self._lifetime)
             session = Session(cookie, {})
             if self._load(session, data):
-                session._source = None if is_awaitable(answer) else self
+                session._source = self if self._is_immediate else None
                 return session
         return None
 
@@ -470,19 +478,30 @@ class StoreSessions:
         return (metadata or {}).get("lifetime") or self._lifetime
 
 
-def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, but one that is ``async def`` and awaits nothing (a store in memory) answers without a task.
+def _never_waits(store: Any) -> bool:
+    """Whether a store is known to answer at once: one of that very class, as a subclass may do anything."""
+    starsessions: Any = sys.modules.get("starsessions")  # which a store of its own has imported
+    return starsessions is not None and type(store) is starsessions.InMemoryStore
 
-    Any other must be left to a task from its first step on: what it awaits may ask which task it is in.
+
+def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of an immediate store: its answer, without a task even where it is ``async def``.
+
+    If it waits after all, it cannot go on, for nothing would wake it: it is broken off where it stands.
     """
-    if not inspect.iscoroutinefunction(method) or any(step.opname == "SEND" for step in dis.get_instructions(method)):
-        return method
 
     def call(*arguments: Any) -> Any:
-        try:
-            method(*arguments).send(None)
-        except StopIteration as done:
-            return done.value
+        answer = method(*arguments)
+        if not is_awaitable(answer):
+            return answer
+        if isinstance(answer, Coroutine):
+            try:
+                answer.send(None)
+            except StopIteration as done:
+                return done.value
+            answer.close()
+        name = getattr(method, "__qualname__", repr(method))
+        raise ConfigurationError(f"{name}() waits, so that its store is not immediate: give immediate=False")
 
     return call
 

@@ -1,4 +1,4 @@
-"""A WebSocket client for tests, in which nothing waits for ever, and a server for a block.
+"""A WebSocket client for tests, in which nothing waits forever, and a server for a block.
 
     async with running(server) as url, connect(f"{url}/ws/chat/cars") as client:
         await client.send("hi")
@@ -29,6 +29,8 @@ from picows import (
     ws_connect,
 )
 
+from .errors import FastWSError
+
 if TYPE_CHECKING:
     from fastws import Server
 
@@ -37,7 +39,7 @@ __all__ = ["Client", "Closed", "Refused", "connect", "running"]
 Message = str | bytes
 
 
-class Refused(Exception):
+class Refused(FastWSError):
     """The server answered the handshake with an HTTP error."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
@@ -53,7 +55,7 @@ class Refused(Exception):
         return error
 
 
-class Closed(Exception):
+class Closed(FastWSError):
     """The connection closed, and no message is left to receive."""
 
     def __init__(self, code: int, reason: str) -> None:

@@ -13,7 +13,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from fastws import Listener, Server, __version__
-from fastws.cli import configured
 from fastws.config import Options
 
 from .command import APP, TIMEOUT, port_of, run, serving
@@ -141,8 +140,8 @@ def test_the_log_level_is_what_was_asked_for():
         (["serve", "nothing:server"], "there is no module 'nothing' here or on Python's path"),
         (["serve", "app.more:server"], "there is no module 'app.more' here or on Python's path"),
         (["serve", "app:nothing"], "'app' has no attribute 'nothing'"),
-        (["serve", "app"], "'app' names no server: write module:attribute, as in app:server"),
-        (["serve", ".app:create"], "'.app:create' names no server: write module:attribute, as in app:server"),
+        (["serve", "app"], "'app' does not name a server: write module:attribute, as in app:server"),
+        (["serve", ".app:create"], "'.app:create' does not name a server: write module:attribute, as in app:server"),
         (["serve", "app:number"], "'app:number' is 5, and neither a fastws.Server nor a function that returns one"),
         (["serve", "app:needs"], "'app:needs' is <function needs"),
         (["serve", "--port", "abc"], "Invalid value for '--port': 'abc' is not a valid integer."),
@@ -167,7 +166,7 @@ def test_what_cannot_work_is_one_sentence_and_status_2(arguments, message):
     ("text", "message"),
     [
         ("port = ", "fastws.toml cannot be read: Invalid value"),
-        ("prot = 1", "fastws.toml has 'prot', which is no option: there are close_timeout,"),
+        ("prot = 1", "fastws.toml: 'prot' is not an option; choose from close_timeout,"),
         ("port = [1]", "Invalid value for '--port': '[1]' is not a valid integer."),
     ],
 )
@@ -213,9 +212,37 @@ def test_options_reach_the_endpoints_that_have_none_of_their_own():
     server = Server(port=0)
     plain = server.endpoint("/plain", Listener())
     own = server.endpoint("/own", Listener(), idle_timeout=7)
-    configured(server, {"idle_timeout": 60.0, "port": 81})
+    server.reconfigure(idle_timeout=60.0, port=81)
     assert (server.options.port, server.options.idle_timeout) == (81, 60.0)
     assert (plain.options.idle_timeout, own.options.idle_timeout) == (60.0, 7)
+
+
+@pytest.mark.parametrize("size", [1024 * 1024, 7])
+def test_an_endpoint_keeps_what_it_was_given_even_where_that_is_the_default(folder, size):
+    """The command line is for the others; what an endpoint says for itself is not compared with anything."""
+    folder.joinpath("app.py").write_text(
+        f"{APP}\nserver = create()\nserver.endpoint('/own', Echo(), max_message_size={size})\n"
+    )
+    with serving("app:server", "--max-message-size", "3") as (_, line):
+        with connect(f"ws://127.0.0.1:{port_of(line)}/own") as own:
+            own.send("x" * 7)
+            assert own.recv(TIMEOUT) == "x" * 7
+        with connect(f"ws://127.0.0.1:{port_of(line)}/echo") as other:
+            other.send("x" * 7)
+            with pytest.raises(ConnectionClosed) as closed:
+                other.recv(TIMEOUT)
+            assert closed.value.rcvd.code == 1009
+
+
+def test_the_demo_takes_options_as_well():
+    with serving("--port", "0", "--ready-path", "/up", "--max-message-size", "3") as (_, line):
+        with urlopen(f"http://127.0.0.1:{port_of(line)}/up", timeout=TIMEOUT) as answer:
+            assert answer.status == 200
+        with connect(f"ws://127.0.0.1:{port_of(line)}/ws/news") as client:
+            client.send("long")
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(TIMEOUT)
+            assert closed.value.rcvd.code == 1009
 
 
 def test_it_tells_its_version():

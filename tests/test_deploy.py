@@ -345,7 +345,7 @@ async def test_a_start_that_fails_leaves_no_file(folder):
         (["--uds", "x" * 200], f"uds='{'x' * 200}': give a path of 1 to 107 bytes"),
         (
             ["--uds", "s", "--uds-permissions", "990"],
-            "Invalid value for '--uds-permissions': '990' is no octal number.",
+            "Invalid value for '--uds-permissions': '990' is not an octal number.",
         ),
         (["--uds", "s", "--uds-permissions", "440"], "uds_permissions=0o440 does not work: 0o600 to 0o777 does"),
         (["--fd", "12345"], "fd=12345 is no socket: Bad file descriptor"),

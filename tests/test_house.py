@@ -2,15 +2,22 @@
 
 import ast
 import graphlib
+import importlib
+import inspect
+import os
 import subprocess
 import sys
 import tomllib
+import typing
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import fastws
 import fastws.testing
+from fastws.config import EndpointKeywords, EndpointOptions, OptionKeywords, Options
+from tools import stub
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,9 +100,70 @@ def test_the_stub_is_true_to_the_engine():
     check("mypy.stubtest", "fastws._core")
 
 
+def test_the_stub_has_the_docstrings_of_the_engine():
+    assert stub.STUB.read_text() == stub.documented(stub.STUB.read_text()), "run: python -m tools.stub"
+
+
 @pytest.mark.timeout(120)
 def test_types_check():
-    check("mypy", "--strict", "fastws")
+    check("mypy", "--strict", "fastws", "tools")
+
+
+@pytest.mark.parametrize(("keywords", "options"), [(EndpointKeywords, EndpointOptions), (OptionKeywords, Options)])
+def test_the_options_have_the_same_types_as_keywords(keywords, options):
+    assert typing.get_type_hints(keywords) == {option.name: option.type for option in fields(options)}
+    assert not keywords.__required_keys__
+
+
+def test_every_exception_is_below_the_root():
+    """But for those of the command line, which are click's."""
+    modules = {importlib.import_module(f"fastws.{source.stem}") for source in (ROOT / "fastws").glob("[!_]*.py")}
+    own = {
+        value
+        for module in modules - {importlib.import_module("fastws.cli")}
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == module.__name__
+    }
+    assert {error.__name__ for error in own} > {"Closed", "ConfigurationError", "Refused", "Reject", "TokenError"}
+    assert [error for error in own if not issubclass(error, fastws.FastWSError)] == []
+
+
+SNIPPET = """
+from fastws import Listener, Server, WebSocket
+
+def on_message(ws: WebSocket) -> None:
+    reveal_type(ws.manager.broadcast("cars", "hi"))
+    reveal_type(ws.session)
+
+server = Server(port=0, max_backlog=1024, restart=True)
+server.endpoint("/", Listener(), overflow="close", max_backlog=1024)
+server.reconfigure(host="::1", max_arena=1 << 30)
+Server(max_mesage_size=1)  # error
+Server(max_message_size="1")  # error
+Server().endpoint("/", max_mesage_size=1)  # error
+Server().endpoint("/", max_arena=1 << 30)  # error
+Server().endpoint("/", overflow="perhaps")  # error
+server.reconfigure(prot=1)  # error
+"""
+
+
+@pytest.mark.timeout(120)
+def test_type_checkers_know_the_options_and_the_connection(tmp_path):
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(SNIPPET)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", snippet],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    told = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line]
+    assert told == [number for number, line in enumerate(SNIPPET.splitlines(), 1) if line.endswith("# error")], said
+    assert 'Revealed type is "int"' in said.replace("builtins.", "")
+    assert 'Revealed type is "fastws.sessions.Session | None"' in said or "Union[fastws.sessions.Session, None]" in said
 
 
 def test_the_linter_is_content():

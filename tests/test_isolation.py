@@ -1,10 +1,11 @@
 """DESIGN 3.9: endpoints and servers share nothing."""
 
 import asyncio
+import math
 
 import pytest
 
-from fastws import Listener, Server
+from fastws import ConfigurationError, JWTAuth, Listener, Server
 from fastws.testing import running
 
 from .support import Echo, Named, Recorder
@@ -131,11 +132,80 @@ def test_a_bad_option_is_refused_in_one_sentence_that_names_it(option, value):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("max_message_size", True, "max_message_size=True: give a whole number"),
+        ("max_message_size", 0, "max_message_size=0 is out of range: 1 to 4,611,686,018,427,387,904 works"),
+        ("max_connections", "many", "max_connections='many': give a whole number"),
+        ("max_connections", 0, "max_connections=0 is out of range: 1 or more works"),
+        ("idle_timeout", None, "idle_timeout=None: give a number"),
+        ("idle_timeout", math.nan, "idle_timeout=nan is out of range: 0 or more works"),
+        ("close_timeout", 0, "close_timeout=0 is out of range: 0.01 or more works"),
+        ("offline_after", 1e6, "offline_after=1000000.0 is out of range: 0 to 86,400 works"),
+        ("overflow", ["close"], "overflow=['close']: choose close, drop_oldest or drop_newest"),
+        ("over_rate", None, "over_rate=None: choose pause or close"),
+        ("restart", 1, "restart=1: give True or False"),
+        ("origins", 5, "origins=5: give a list of strings"),
+        ("origins", [""], "origins=['']: give a list of strings"),
+        ("subprotocols", None, "subprotocols=None: give a list of strings"),
+        ("host", None, "host=None: give a name or an address as a string"),
+        ("uds", "", "uds='': give a path of 1 to 107 bytes"),
+        ("uds_permissions", 0o440, "uds_permissions=0o440 does not work: 0o600 to 0o777 does"),
+        ("uds_permissions", "660", "uds_permissions='660' does not work: 0o600 to 0o777 does"),
+        ("fd", 3, "fd=3: give a list of descriptors, as in [3]"),
+        ("fd", [-1], "fd=[-1]: give a list of descriptors, as in [3]"),
+        ("ready_path", "up", "ready_path='up': give a path that begins with a slash"),
+        ("sessions", 5, "sessions=5: give a SignedCookieSessions or a StoreSessions"),
+        ("auth", JWTAuth, f"auth={JWTAuth!r}: give a JWTAuth"),
+        ("ssl", True, "ssl=True: give an ssl.SSLContext"),
+        ("http", 5, "http=5: give an ASGI application"),
+    ],
+)
+def test_a_bad_option_says_what_to_give(option, value, message):
+    with pytest.raises(ConfigurationError) as refused:
+        Server(**{option: value})
+    assert str(refused.value) == message
+
+
 def test_an_unknown_option_is_a_type_error():
     with pytest.raises(TypeError, match="max_mesage_size"):
         Server(port=0, max_mesage_size=1)
     with pytest.raises(TypeError, match="max_mesage_size"):
         Server(port=0).endpoint("/", Listener(), max_mesage_size=1)
+
+
+def test_reconfiguring_reaches_the_endpoints_where_they_said_nothing_themselves():
+    server = Server(port=0, max_backlog=7, overflow="drop_oldest")
+    plain = server.endpoint("/plain")
+    own = server.endpoint("/own", max_backlog=7, idle_timeout=300)
+    server.reconfigure(max_backlog=8, idle_timeout=5, restart=True)
+    server.reconfigure(host="::1", ping_timeout=3)
+    assert (server.host, server.options.restart, server.options.overflow) == ("::1", True, "drop_oldest")
+    for options, said in ((plain.options, (8, 5)), (own.options, (7, 300))):
+        assert (options.max_backlog, options.idle_timeout) == said
+        assert (options.ping_timeout, options.overflow) == (3, "drop_oldest")
+    assert server.endpoint("/late").options.max_backlog == 8
+
+
+def test_what_cannot_be_reconfigured_changes_nothing():
+    server = Server(port=0)
+    manager = server.endpoint("/")
+    before = server.options, manager.options
+    with pytest.raises(ConfigurationError, match="port=-1"):
+        server.reconfigure(max_backlog=8, port=-1)
+    with pytest.raises(TypeError, match="max_mesage_size"):
+        server.reconfigure(max_backlog=8, max_mesage_size=1)
+    assert (server.options, manager.options) == before
+
+
+async def test_a_server_that_runs_is_not_reconfigured(serve):
+    site = await serve(Echo())
+    with pytest.raises(RuntimeError, match="the server runs"):
+        site.server.reconfigure(max_message_size=8)
+    await site.server.stop()
+    site.server.reconfigure(max_message_size=8)
+    assert site.manager.options.max_message_size == 8
 
 
 async def test_a_server_can_be_started_again_after_a_stop(join):

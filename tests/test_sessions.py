@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import hashlib
 import itertools
 import json
@@ -886,6 +887,94 @@ async def test_a_store_in_memory_answers_without_a_task_and_any_other_within_one
         assert json.loads(await store.read("abc", 10)) == {"user": "bob"}
 
 
+class Sometimes(InMemoryStore):
+    """Waits while `waits`, and notes how often it was broken off."""
+
+    waits = False
+    broken_off = 0
+
+    async def read(self, session_id, lifetime):
+        if self.waits:
+            try:
+                await asyncio.sleep(0)
+            except GeneratorExit:
+                self.broken_off += 1
+                raise
+        return await super().read(session_id, lifetime)
+
+
+async def test_an_immediate_store_needs_no_task_however_it_is_written():
+    store = Sometimes()
+    await store.write("abc", b'{"user": "ann"}', 10, 10)
+    sessions = StoreSessions(store, immediate=True)
+    session = sessions.find(Cookies("abc"))
+    seen = sessions.wrap(lambda ws, message: ws.session["user"])
+    assert [seen(SimpleNamespace(session=session), "") for _ in range(3)] == ["ann"] * 3
+    session["user"] = "bob"
+    assert sessions.save(session) is None
+    assert json.loads(store.data["abc"])["user"] == "bob"
+
+
+async def test_an_immediate_store_that_waits_is_broken_off_and_named(serve, browse, caplog):
+    store = Sometimes()
+    site = await serve(Session(), sessions=StoreSessions(store, immediate=True), http=storing(store))
+    ann, client = await log_in(browse, site, user="ann")
+    assert await values(client) == {"user": "ann"}
+    store.waits = True
+    await client.send({})
+    assert (await client.closed())[0] == 1011
+    with pytest.raises(Refused) as refused:
+        await ann.connect()
+    assert refused.value.status == 500
+    assert caplog.text.count("Sometimes.read() waits, so that its store is not immediate: give immediate=False") == 2
+    assert store.broken_off == 2
+
+
+async def test_an_immediate_store_may_not_answer_with_a_future():
+    class Future(InMemoryStore):
+        def read(self, session_id, lifetime):
+            return asyncio.get_running_loop().create_future()
+
+    with pytest.raises(ConfigurationError, match="give immediate=False"):
+        StoreSessions(Future(), immediate=True).find(Cookies("abc"))
+
+
+async def test_a_store_may_answer_from_a_cache_and_wait_for_the_rest(serve, browse):
+    class Cached(InMemoryStore):
+        """As a decorator would have it: ``def``, and awaitable only where the cache does not know."""
+
+        def __init__(self):
+            super().__init__()
+            self.cache = {}
+
+        def read(self, session_id, lifetime):
+            return self.cache.get(session_id) or self.fetch(session_id)
+
+        async def fetch(self, session_id):
+            await asyncio.sleep(0)
+            return self.data.get(session_id, b"")
+
+    store, shared = Cached(), InMemoryStore()
+    store.data = store.cache = shared.data
+    site = await serve(Session(), sessions=StoreSessions(store), http=storing(shared))
+    _, client = await log_in(browse, site, user="ann")
+    assert await values(client) == {"user": "ann"}
+    store.cache = {}
+    assert await values(client) == {"user": "ann"}
+
+
+async def test_a_stores_methods_may_be_partial_functions(serve, browse):
+    async def read_from(data, session_id, lifetime):
+        return data.get(session_id, b"")
+
+    store = InMemoryStore()
+    store.read = functools.partial(read_from, store.data)
+    for immediate in (None, False, True):
+        site = await serve(Session(), sessions=StoreSessions(store, immediate=immediate), http=storing(store))
+        _, client = await log_in(browse, site, user="ann")
+        assert await values(client, set={"a": 1}) == {"user": "ann", "a": 1}
+
+
 async def test_a_store_and_a_serializer_may_be_ones_own_with_plain_methods(serve, join):
     class Plain:
         def __init__(self):
@@ -972,6 +1061,7 @@ async def test_close_session_knows_signed_sessions_by_the_id_in_them(serve, join
         (lambda: StoreSessions(InMemoryStore(), lifetime=0), "lifetime=0"),
         (lambda: StoreSessions(InMemoryStore(), lifetime="1h"), "lifetime='1h'"),
         (lambda: StoreSessions(InMemoryStore(), serializer=json), "serialize"),
+        (lambda: StoreSessions(InMemoryStore(), immediate="yes"), "immediate='yes'"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once_in_one_sentence(make, message):
