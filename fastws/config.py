@@ -36,7 +36,7 @@ class EndpointOptions:
     max_message_size: int = _option(
         1 * MIB, "largest message accepted, in bytes; over it: close 1009", least=1, most=1 << 62
     )
-    max_connections: int | None = _option(None, "most connections at a time; over it: 503", least=1)
+    max_connections: int | None = _option(None, "most connections at a time, HTTP's included; over it: 503", least=1)
     max_backlog: int = _option(1 * MIB, "most bytes a connection may have pending", least=1, most=GIB)
     overflow: Literal["close", "drop_oldest", "drop_newest"] = _option("close", "what happens past max_backlog")
     max_message_rate: float = _option(
@@ -44,7 +44,9 @@ class EndpointOptions:
     )
     max_byte_rate: float = _option(0, "bytes that a connection may send in a second; 0: any number", least=0)
     over_rate: Literal["pause", "close"] = _option("pause", "what happens past these: read later, or close 1008")
-    idle_timeout: float = _option(300, "seconds without a message before close 1001; 0: never", least=0)
+    idle_timeout: float = _option(
+        300, "seconds without a message before close 1001, or without a byte that HTTP waits for; 0: never", least=0
+    )
     ping_interval: float = _option(20, "seconds without a sign of life before a ping; 0: no pings", least=0)
     ping_timeout: float = _option(20, "seconds that an answer to a ping may take; 0: for ever", least=0)
     close_timeout: float = _option(10, "seconds that a peer may take to answer a Close", least=0.01)
@@ -76,10 +78,14 @@ class Options(EndpointOptions):
         20, "seconds that closing them may take, even if that needs a higher rate", least=0, most=24 * 3600
     )
     restart: bool = _option(False, "close with 1012 (come back) instead of 1001 when the server stops")
-    handshake_timeout: float = _option(10, "seconds that a request's head may take; over it: 408", least=0.01)
-    max_header_size: int = _option(16 * KIB, "largest head of a request, in bytes; over it: 431", least=256, most=MIB)
+    handshake_timeout: float = _option(
+        10, "seconds that each request's head may take (over it: 408), and HTTP without one", least=0.01
+    )
+    max_header_size: int = _option(
+        16 * KIB, "largest head of each request, in bytes; over it: 431", least=256, most=MIB
+    )
     max_connections_per_ip: int | None = _option(
-        None, "most connections and handshakes from one IPv4 address or IPv6 /64; over it: 503", least=1
+        None, "most connections from one IPv4 address or IPv6 /64, of any kind; over it: 503", least=1
     )
     max_arena: int = _option(256 * MIB, "most bytes of frames kept for slow readers, all together", least=MIB)
     flush_threads: int = _option(min(4, _cores()), "threads that write a large fan-out", least=1, most=64)
