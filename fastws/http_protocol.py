@@ -223,19 +223,29 @@ class HTTPProtocol(HttpToolsProtocol):
         self._has_progress = True
         self._is_asking = self._terms.websocket is not None and self._has_upgrade()
         head = self._head()
-        if len(head) > self._options.max_header_size:
-            self._fail(431, f"the request's head is over {self._options.max_header_size} bytes")
+        objection = self._objection(head)
+        if objection is not None:
+            self._fail(*objection)
             raise Stop
-        if self._is_asking:
+        if not self._is_asking:
+            super().on_headers_complete()
+        else:
             self._last = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
                 raise Stop  # it is no handshake, and will be told so; what follows does not matter
-        elif self.parser.should_upgrade() and self._has_body():
-            self._fail(400, "a request that asks for an upgrade has no body here")  # the parser cannot read it
-            raise Stop
-        else:
-            super().on_headers_complete()
         self._part = Part.BODY
+
+    def _objection(self, head: bytes) -> tuple[int, str] | None:
+        """Status and sentence for a head that is refused, and None for one that may pass."""
+        if len(head) > self._options.max_header_size:
+            return 431, f"the request's head is over {self._options.max_header_size} bytes"
+        if self._is_asking:
+            return None  # whoever takes it looks at it again
+        if self.parser.get_http_version() not in ("1.1", "1.0"):
+            return 400, "HTTP/1.1 is spoken here, no other version"
+        if self.parser.should_upgrade() and self._has_body():
+            return 400, "a request that asks for an upgrade has no body here"  # the parser cannot read it
+        return None
 
     def on_body(self, body: bytes) -> None:
         self._has_progress = True
@@ -270,6 +280,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
+        self._look_within(self._options.idle_timeout / LOOKS)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
@@ -329,6 +340,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self.transport.write(self._terms.refusal(self.client, status, message))
         if self.transport.can_write_eof():
             self.transport.write_eof()
+        else:
+            self.transport.close()  # TLS says good-bye first, and reads on meanwhile
         self._turn = self.loop.time()
         self._look_within(self._options.close_timeout)
 
