@@ -154,7 +154,9 @@ class EndpointOptions:
         1 * MIB, "largest message accepted, in bytes; a larger one closes with 1009", _whole(1, 1 << 62)
     )
     max_connections: int | None = _option(
-        None, "maximum concurrent connections; further handshakes get 503", _optional(_whole(1))
+        None,
+        "maximum concurrent connections, those of the HTTP application included; further ones get 503",
+        _optional(_whole(1)),
     )
     max_backlog: int = _option(
         1 * MIB, "maximum bytes waiting to be sent on one connection; see overflow", _whole(1, GIB)
@@ -174,7 +176,9 @@ class EndpointOptions:
         "pause", "what happens when a rate limit is exceeded: pause reading, or close with 1008", _choice(OverRate)
     )
     idle_timeout: float = _option(
-        300, "seconds without a message in either direction before closing with 1001; 0: never", _number(0)
+        300,
+        "seconds without a message before closing with 1001, or without HTTP bytes that the peer owes; 0: never",
+        _number(0),
     )
     ping_interval: float = _option(
         20, "seconds without receiving anything before a ping is sent; 0: no pings", _number(0)
@@ -246,15 +250,15 @@ class Options(EndpointOptions):
     )
     handshake_timeout: float = _option(
         10,
-        "seconds to wait for the head of a request (then 408) and for a handshake to be decided (then 503)",
+        "seconds for each head of a request (then 408), for the whole handshake (503), and between requests",
         _number(0.01),
     )
     max_header_size: int = _option(
-        16 * KIB, "largest head of a request, in bytes; a larger one gets 431", _whole(256, MIB)
+        16 * KIB, "largest head of each request, in bytes; a larger one gets 431", _whole(256, MIB)
     )
     max_connections_per_ip: int | None = _option(
         None,
-        "maximum connections and handshakes from one IPv4 address or IPv6 /64; further ones get 503",
+        "maximum connections of any kind from one IPv4 address or IPv6 /64; further ones get 503",
         _optional(_whole(1)),
     )
     max_inbound: int = _option(

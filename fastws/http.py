@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConfigurationError, FastWSError
 
@@ -14,10 +15,9 @@ if TYPE_CHECKING:
     import socket
 
     from uvicorn.lifespan.on import LifespanOn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    HTTPProtocol: TypeAlias = H11Protocol | HttpToolsProtocol
+    from .config import Options
+    from .http_protocol import HTTPProtocol
 
 __all__ = ["HTTPApp"]
 
@@ -28,31 +28,46 @@ CANCEL_GRACE = 1.0  # seconds that a cancelled request has for its clean-up
 class HTTPApp:
     """One ASGI application and its connections; the server hands it every request that opens no WebSocket.
 
-    ``websocket`` makes the protocol for an upgrade that arrives later on a kept-alive connection. Without it such a
-    request goes to the application like any other.
+    Of ``options`` its connections are held to `handshake_timeout` and `max_header_size` (each head), `idle_timeout` and
+    `close_timeout`. ``refusal`` makes the answer to what cannot be a request: from the peer (host and port, or None), a
+    status and a sentence. ``websocket`` makes the protocol for an upgrade that comes later on a kept-alive connection;
+    without it such a request goes to the application like any other.
     """
 
     def __init__(
         self,
         app: Callable[..., Any],
+        options: Options,
         *,
+        refusal: Callable[[tuple[str, int] | None, int, str], bytes],
+        websocket: Callable[[], Any] | None = None,
         logger: logging.Logger | None = None,
         root_path: str = "",
-        websocket: Callable[[], asyncio.BaseProtocol] | None = None,
     ) -> None:
         if not callable(app):
             raise ConfigurationError(f"http={app!r} is no ASGI application: give it a Starlette or FastAPI object")
         try:
             from uvicorn.config import Config
             from uvicorn.server import ServerState
-        except ImportError:
-            raise ConfigurationError("http= needs uvicorn: pip install 'fastws-server[server]'") from None
 
+            from .http_protocol import HTTPProtocol, Terms
+        except ImportError:
+            raise ConfigurationError("http= needs uvicorn and httptools: pip install 'fastws-server[server]'") from None
+
+        self.connection_count = 0
         self._logger = logger or logging.getLogger("fastws.http")
-        # Uvicorn calls a protocol class with its own settings, of which a WebSocket of ours needs none.
-        ws = "none" if websocket is None else cast(Any, lambda **_: websocket())
-        self._config = Config(app, ws=ws, interface="asgi3", log_config=None, root_path=root_path)
+        # A peer's address is where it comes from, whatever X-Forwarded-For says: WebSockets keep to that, too.
+        self._config = Config(
+            app,
+            http=HTTPProtocol,
+            ws="none",
+            interface="asgi3",
+            log_config=None,
+            root_path=root_path,
+            proxy_headers=False,
+        )
         self._config.load()
+        self._make_protocol = partial(HTTPProtocol, terms=Terms(options, refusal, websocket))
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -79,36 +94,48 @@ class HTTPApp:
         lifespan, self._lifespan = self._lifespan, None
         await lifespan.shutdown()
 
-    def protocol(self) -> HTTPProtocol:
-        """A fresh HTTP protocol for one connection on the running loop."""
-        if self._lifespan is None:
-            raise RuntimeError("the HTTP application is not running: await startup() first")
-        protocol = cast(Any, self._config.http_protocol_class)(
-            config=self._config, server_state=self._state, app_state=self._lifespan.state
-        )
-        protocol.logger = self._logger
-        protocol.access_logger = self._logger.getChild("access")
-        protocol.access_log = protocol.access_logger.isEnabledFor(logging.INFO)
-        return cast("HTTPProtocol", protocol)
+    def adopt(self, sock: socket.socket, data: bytes, release: Callable[[], None]) -> None:
+        """Take over an accepted, non-blocking socket and the ``data`` already read from it.
 
-    def adopt(self, sock: socket.socket, data: bytes) -> None:
-        """Take over an accepted, non-blocking socket and the ``data`` already read from it."""
-        task = asyncio.get_running_loop().create_task(self._connect(self.protocol(), sock, data))
+        ``release`` is called once, as soon as the connection is gone or has become a WebSocket.
+        """
+        task = asyncio.get_running_loop().create_task(self._connect(self._protocol(release), sock, data))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    def adopt_transport(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Take over a transport (one over TLS, say) and the ``data`` already read from it."""
-        if not transport.is_closing():
-            FirstBytes(self.protocol(), data).connection_made(transport)
+    def adopt_transport(self, transport: asyncio.Transport, data: bytes, release: Callable[[], None]) -> None:
+        """Take over a transport (one over TLS, say) and the ``data`` already read from it; ``release`` as above."""
+        if transport.is_closing():
+            release()
+        else:
+            FirstBytes(self._protocol(release), data).connection_made(transport)
+
+    def _protocol(self, release: Callable[[], None]) -> HTTPProtocol:
+        """A fresh HTTP protocol for one connection on the running loop; it counts until it is released."""
+        if self._lifespan is None:
+            raise RuntimeError("the HTTP application is not running: await startup() first")
+
+        def left() -> None:
+            self.connection_count -= 1
+            release()
+
+        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=left)
+        protocol.logger = self._logger
+        protocol.access_logger = self._logger.getChild("access")
+        protocol.access_log = protocol.access_logger.isEnabledFor(logging.INFO)
+        self.connection_count += 1
+        return protocol
 
     async def _connect(self, protocol: HTTPProtocol, sock: socket.socket, data: bytes) -> None:
         loop = asyncio.get_running_loop()
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: FirstBytes(protocol, data), sock)
-        except OSError as error:
-            self._logger.debug("an HTTP connection was gone before its first request: %s", error)
+        except BaseException as error:
             sock.close()
+            protocol.release()
+            if not isinstance(error, OSError):
+                raise
+            self._logger.debug("an HTTP connection was gone before its first request: %s", error)
             return
         # Uvloop starts to read after connection_made, even where that has paused it.
         if protocol.flow.read_paused and not transport.is_closing():

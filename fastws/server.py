@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Self, Unpack
 
@@ -43,6 +44,7 @@ logger = logging.getLogger("fastws.server")
 GOING_AWAY = 1001, "server is going away"  # RFC 6455 7.4.1
 RESTART = 1012, "server restarts"  # of IANA's registry
 RETRY = {"Retry-After": "5"}  # seconds
+FULL = "the server takes no more connections now"
 NO_STORE = {"Cache-Control": "no-store"}
 UNDER_WAY = 1.0  # seconds that a connection accepted before a stop has for its handshake
 GLANCE = 0.01  # seconds between two looks at the drain
@@ -202,7 +204,7 @@ class Server:
     async def _start_http(self, app: Callable[..., Any]) -> None:
         from .http import HTTPApp  # needs the `server` extra
 
-        self._http = HTTPApp(self._with_readiness(app), websocket=self._wire)
+        self._http = HTTPApp(self._with_readiness(app), self.options, refusal=self._http_refusal, websocket=self._wire)
         await self._http.startup()
 
     async def _listen(self, sock: socket.socket) -> None:
@@ -454,11 +456,17 @@ class Server:
         return manager, request.path_parameters.get("channel")
 
     def _check_room(self, manager: ConnectionManager) -> None:
-        most = self.options.max_connections
-        is_full = most is not None and sum(m.connection_count for m in self.endpoints.values()) >= most
         most = manager.options.max_connections
-        if self._draining or is_full or (most is not None and manager.connection_count >= most):
-            raise Reject(503, "the server takes no more connections now", headers=RETRY)
+        if self._draining or self._is_full() or (most is not None and manager.connection_count >= most):
+            raise Reject(503, FULL, headers=RETRY)
+
+    def _is_full(self) -> bool:
+        """Whether there are `max_connections`: WebSockets, and those that the HTTP application has."""
+        most = self.options.max_connections
+        if most is None:
+            return False
+        plain = 0 if self._http is None else self._http.connection_count
+        return plain + sum(manager.connection_count for manager in self.endpoints.values()) >= most
 
     @staticmethod
     def _ask(manager: ConnectionManager, name: str, *arguments: Any) -> Any:
@@ -481,10 +489,8 @@ class Server:
         error: BaseException | None = None,
     ) -> None:
         """Answer with a status and a JSON body that says why, and log it under the same id."""
-        request_id = secrets.token_hex(8)
-        extra = {"request_id": request_id, "status": status, "remote_address": ws.request.remote_address}
-        level = logging.WARNING if error is None else logging.ERROR
-        logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)
+        extra = _log_refusal(ws.request.remote_address, status, message, error)
+        request_id = extra["request_id"]
         try:
             ws._refuse(_response(ws.request, status, _error(status, message, request_id), headers or {}))
         except ValueError as bad_header:
@@ -493,14 +499,25 @@ class Server:
 
     def _hand_over(self, ws: WebSocket) -> None:
         """Give a plain request, and its connection, to the HTTP application."""
+        if self._is_full():
+            self._refuse(ws, 503, FULL, RETRY)
+            return
+        assert self._reactor is not None
         detached = ws._detach()
         if detached is None:
             return
-        wire, data = detached
+        wire, data, claim = detached
+        release = partial(self._reactor.release_address, claim)
         if isinstance(wire, int):
-            self._http.adopt(socket.socket(fileno=wire), data)
+            self._http.adopt(socket.socket(fileno=wire), data, release)
         else:
-            self._http.adopt_transport(wire, data)
+            self._http.adopt_transport(wire, data, release)
+
+    @staticmethod
+    def _http_refusal(address: tuple[str, int] | None, status: int, message: str) -> bytes:
+        """The answer to what came over HTTP and is no request."""
+        request_id = _log_refusal(address, status, message)["request_id"]
+        return _response(Request(b""), status, _error(status, message, request_id), {})
 
 
 class Wire(TransportWire, asyncio.BufferedProtocol):
@@ -513,6 +530,17 @@ def _phrase(status: int) -> str:
         return http.HTTPStatus(status).phrase
     except ValueError:
         return "Refused"
+
+
+def _log_refusal(
+    address: tuple[str, int] | None, status: int, message: str, error: BaseException | None = None
+) -> dict[str, Any]:
+    """Log a refusal under an id of its own; what was logged beside the message."""
+    request_id = secrets.token_hex(8)
+    extra = {"request_id": request_id, "status": status, "remote_address": address}
+    level = logging.WARNING if error is None else logging.ERROR
+    logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)
+    return extra
 
 
 def _error(code: int, message: str, request_id: str) -> dict[str, Any]:

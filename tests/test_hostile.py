@@ -138,6 +138,30 @@ async def test_no_http_application_hears_of_what_was_refused(serve):
     assert heard == [("GET", "/ws/cars")]
 
 
+async def plain(scope, receive, send):
+    """An application that answers everything with 204."""
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+
+@pytest.mark.usefixtures("wire")
+async def test_what_is_refused_is_refused_behind_a_plain_request_too(serve):
+    """There uvicorn's parser comes first, which says less of what is wrong."""
+    site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=plain)
+    for name, (data, status, message) in REFUSED.items():
+        if message in (NO_WEBSOCKET, NOTHING_HERE):
+            continue  # plain requests, and in order
+        async with stranger(site) as raw:
+            await raw.send(request("/", without=["Upgrade"]))
+            assert (await raw.response()).status == 204
+            await raw.send(data)
+            assert (await raw.response()).status in (status, 400), name
+            assert await raw.eof() == b"", name
+    assert recorder.calls == []
+    await eventually(lambda: nothing_left(site))
+
+
 @pytest.mark.parametrize("name", ACCEPTED)
 async def test_an_odd_handshake_that_is_lawful_is_accepted(site, name):
     data, channel = ACCEPTED[name]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import uvicorn.config
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fastws import ConfigurationError, FastWSError, Server
+from fastws.config import Options
 from fastws.http import HTTPApp
 
 from .raw import TEXT, close_frame, frame
@@ -63,11 +63,15 @@ def application(**options):
     return app
 
 
+def refusal(address, status, message):
+    return b"HTTP/1.1 %d Refused\r\nConnection: close\r\n\r\n%b" % (status, message.encode())
+
+
 class Site:
     """An HTTPApp behind the least server there can be: accept, read once, hand over."""
 
     def __init__(self, app, **options):
-        self.http = HTTPApp(app, **options)
+        self.http = HTTPApp(app, Options(), refusal=refusal, **options)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.port = self.listener.getsockname()[1]
@@ -77,7 +81,7 @@ class Site:
         loop = asyncio.get_running_loop()
         while True:
             sock, _ = await loop.sock_accept(self.listener)
-            self.http.adopt(sock, await loop.sock_recv(sock, MIB))
+            self.http.adopt(sock, await loop.sock_recv(sock, MIB), lambda: None)
 
 
 class Wire:
@@ -99,11 +103,6 @@ class Wire:
     async def rest(self):
         async with asyncio.timeout(TIMEOUT):
             return await self.reader.read()
-
-
-@pytest.fixture(params=["httptools", "h11"])
-def implementation(request, monkeypatch):
-    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", uvicorn.config.HTTP_PROTOCOLS[request.param])
 
 
 @pytest.fixture
@@ -134,7 +133,7 @@ async def serving(app, **options):
 
 
 @pytest.fixture
-async def site(implementation):
+async def site():
     async with serving(application()) as site:
         yield site
 
@@ -187,7 +186,7 @@ async def test_an_upload_of_a_mebibyte_arrives_and_returns_unchanged(site, clien
         assert await response.read() == body
 
 
-async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(implementation, call):
+async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(call):
     app = application()
     async with serving(app) as site:
         wire = await call(site)
@@ -225,12 +224,14 @@ async def test_a_peer_that_is_gone_before_it_is_adopted_harms_nobody(site, clien
     near, far = socket.socketpair()
     far.close()
     near.setblocking(False)
-    site.http.adopt(near, CLOSING_GET)
+    released = []
+    site.http.adopt(near, CLOSING_GET, lambda: released.append(near))
     async with client.get(f"{site.url}/hello") as response:
         assert response.status == 200
     async with asyncio.timeout(TIMEOUT):
-        while near.fileno() != -1:
+        while near.fileno() != -1 or not released:
             await asyncio.sleep(0.001)
+    assert released == [near]
 
 
 async def test_a_transport_is_adopted_with_what_was_read_from_it(site, client):
@@ -239,7 +240,7 @@ async def test_a_transport_is_adopted_with_what_was_read_from_it(site, client):
             self.transport = transport
 
         def data_received(self, data):
-            site.http.adopt_transport(self.transport, data)
+            site.http.adopt_transport(self.transport, data, lambda: None)
 
     server = await asyncio.get_running_loop().create_server(FirstRead, "127.0.0.1", 0)
     async with server:
@@ -284,14 +285,14 @@ async def test_a_lifespan_that_fails_fails_the_start(caplog):
         raise OSError("no database")
         yield
 
-    http = HTTPApp(Starlette(lifespan=lifespan))
+    http = HTTPApp(Starlette(lifespan=lifespan), Options(), refusal=refusal)
     with pytest.raises(FastWSError, match="failed to start"):
         await http.startup()
     assert "no database" in caplog.text
     await http.shutdown(TIMEOUT)
 
 
-async def test_shutdown_closes_an_idle_connection_at_once(implementation, call):
+async def test_shutdown_closes_an_idle_connection_at_once(call):
     async with serving(application()) as site:
         wire = await call(site)
         await wire.send(KEPT_ALIVE_GET)
@@ -299,7 +300,7 @@ async def test_shutdown_closes_an_idle_connection_at_once(implementation, call):
     assert await wire.rest() == b""
 
 
-async def test_shutdown_lets_a_running_request_finish(implementation, call):
+async def test_shutdown_lets_a_running_request_finish(call):
     app = application()
     async with serving(app) as site:
         wire = await call(site)
@@ -309,7 +310,7 @@ async def test_shutdown_lets_a_running_request_finish(implementation, call):
     assert (await wire.rest()).endswith(b"done")
 
 
-async def test_shutdown_cancels_what_runs_past_its_timeout(implementation, caplog, call):
+async def test_shutdown_cancels_what_runs_past_its_timeout(caplog, call):
     app = application()
     async with serving(app) as site:
         wire = await call(site)
@@ -320,7 +321,7 @@ async def test_shutdown_cancels_what_runs_past_its_timeout(implementation, caplo
     assert "1 HTTP requests cancelled" in caplog.text
 
 
-async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(implementation, call, monkeypatch):
+async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(call, monkeypatch):
     monkeypatch.setattr("fastws.http.CANCEL_GRACE", 0.05)
 
     async def app(scope, receive, send):
@@ -335,7 +336,7 @@ async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(implementati
             await site.http.shutdown(0.05)
 
 
-async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_protocol(implementation, call):
+async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_protocol(call):
     class Taken(asyncio.Protocol):
         def connection_made(self, transport):
             self.transport, self.data = transport, b""
@@ -355,7 +356,7 @@ async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_proto
         )
         await wire.until(b"\r\n\r\n")
         assert taken.data.startswith(b"GET /ws/chat?x=1 HTTP/1.1\r\n")
-        assert b"key: dGhlIHNhbXBsZSBub25jZQ==\r\n" in taken.data
+        assert b"key:dGhlIHNhbXBsZSBub25jZQ==\r\n" in taken.data
         await wire.send(b"frame")
         assert await wire.until(b"frame") == b"taken:frame"
         taken.transport.close()
@@ -364,12 +365,12 @@ async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_proto
 def test_without_uvicorn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn.config", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'fastws-server\[server\]'"):
-        HTTPApp(application())
+        HTTPApp(application(), Options(), refusal=refusal)
 
 
 def test_something_that_is_no_application_is_refused_by_name():
     with pytest.raises(ConfigurationError, match="http='app:app' is no ASGI application"):
-        HTTPApp("app:app")
+        HTTPApp("app:app", Options(), refusal=refusal)
 
 
 # -- behind a real server

@@ -340,14 +340,20 @@ cdef class WebSocket:
             resume(self.reactor, c)
 
     def _detach(self):
-        """Give the wire away: (file descriptor or transport, bytes read so far). None when the peer is gone."""
+        """Give the wire away: (file descriptor or transport, bytes read so far, claim). None when the peer is gone.
+
+        The claim is the peer's address, which counts until `Reactor.release_address` is called with it.
+        """
         cdef Conn* c = self.conn
+        cdef uint64_t claim
         if c is NULL or c.state != PENDING:
             return None
         data = self.request._head
         if c.inbound is not NULL:
             data += PyBytes_FromStringAndSize(c.inbound.raw, c.inbound.raw_length)
-        return give_away(self.reactor, c), data
+        claim = c.address
+        c.address = 0
+        return give_away(self.reactor, c), data, claim
 
     def _handled(self, result):
         """An async message handler ended with `result`: on with the messages that wait."""

@@ -199,6 +199,14 @@ cdef class Reactor:
             close(self.epoll_fd)
             self.epoll_fd = -1
 
+    def release_address(self, uint64_t claim):
+        """Count one connection less from an address: its claim came from `WebSocket._detach`; 0 is none."""
+        if claim == 0:
+            return
+        count = self.per_address.pop(claim)
+        if count > 1:
+            self.per_address[claim] = count - 1
+
     # -- connections
 
     cdef inline Conn* at(self, uint32_t slot) noexcept:
@@ -321,12 +329,9 @@ cdef class Reactor:
 
     cdef int forget_address(self, Conn* c) except -1:
         """It counts no longer."""
-        if c.address == 0:
-            return 0
-        count = self.per_address.pop(c.address)
-        if count > 1:
-            self.per_address[c.address] = count - 1
-        c.address = 0
+        if c.address:
+            self.release_address(c.address)
+            c.address = 0
         return 0
 
     # -- events
