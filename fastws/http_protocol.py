@@ -308,6 +308,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         protocol = self._terms.websocket()
         protocol.connection_made(self.transport)
+        if self.flow.write_paused:
+            protocol.pause_writing()  # it will hear of the end of it, and has to know of the beginning
         protocol.data_received(head + self._unread)
         self._unread.clear()
         self.parser = None  # type: ignore[assignment]

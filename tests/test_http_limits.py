@@ -375,8 +375,9 @@ async def test_max_connections_counts_what_http_has(open_site, dial_http, join, 
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
-async def test_whoever_resets_gives_the_place_back(open_site, turns):
+async def test_whoever_resets_gives_the_place_back(open_site, app, turns):
     site = await open_site()
+    app.release.set()
     if site.server.options.ssl is not None:
         return
     for data in (GET, WAIT, GET + b"GET", GET + UPGRADE):
@@ -417,6 +418,28 @@ async def test_an_upgrade_in_one_segment_with_quick_requests_comes_last(open_sit
     await peer.send(before + UPGRADE + HI)
     for _ in range(before.count(b"GET")):
         assert (await peer.answer())[0] == 200
+    assert (await peer.answer())[0] == 101
+    await peer.until(SAYS_HI)
+
+
+async def test_an_answer_that_is_not_read_holds_the_websocket_after_it_up_too(open_site, dial_http, wire):
+    site = await open_site(max_backlog=MIB)
+    peer = await dial_http(site, kept_alive=False, limit=1024)
+    await peer.send(BIG % b"" + UPGRADE)
+    await eventually(lambda: site.manager.connection_count == 1)
+    if wire[0]:
+        return  # of a write this large uvloop's TLS tells nothing
+    for _ in range(20):
+        site.manager.broadcast("cars", bytes(100_000))
+        await asyncio.sleep(0)
+    await eventually(lambda: site.manager.connection_count == 0)  # as the overflow policy says
+
+
+async def test_an_upgrade_behind_a_large_answer_works_once_that_is_read(open_site, dial_http):
+    site = await open_site()
+    peer = await dial_http(site, kept_alive=False)
+    await peer.send(BIG % b"" + UPGRADE + HI)
+    assert await peer.answer() == (200, "\0" * (32 * MIB))
     assert (await peer.answer())[0] == 101
     await peer.until(SAYS_HI)
 

@@ -6,12 +6,9 @@ import ssl
 from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
 from fastws import Server
-from fastws.testing import Refused, connect
+from fastws.testing import Refused
 
 from .raw import Raw, request
 from .support import Echo, Recorder, eventually, nothing_left
@@ -125,28 +122,6 @@ async def test_every_way_to_end_gives_the_place_back(serve, dial):
     assert (await raw.response()).status == 404
     await free()
     assert (await (await dial(site.url)).upgrade("/ws/cars")).status == 101
-
-
-async def test_plain_requests_count_only_until_they_are_handed_over(join):
-    entered, release = asyncio.Event(), asyncio.Event()
-
-    async def wait(_):
-        entered.set()
-        await release.wait()
-        return PlainTextResponse("done")
-
-    server = Server(port=0, max_connections_per_ip=1, http=Starlette(routes=[Route("/wait", wait)]))
-    server.endpoint("/ws", Echo())
-    async with server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        await entered.wait()
-        async with connect(f"ws://127.0.0.1:{server.port}/ws") as client:
-            await client.send("x")
-            assert await client.receive() == "x"
-        release.set()
-        assert (await reader.read()).endswith(b"done")
-        writer.close()
 
 
 class Peer(asyncio.Transport):
