@@ -318,7 +318,7 @@ cdef class WebSocket:
         cdef Conn* c = self.conn
         if c is NULL or c.state != PENDING:
             return None
-        data = self.request._head
+        data = self.request.head()
         if c.inbound is not NULL:
             data += PyBytes_FromStringAndSize(c.inbound.raw, c.inbound.raw_length)
         return give_away(self.reactor, c), data
