@@ -342,7 +342,7 @@ cdef class Load:
     cdef Shared shared
     cdef int epoll  # for handshakes
     cdef epoll_event events[EVENTS]
-    cdef readonly object port, paths, sockets, lanes
+    cdef readonly object port, requests, sockets, lanes
     cdef readonly Histogram latency, side_latency
 
     def __cinit__(self):
@@ -351,7 +351,7 @@ cdef class Load:
     def __init__(self, port, threads=None):
         cdef Lane lane
         self.port = port
-        self.paths, self.sockets = [], []
+        self.requests, self.sockets = [], []
         self.lanes = [Lane(i) for i in range(threads or len(os.sched_getaffinity(0)))]
         for lane in self.lanes:
             lane.shared = &self.shared
@@ -394,15 +394,19 @@ cdef class Load:
 
     # -- clients --------------------------------------------------------------------------------------------------
 
-    def add_clients(self, paths):
-        """One client per path, not yet connected; their numbers as a range."""
+    def add_clients(self, paths, request=REQUEST):
+        """One client per path, not yet connected; their numbers as a range.
+
+        `request` is the head that it sends, with {path} and {port} for its own, or a function that gives one for each.
+        """
         cdef int first = self.shared.client_count, count = first + len(paths)
         clients = <Client *>realloc(self.shared.clients, count * sizeof(Client))
         memset(clients + first, 0, (count - first) * sizeof(Client))
         for i in range(first, count):
             clients[i].state = CLOSED
         self.shared.clients, self.shared.client_count = clients, count
-        self.paths.extend(paths)
+        make = request if callable(request) else lambda: request
+        self.requests.extend([make().format(path=path, port=self.port).encode() for path in paths])
         return range(first, count)
 
     cdef Lane lane_of(self, int client):
@@ -441,7 +445,7 @@ cdef class Load:
         connection.connect_ex(("127.0.0.1", self.port))
         self.sockets.append(connection)
         client.fd, client.state = connection.fileno(), CONNECTING
-        request = REQUEST.format(path=self.paths[number], port=self.port).encode()
+        request = self.requests[number]
         memcpy(reserve(client, len(request)), <const uint8_t *>request, len(request))
         client.out_length += len(request)
         watch(self.epoll, client.fd, number)

@@ -24,9 +24,9 @@ class Session:
     def __exit__(self, *exception):
         self.load.close()
 
-    def connect(self, paths):
+    def connect(self, paths, **options):
         """One client per path; their numbers."""
-        clients = self.load.add_clients(paths)
+        clients = self.load.add_clients(paths, **options)
         self.load.connect()
         return clients
 

@@ -14,6 +14,7 @@ from bench.build import build
 build()
 
 from bench.load import Histogram, Load  # noqa: E402 (built just now)
+from bench.scenarios.idle import browsers  # noqa: E402
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -112,6 +113,22 @@ def test_a_message_is_done_when_the_receivers_of_all_threads_have_it(threads):
         assert load.errors == {}
         assert load.deliveries == 5 * load.messages
         assert load.messages >= figures["messages"] > 20
+
+
+def test_each_client_sends_a_browsers_head_of_its_own():
+    seen = []
+
+    def handle(connection):
+        seen.append(connection.request)
+        connection.recv()
+
+    with serving(handle) as port, Load(port) as load:
+        load.add_clients(["/a", "/b", "/c"], request=browsers())
+        load.connect()
+        assert [len(head) in range(670, 721) for head in load.requests] == [True] * 3
+    assert sorted(request.path for request in seen) == ["/a", "/b", "/c"]
+    assert {request.headers["Host"] for request in seen} == {f"127.0.0.1:{port}"}
+    assert len({request.headers["Cookie"] for request in seen}) == 3
 
 
 @pytest.mark.parametrize("deaf", [0, 1])

@@ -1,7 +1,5 @@
 """fastws: a WebSocket server for Python whose fan-out runs at the speed of the kernel."""
 
-from importlib.metadata import PackageNotFoundError, version
-
 from ._core import Headers, Request, WebSocket
 from .auth import JWTAuth
 from .errors import ConfigurationError, FastWSError, ProtocolError, Reject
@@ -29,7 +27,4 @@ __all__ = [
     "WebSocket",
 ]
 
-try:
-    __version__ = version("fastws-server")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0+unknown"
+__version__ = "0.1.0"  # that of pyproject.toml; importlib.metadata, which could tell it, is slow to import

@@ -154,7 +154,7 @@ cdef struct ConnList:
 
 
 cdef class Request:
-    cdef readonly bytes _head               # request line and header, as received
+    cdef bytes kept_head                    # request line and header, as received; packed once open, where that is less
     cdef readonly object method
     cdef str _known_target                  # read lazily, forgotten once open
     cdef object _headers                    # likewise
@@ -168,10 +168,12 @@ cdef class Request:
     cdef public object subprotocol
     cdef readonly bint is_secure
     cdef uint8_t family
+    cdef uint8_t is_packed
     cdef uint16_t port
     cdef uint8_t[16] address
 
-    cdef void forget(self)
+    cdef bytes head(self)
+    cdef int forget(self) except -1
 
 
 cdef class WebSocket:

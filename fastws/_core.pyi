@@ -310,3 +310,9 @@ def accept_response(request: Request) -> bytes:
 
 def field_lines(fields: Mapping[str, str | list[str]]) -> list[str]:
     """Header field lines from {name: value or list of values}; raises ValueError for what could smuggle a line in."""
+
+def pack_head(head: bytes) -> bytes | None:
+    """A head in fewer bytes, for `unpack_head`; None where it would not take fewer."""
+
+def unpack_head(packed: bytes) -> bytes:
+    """The head that `pack_head` was given."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from . import FastWSError, Server, __version__
-from .config import EndpointOptions, Options, default_of
+from .config import EndpointOptions, OptionKeywords, Options, default_of
 from .reload import serve_reloading
 from .sockets import inherited
 
@@ -116,15 +116,18 @@ def serve(target: str | None, log_level: str | None, reload: bool, **options: An
     the environment (FASTWS_FLUSH_THREADS=2) or in a file named fastws.toml (flush_threads = 2). Sockets passed by
     systemd (LISTEN_FDS) are used unless --fd, or the server itself, names others.
     """
-    given = {name: value for name, value in options.items() if value not in (None, ())}
+    given: Any = {name: value for name, value in options.items() if value not in (None, ())}
     try:
         if reload:
             set_up_logging(log_level)
             Options(**given)  # what cannot work is said once, and not at every start
             serve_reloading(given.get("fd") or inherited())
             return
-        server = demo() if target is None else load(target)
-        server.reconfigure(**given)
+        if target is None:
+            server = demo(given)  # which takes `origins` in its own way
+        else:
+            server = load(target)
+            server.reconfigure(**given)
         if not server.options.fd and (passed := inherited()):
             server.reconfigure(fd=passed)
         set_up_logging(log_level)
@@ -185,10 +188,10 @@ def takes_nothing(function: Callable[..., Any]) -> bool:
     return True
 
 
-def demo() -> Server:
+def demo(options: OptionKeywords) -> Server:
     from .demo import create_server
 
-    return create_server()
+    return create_server(**options)
 
 
 def run(server: Server) -> None:

@@ -1,6 +1,5 @@
 """The listener: what a programmer writes."""
 
-import difflib
 import logging
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -88,7 +87,9 @@ def warn_of_misspelt(listener: Listener) -> None:
         is_alike = name not in HANDLERS and name.startswith(("on", "auth", "can"))
         if not is_alike or not callable(getattr(listener, name, None)):
             continue
-        likely = difflib.get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.8)
+        from difflib import get_close_matches  # slow to import, and hardly ever needed
+
+        likely = get_close_matches(name.lower(), HANDLERS, n=1, cutoff=0.8)
         if likely:
             logger.warning(
                 "%s.%s is never called: did you mean %s?",

@@ -14,7 +14,7 @@ import time
 import zlib
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import Any, ClassVar, Protocol, runtime_checkable
 from uuid import UUID
 
@@ -220,12 +220,18 @@ def _inflate(data: bytes) -> bytes:
     return inflated
 
 
+def _date(value: str) -> datetime:
+    from email.utils import parsedate_to_datetime  # slow to import, and hardly ever needed
+
+    return parsedate_to_datetime(value)
+
+
 class _TaggedJSON:
     """Flask's JSON, in which ``{" t": [1, 2]}`` is a tuple; markup is plain text here."""
 
     tags: ClassVar[dict[str, Callable[[Any], Any]]] = {
         " b": b64decode,
-        " d": parsedate_to_datetime,
+        " d": _date,
         " di": lambda value: {name[:-2]: item for name, item in value.items()},  # a dict that looks like a tag
         " m": str,
         " t": tuple,

@@ -348,7 +348,7 @@ cdef class WebSocket:
         cdef uint64_t claim
         if c is NULL or c.state != PENDING:
             return None
-        data = self.request._head
+        data = self.request.head()
         if c.inbound is not NULL:
             data += PyBytes_FromStringAndSize(c.inbound.raw, c.inbound.raw_length)
         claim = c.address

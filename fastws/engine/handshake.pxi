@@ -97,18 +97,27 @@ cdef class Request:
     """
 
     def __cinit__(self, bytes head not None):
-        self._head = head
+        self.kept_head = head
 
-    cdef void forget(self):
-        """Drop what was only kept for the handshake, and can be read from the head again."""
+    cdef bytes head(self):
+        """The request line and header, as received."""
+        return unpack_head(self.kept_head) if self.is_packed else self.kept_head
+
+    cdef int forget(self) except -1:
+        """Drop what was only kept for the handshake and can be read from the head again, and pack that."""
         self._headers = None
         self._known_target = None
+        packed = None if self.is_packed else pack_head(self.kept_head)
+        if packed is not None:
+            self.kept_head = packed
+            self.is_packed = True
+        return 0
 
     @property
     def headers(self):
         """Case-insensitive mapping of header fields."""
         if self._headers is None:
-            self._headers = Headers(parse_fields(self._head))
+            self._headers = Headers(parse_fields(self.head()))
         return self._headers
 
     @property
@@ -124,7 +133,7 @@ cdef class Request:
     def _target(self):
         """The request target in origin-form, as sent."""
         if self._known_target is None:
-            self._known_target = request_target(self._head)
+            self._known_target = request_target(self.head())
         return self._known_target
 
     @property
@@ -322,7 +331,7 @@ def check_upgrade(Request request not None):
     headers = request.headers
     if request.method != "GET":
         raise Reject(405, "a WebSocket is asked for with GET", headers={"Allow": "GET"})
-    if request._head.split(b"\r\n", 1)[0].endswith(b"HTTP/1.0"):
+    if request.head().split(b"\r\n", 1)[0].endswith(b"HTTP/1.0"):
         raise Reject(400, "a WebSocket needs HTTP/1.1")
     if not headers.get("host"):
         raise Reject(400, "the Host header field is empty")
