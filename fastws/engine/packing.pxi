@@ -10,7 +10,8 @@ cdef enum:
     LONGEST = SHORTEST + 255
     MOST_LITERAL = 128
     MOST_USUAL = 4096
-    STARTS = 4096                       # a power of two
+    START_BITS = 14                     # fewer, and most of what is not usual collides with what is
+    STARTS = 1 << START_BITS
 
 # In the order in which browsers send them: what stands together here is one reference there.
 cdef bytes USUAL = (
@@ -54,7 +55,7 @@ cdef uint16_t[MOST_USUAL] start_before  # by a place in USUAL: where that hash i
 cdef inline uint32_t start_hash(const uint8_t* p) noexcept nogil:
     cdef uint32_t four
     memcpy(&four, p, SHORTEST)
-    return four * <uint32_t>2654435761 >> 20
+    return four * <uint32_t>2654435761 >> (32 - START_BITS)
 
 
 cdef void index_usual(const uint8_t* usual, Py_ssize_t n) noexcept nogil:
