@@ -79,7 +79,7 @@ class Options(EndpointOptions):
     )
     restart: bool = _option(False, "close with 1012 (come back) instead of 1001 when the server stops")
     handshake_timeout: float = _option(
-        10, "seconds that each request's head may take (over it: 408), and HTTP without one", least=0.01
+        10, "seconds that each request's head may take (over it: 408), or a pause before the next", least=0.01
     )
     max_header_size: int = _option(
         16 * KIB, "largest head of each request, in bytes; over it: 431", least=256, most=MIB
