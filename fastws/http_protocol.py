@@ -168,7 +168,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     @property
     def _is_waiting(self) -> bool:
-        """Whether what is unread has to wait for answers; behind a request that closes the connection, for ever."""
+        """Whether what is unread has to wait for answers; after a request that closes the connection, for ever."""
         closes = self.cycle is not None and not self.cycle.keep_alive and not self.cycle.more_body
         return self._last is not None or bool(self.pipeline) or closes
 
@@ -232,7 +232,7 @@ class HTTPProtocol(HttpToolsProtocol):
         else:
             self._last = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
-                raise Stop  # it is no handshake, and will be told so; what follows does not matter
+                raise Stop  # it is not a handshake, and will be told so; what follows does not matter
         self._part = Part.BODY
 
     def _objection(self, head: bytes) -> tuple[int, str] | None:

@@ -515,7 +515,7 @@ class Server:
 
     @staticmethod
     def _http_refusal(address: tuple[str, int] | None, status: int, message: str) -> bytes:
-        """The answer to what came over HTTP and is no request."""
+        """The answer to what came over HTTP and cannot be a request."""
         request_id = _log_refusal(address, status, message)["request_id"]
         return _response(Request(b""), status, _error(status, message, request_id), {})
 

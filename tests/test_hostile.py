@@ -145,12 +145,12 @@ async def plain(scope, receive, send):
         await send({"type": "http.response.body"})
 
 
-# Behind a plain request blank lines and a second blank are read past (RFC 9112 2.2, 3), and not counted.
+# After a plain request blank lines and a second blank are read past (RFC 9112 2.2, 3), and not counted.
 READ_PAST = {"nothing but line ends", "a blank line first", "two blanks before the target", "one byte too many"}
 
 
 @pytest.mark.usefixtures("wire")
-async def test_what_is_refused_is_refused_behind_a_plain_request_too(serve):
+async def test_what_is_refused_is_refused_after_a_plain_request_too(serve):
     """There uvicorn's parser comes first, which says less of what is wrong."""
     site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=plain)
     for name, (data, status, message) in REFUSED.items():

@@ -141,7 +141,7 @@ async def open_site(serve, wire, app):
 
 @pytest.fixture
 async def dial_http(open_site, wire):
-    """`await dial_http(site)` is a Peer that leaves after the test; `kept_alive` has one request behind it."""
+    """`await dial_http(site)` is a Peer that leaves after the test; `kept_alive` has had one request answered."""
     peers = []
 
     async def call(site, kept_alive=True, **options):
@@ -435,7 +435,7 @@ async def test_an_answer_that_is_not_read_holds_the_websocket_after_it_up_too(op
     await eventually(lambda: site.manager.connection_count == 0)  # as the overflow policy says
 
 
-async def test_an_upgrade_behind_a_large_answer_works_once_that_is_read(open_site, dial_http):
+async def test_an_upgrade_after_a_large_answer_works_once_that_is_read(open_site, dial_http):
     site = await open_site()
     peer = await dial_http(site, kept_alive=False)
     await peer.send(BIG % b"" + UPGRADE + HI)
@@ -444,7 +444,7 @@ async def test_an_upgrade_behind_a_large_answer_works_once_that_is_read(open_sit
     await peer.until(SAYS_HI)
 
 
-async def test_an_upgrade_behind_an_answer_that_closes_never_comes(open_site, dial_http, app):
+async def test_an_upgrade_after_an_answer_that_closes_never_comes(open_site, dial_http, app):
     recorder = Recorder()
     site = await open_site(recorder)
     app.headers = {"Connection": "close"}
@@ -470,7 +470,7 @@ async def test_frames_in_the_segment_of_an_upgrade_arrive(open_site, dial_http):
     await peer.until(SAYS_HI * 3)
 
 
-async def test_many_frames_behind_an_upgrade_that_waits_arrive_whole(open_site, dial_http, app):
+async def test_many_frames_after_an_upgrade_that_waits_arrive_whole(open_site, dial_http, app):
     site = await open_site()
     peer = await dial_http(site)
     message = bytes(100_000)
@@ -495,7 +495,7 @@ async def test_many_requests_in_one_segment_are_answered_in_order(open_site, dia
     assert [(await peer.answer())[1] for _ in range(1000)] == [f"{number:04d}" for number in range(1000)]
 
 
-async def test_rubbish_behind_a_request_is_refused_after_its_answer(open_site, dial_http, app):
+async def test_rubbish_after_a_request_is_refused_after_its_answer(open_site, dial_http, app):
     site = await open_site()
     peer = await dial_http(site)
     await peer.send(WAIT + b"rubbish\x00\r\n\r\n")
