@@ -101,11 +101,11 @@ fuzz-engine: clang $(VENV)/.fuzz
 	@command -v clang >/dev/null || { echo "Fuzzing needs clang: apt-get install clang libclang-rt-dev" >&2; exit 1; }
 	$(call variant,fuzz,CC=clang $(FUZZER))
 
-# Percent of the Python layer's lines and branches, and of the engine's lines, that the tests may not fall below. Raise
-# them when there is more. COVERED leaves out the long runs, which reach nothing that the others do not.
-PYTHON_FLOOR := 90
-ENGINE_FLOOR := 90
-COVERED := $(ENGINE_TESTS)
+# The percentages below which the tests may not fall: of the Python layer's lines and branches, and of the engine's
+# lines. They lie a little below what is reached, because some tests draw at random. The soak would take too long.
+PYTHON_FLOOR := 97
+ENGINE_FLOOR := 96
+COVERED := $(ENGINE_TESTS) --ignore=tests/test_soak.py
 COUNTERS := build/*-coverage/temp/build/cython/coverage/fastws/_core.gcda
 
 coverage: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## tells which lines the tests reach; fails below the floors
@@ -113,7 +113,7 @@ coverage: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## tells which lines t
 	rm -f $(COUNTERS) build/coverage/.coverage*
 	$(call inside,coverage) $(PYTHON_THERE) -m coverage run -m pytest -p no:cacheprovider $(COVERED) $(ARGS)
 	cd build/coverage && $(PYTHON_THERE) -m coverage combine -q
-	cd build/coverage && $(PYTHON_THERE) -m coverage report --show-missing --fail-under=$(PYTHON_FLOOR)
+	cd build/coverage && $(PYTHON_THERE) -m coverage report --precision=2 --show-missing --fail-under=$(PYTHON_FLOOR)
 	$(BIN)/python tools/engine_coverage.py $(COUNTERS) --fail-under $(ENGINE_FLOOR)
 
 $(VENV)/bin/python: | compiler
