@@ -3,7 +3,7 @@
 Switches, from the environment (each combination has build directories of its own):
 
     FASTWS_DEBUG=1                      counters and assertions, -O0 -g
-    FASTWS_COVERAGE=1                   line tracing, for coverage.py of .pyx and .pxi files
+    FASTWS_COVERAGE=1                   gcc's counters of executed lines, which tools/engine_coverage.py reads
     FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP; fuzzer-no-link, too: for libFuzzer
     FASTWS_SANITIZE=thread              gcc's ThreadSanitizer, with OpenMP by tests/openmp.c; several flush threads from
                                         two connections on
@@ -24,38 +24,59 @@ COVERAGE = os.environ.get("FASTWS_COVERAGE", "0") not in ("", "0")
 SANITIZE = os.environ.get("FASTWS_SANITIZE", "")
 THREADS = SANITIZE == "thread"
 
-VARIANT = "-".join(["debug"] * DEBUG + ["coverage"] * COVERAGE + SANITIZE.replace(",", " ").split()) or "release"
-
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void) { return omp_get_max_threads() < 1; }
 """
 
 
-def compile_flags() -> list[str]:
+def variant() -> str:
+    names = []
+    if DEBUG:
+        names.append("debug")
+    if COVERAGE:
+        names.append("coverage")
     if SANITIZE:
-        flags = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
-        # UBSan by itself only prints; a finding has to fail the tests.
-        flags += ["-fno-sanitize-recover=undefined"] * ("undefined" in SANITIZE)
+        names += SANITIZE.split(",")
+    return "-".join(names) or "release"
+
+
+def compile_flags() -> list[str]:
+    flags = ["-Wno-sign-compare"]  # the loops that Cython writes
+    if SANITIZE:
+        flags += ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}"]
+        if "undefined" in SANITIZE:
+            # UBSan by itself only prints; a finding has to fail the tests.
+            flags.append("-fno-sanitize-recover=undefined")
     elif DEBUG:
-        flags = ["-O0", "-g"]
+        flags += ["-O0", "-g"]
+    elif COVERAGE:
+        flags += ["-O0", "--coverage"]
     else:
-        flags = ["-O3", "-fno-plt"]
-    flags += ["-Wno-sign-compare"]  # the loops that Cython writes
-    # Python's own flags define NDEBUG, which would drop every assert.
-    return flags + ["-UNDEBUG"] * (DEBUG or bool(SANITIZE))
+        flags += ["-O3", "-fno-plt"]
+    if DEBUG or SANITIZE:
+        # Python's own flags define NDEBUG, which would drop every assert.
+        flags.append("-UNDEBUG")
+    return flags
 
 
 def macros() -> list[tuple[str, str | None]]:
-    flags = [("FASTWS_DEBUG", "1")] * DEBUG + [("CYTHON_TRACE_NOGIL", "1")] * COVERAGE
-    return flags + [("FASTWS_FLUSH_SPAN", "1"), ("FASTWS_THREADS_FROM", "2")] * THREADS
+    macros = []
+    if DEBUG:
+        macros.append(("FASTWS_DEBUG", "1"))
+    if THREADS:
+        macros += [("FASTWS_FLUSH_SPAN", "1"), ("FASTWS_THREADS_FROM", "2")]
+    return macros
 
 
 def engine() -> Extension:
     rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").glob(kind)]
+    sources = ["fastws/_core.pyx"]
+    if THREADS:
+        sources.append("tests/openmp.c")
     return Extension(
         "fastws._core",
-        sources=["fastws/_core.pyx", *["tests/openmp.c"] * THREADS],
+        sources=sources,
         depends=["fastws/_core.pxd", *sorted(map(str, rooms))],
         include_dirs=["fastws/engine"],
         define_macros=macros(),
@@ -68,18 +89,25 @@ class BuildEngine(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
         # Fixed places, so that an editable install takes what `build_ext --inplace` has built.
-        here = os.path.join("build", f"{sys.implementation.cache_tag}-{VARIANT}")
+        here = os.path.join("build", f"{sys.implementation.cache_tag}-{variant()}")
         self.build_temp = os.path.join(here, "temp")
         if self.inplace:
             self.build_lib = os.path.join(here, "lib")
 
     def build_extensions(self) -> None:
         if self.compiler.compiler_type == "unix":
-            openmp = [] if SANITIZE or not self.has_openmp() else ["-fopenmp"]
-            for extension in self.extensions:
-                extension.extra_compile_args += compile_flags() + (openmp or ["-fopenmp"] * THREADS)
-                extension.extra_link_args += openmp
-                extension.extra_link_args += [f"-fsanitize={SANITIZE}"] * bool(SANITIZE)
+            (extension,) = self.extensions
+            extension.extra_compile_args += compile_flags()
+            if SANITIZE:
+                extension.extra_link_args.append(f"-fsanitize={SANITIZE}")
+            if COVERAGE:
+                extension.extra_link_args.append("--coverage")
+            if THREADS:
+                # Without the library, for which tests/openmp.c stands in.
+                extension.extra_compile_args.append("-fopenmp")
+            elif not SANITIZE and self.has_openmp():
+                extension.extra_compile_args.append("-fopenmp")
+                extension.extra_link_args.append("-fopenmp")
         super().build_extensions()
 
     def has_openmp(self) -> bool:
@@ -100,11 +128,6 @@ class BuildEngine(build_ext):
 
 
 setup(
-    ext_modules=cythonize(
-        [engine()],
-        # coverage.py's Cython plugin looks for the C file beside the .pyx.
-        build_dir=None if COVERAGE else f"build/cython/{VARIANT}",
-        compiler_directives={"linetrace": True} if COVERAGE else {},
-    ),
+    ext_modules=cythonize([engine()], build_dir=f"build/cython/{variant()}"),
     cmdclass={"build_ext": BuildEngine},
 )

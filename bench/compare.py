@@ -1,4 +1,4 @@
-"""`python bench/compare.py OLD.json NEW.json`: what got faster or slower beyond the noise.
+"""`python -m bench.compare OLD.json NEW.json`: what got faster or slower beyond the noise.
 
 A change counts when the two spreads over the rounds do not overlap and the medians differ by more than 3 %.
 Exit status 1 when something got slower.
@@ -8,8 +8,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.scenarios import load_scenarios
 from bench.summary import Summary
@@ -33,7 +31,9 @@ def is_noise(before, after, gain):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     options = parser.parse_args()

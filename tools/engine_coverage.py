@@ -1,0 +1,82 @@
+"""The lines of the engine that have run: `python tools/engine_coverage.py COUNTERS --fail-under PERCENT`.
+
+COUNTERS is the .gcda file that an engine built with FASTWS_COVERAGE=1 writes when its process ends. It counts lines
+of C, and a comment by Cython tells which line of the engine each of them was made from:
+
+    /* "fastws/engine/arena.pxi":42
+
+A line of the engine has run when some of its C has. (Line tracing by Cython would tell the same, but many times more
+slowly, and would miss what runs on other threads without the GIL.)
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ORIGIN = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
+ROW = "{:32} {:>6} {:>6} {:>7}  {}"
+
+
+def executions(counters):
+    """The path of the C file, and how often each of its lines that are code has run."""
+    report = json.loads(subprocess.check_output(["gcov", "--json-format", "--stdout", counters]))
+    (source,) = (file for file in report["files"] if file["file"].endswith("_core.c"))
+    counts = defaultdict(int)
+    for line in source["lines"]:
+        counts[line["line_number"]] += line["count"]
+    return Path(report["current_working_directory"], source["file"]), counts
+
+
+def engine_lines(c_file, counts):
+    """For each file of the engine its lines that are code, and whether they have run."""
+    files = defaultdict(lambda: defaultdict(bool))
+    line = None
+    for number, text in enumerate(c_file.read_text().splitlines(), 1):
+        if origin := ORIGIN.match(text):
+            line = origin[1], int(origin[2])
+        elif text == "}":
+            line = None  # until the next function's first line
+        elif line and number in counts:
+            file, line_number = line
+            files[file][line_number] |= counts[number] > 0
+    return {file: lines for file, lines in sorted(files.items()) if file.startswith("fastws/engine/")}
+
+
+def missed(lines):
+    """Runs of lines that have not run, such as "7, 12-15"; lines that are not code do not part a run."""
+    runs, unbroken = [], False
+    for line, has_run in sorted(lines.items()):
+        if has_run:
+            unbroken = False
+        elif unbroken:
+            runs[-1][1] = line
+        else:
+            runs.append([line, line])
+            unbroken = True
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("counters", type=Path)
+    parser.add_argument("--fail-under", type=float, default=0, metavar="PERCENT")
+    options = parser.parse_args()
+    total = covered = 0
+    print(ROW.format("Name", "Lines", "Miss", "Cover", "Missing"))
+    for file, lines in engine_lines(*executions(options.counters)).items():
+        ran = sum(lines.values())
+        print(ROW.format(file, len(lines), len(lines) - ran, f"{ran / len(lines):.1%}", missed(lines)))
+        total, covered = total + len(lines), covered + ran
+    print(ROW.format("TOTAL", total, total - covered, f"{covered / total:.2%}", ""))
+    if covered < total * options.fail_under / 100:
+        print(f"The engine's lines are covered by less than {options.fail_under:g} %.", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
