@@ -213,6 +213,7 @@ cdef class Endpoint:
     cdef dict channel_groups
     cdef dict user_groups
     cdef dict session_groups
+    cdef public object life                 # told what happens to its connections
     cdef object on_message                  # a bound method, or None
     cdef Group everyone
     cdef uint64_t max_message_size

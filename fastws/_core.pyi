@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias, final
 
 from typing_extensions import disjoint_base
 
+from .errors import ProtocolError
 from .manager import ConnectionManager
 from .sessions import Session
 
@@ -178,9 +179,29 @@ class WebSocket:
 class Group:
     def __new__(cls, name: Any, kind: int) -> Self: ...
 
+class _Life(Protocol):
+    """What an endpoint tells of its connections."""
+
+    def closed(self, ws: WebSocket, code: int, reason: str) -> None: ...
+    def protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None: ...
+    def handler_failed(self, ws: WebSocket, error: BaseException) -> None: ...
+    def await_message(self, ws: WebSocket, awaitable: Any) -> None: ...
+
+class _Server(Protocol):
+    """What a reactor tells of requests, and of trouble."""
+
+    def on_request(self, ws: WebSocket) -> None: ...
+    def on_bad_request(self, ws: WebSocket, status: int, message: str) -> None: ...
+    def on_abandoned(self, ws: WebSocket) -> None: ...
+    def on_overdue(self, ws: WebSocket) -> None: ...
+    def on_accept_paused(self, number: int) -> None: ...
+    def on_idle(self) -> None: ...
+
 @disjoint_base
 class Endpoint:
     """The engine's half of a ConnectionManager: who is connected, who is in which channel, and sending to them."""
+
+    life: _Life
     @property
     def connection_count(self) -> int:
         """Connections of this endpoint that are open."""
@@ -232,13 +253,13 @@ class Endpoint:
 class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
-    there is none to speak of, ``server._on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
-    ``server._on_abandoned(ws)`` where its peer left before, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
-    when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``,
-    ``_handler_failed``, ``_await_message``.
+    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` where there is
+    none to speak of, ``server.on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
+    ``server.on_abandoned(ws)`` where its peer left before, ``server.on_accept_paused(errno)`` when descriptors run out,
+    and ``server.on_idle()`` when it listens no more and `is_idle`. The `life` of an endpoint is told of the rest:
+    ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
-    def __new__(cls, loop: asyncio.AbstractEventLoop, server: Any, options: Any, id_prefix: str) -> Self: ...
+    def __new__(cls, loop: asyncio.AbstractEventLoop, server: _Server, options: Any, id_prefix: str) -> Self: ...
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that it was made on."""

@@ -16,7 +16,7 @@ import orjson
 
 from ._core import Request, WebSocket
 from .errors import ConfigurationError, FastWSError, Reject
-from .steps import MessageHandler
+from .life.steps import MessageHandler
 
 if TYPE_CHECKING:
     from joserfc.jwk import Key, KeySet

@@ -8,17 +8,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from ._core import USER_KIND, WebSocket
-from .steps import call
+from ._core import CHANNEL_KIND, USER_KIND, Endpoint, WebSocket
+from .life.steps import call
 
-if TYPE_CHECKING:
-    from .manager import ConnectionManager
-
-__all__ = ["Absence", "Away", "Notices", "Presence", "Sight"]
+__all__ = ["Absence", "Away", "Company", "Notices", "People", "Presence", "Sight"]
 
 logger = logging.getLogger("fastws.presence")
 
@@ -184,14 +181,32 @@ class Watch:
             self.show(user, viewer)
 
 
+class People:
+    """Who is in a channel of an endpoint, including those who are away and may be back."""
+
+    def __init__(self, endpoint: Endpoint, away: Away) -> None:
+        self.endpoint = endpoint
+        self.away = away
+
+    def of(self, channel: str) -> dict[User, Presence]:
+        """Each user of a channel once."""
+        there = self.endpoint._people(channel)
+        people = {user: Presence.at(since, devices) for user, (since, devices) in there.items()}
+        for user, absence in self.away.users(channel).items():
+            people.setdefault(user, Presence.at(absence.since, 0))
+        return people
+
+
 class Notices:
     """Tells the members of watched channels who comes and goes, as far as they may see it.
 
     A leave goes to those who were told of the join, whatever ``can_see`` says by then.
     """
 
-    def __init__(self, manager: "ConnectionManager") -> None:
-        self._manager = manager
+    def __init__(self, people: "People", sight: Sight) -> None:
+        self._people = people
+        self._endpoint = people.endpoint
+        self._sight = sight
         self._watches: dict[str, Watch] = {}
 
     def watch(self, channel: str) -> None:
@@ -199,12 +214,12 @@ class Notices:
         if channel in self._watches:
             return
         self._watches[channel] = Watch()
-        people = self._people(channel)
+        people = self._listed(channel)
         self._watches[channel].announced.update(person["user"] for person in people)
-        if self._manager._sight.is_free:
-            self._manager.broadcast(channel, _notice(channel, "list", users=people))
+        if self._sight.is_free:
+            self._endpoint.broadcast(channel, _notice(channel, "list", users=people))
         else:
-            for ws in self._manager.subscribers(channel):
+            for ws in self._endpoint._members(CHANNEL_KIND, channel):
                 self._send_list([ws], channel, people)
 
     def unwatch(self, channel: str) -> None:
@@ -219,60 +234,60 @@ class Notices:
         user = connections[0].user
         if user is not None and user not in watch.announced:
             watch.announced.add(user)
-            exclude = [*self._manager._members(USER_KIND, user), *self._blind(channel, user)]
-            self._manager.broadcast(channel, self._joined(channel, user), exclude=exclude)
-        self._send_list(connections, channel, self._people(channel))
+            exclude = [*self._endpoint._members(USER_KIND, user), *self._blind(channel, user)]
+            self._endpoint.broadcast(channel, self._joined(channel, user), exclude=exclude)
+        self._send_list(connections, channel, self._listed(channel))
 
     def gone(self, channel: str, user: User) -> None:
         """A user has left a channel, with every connection and for good."""
         watch = self._watches.get(channel)
         if watch is None or user not in watch.announced:
             return
-        members = self._manager.subscribers(channel) if watch.hidden else ()
+        members = self._endpoint._members(CHANNEL_KIND, channel) if watch.hidden else ()
         unaware = [ws for ws in members if watch.is_hidden(user, ws.user)]
         watch.forget(user)
-        self._manager.broadcast(channel, _notice(channel, "leave", user=user), exclude=unaware)
+        self._endpoint.broadcast(channel, _notice(channel, "leave", user=user), exclude=unaware)
 
     def review(self, user: User) -> None:
         """What is visible of, or to, a user has changed: tell those for whom somebody comes to be there, or is gone."""
-        channels = {channel for ws in self._manager._members(USER_KIND, user) for channel in ws.channels}
-        for channel in channels.union(self._manager._away.channels(user)) & self._watches.keys():
-            for viewer in {ws.user for ws in self._manager.subscribers(channel)}:
+        channels = {channel for ws in self._endpoint._members(USER_KIND, user) for channel in ws.channels}
+        for channel in channels.union(self._people.away.channels(user)) & self._watches.keys():
+            for viewer in {ws.user for ws in self._endpoint._members(CHANNEL_KIND, channel)}:
                 self._update(channel, viewer, user)
-            for other in self._manager.presence(channel):
+            for other in self._people.of(channel):
                 self._update(channel, user, other)
 
-    def _people(self, channel: str) -> list[dict[str, Any]]:
+    def _listed(self, channel: str) -> list[dict[str, Any]]:
         """Everybody in a channel, as a list tells it."""
-        people = self._manager.presence(channel)
+        people = self._people.of(channel)
         return [{"user": user, "since": since, "devices": devices} for user, (since, devices) in people.items()]
 
     def _send_list(self, connections: list[WebSocket], channel: str, people: list[dict[str, Any]]) -> None:
         """To connections of one user."""
-        if not self._manager._sight.is_free:
+        if not self._sight.is_free:
             viewer = connections[0].user
             people = [person for person in people if self._sees(channel, viewer, person["user"])]
-        self._manager.broadcast(channel, _notice(channel, "list", users=people), to=connections)
+        self._endpoint.broadcast(channel, _notice(channel, "list", users=people), to=connections)
 
     def _joined(self, channel: str, user: User) -> str:
-        since, devices = self._manager._person(channel, user)
+        since, devices = self._endpoint._person(channel, user)
         if not devices:
-            absence = self._manager._away.users(channel).get(user)
+            absence = self._people.away.users(channel).get(user)
             since = time.time() if absence is None else absence.since
         return _notice(channel, "join", user=user, since=Presence.at(since, devices).since)
 
     def _sees(self, channel: str, viewer: User, user: User) -> bool:
         """Whether a viewer may see a member; he or she is told accordingly."""
         watch = self._watches[channel]
-        sees = self._manager.sees(viewer, user)
+        sees = self._sight.sees(viewer, user)
         (watch.show if sees else watch.hide)(user, viewer)
         return sees
 
     def _blind(self, channel: str, user: User) -> list[WebSocket]:
         """The members that may not see a user."""
-        if self._manager._sight.is_free:
+        if self._sight.is_free:
             return []
-        return [ws for ws in self._manager.subscribers(channel) if not self._sees(channel, ws.user, user)]
+        return [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if not self._sees(channel, ws.user, user)]
 
     def _update(self, channel: str, viewer: User, user: User) -> None:
         """Tell a viewer when what he or she was told of a user is true no more."""
@@ -282,10 +297,64 @@ class Notices:
             return
         notice = self._joined(channel, user) if was_hidden else _notice(channel, "leave", user=user)
         if viewer is None:
-            strangers = [ws for ws in self._manager.subscribers(channel) if ws.user is None]
-            self._manager.broadcast(channel, notice, to=strangers)
+            strangers = [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if ws.user is None]
+            self._endpoint.broadcast(channel, notice, to=strangers)
         else:
-            self._manager.broadcast(channel, notice, users=(viewer,))
+            self._endpoint.broadcast(channel, notice, users=(viewer,))
+
+
+class Company:
+    """The people of one endpoint: who is there or away, who may see whom, and who is told.
+
+    ``offline`` is called with the last connection of a user who has been gone for too long.
+    """
+
+    def __init__(self, endpoint: Endpoint, can_see: Callable[[User, User], Any] | None, offline: Any) -> None:
+        self._endpoint = endpoint
+        self._offline: Callable[[WebSocket], None] = offline
+        self.away = Away(self._absence_over)
+        self.sight = Sight(can_see)
+        self.people = People(endpoint, self.away)
+        self.notices = Notices(self.people, self.sight)
+
+    def arrive(self, connections: list[WebSocket], channel: str) -> None:
+        """Connections of one user, or a single one, are in a channel."""
+        absence = self.away.end(channel, connections[0].user)
+        if absence is not None:
+            self._endpoint._backdate(channel, connections[0], absence.since)
+        self.notices.came(connections, channel)
+
+    def depart(self, ws: WebSocket, channel: str) -> None:
+        """A connection has left a channel on purpose: its user does, if it was the last one there."""
+        user = ws.user
+        if user is not None and not self._endpoint._is_there(channel, user):
+            self.remove(user, channel)
+
+    def remove(self, user: User, channel: str) -> None:
+        """A user without a connection in a channel is out of it, and nobody waits for his or her return."""
+        self.away.end(channel, user)
+        self.notices.gone(channel, user)
+
+    def remove_if_away(self, user: User, channel: str) -> None:
+        """Nobody waits any more for the return of a user to a channel."""
+        if self.away.end(channel, user) is not None:
+            self.notices.gone(channel, user)
+
+    def vanish(self, ws: WebSocket, channel: str, since: float, seconds: float) -> None:
+        """A connection is over that was in a channel; its user may be back within so many seconds."""
+        user = ws.user
+        if user is None or self._endpoint._is_there(channel, user):
+            return
+        if seconds > 0:
+            self.away.begin(ws, channel, since, seconds)
+        else:
+            self.remove(user, channel)
+
+    def _absence_over(self, absence: Absence) -> None:
+        if absence.channel is None:
+            self._offline(absence.ws)
+        else:
+            self.notices.gone(absence.channel, absence.user)
 
 
 def _notice(channel: str, event: str, **fields: Any) -> str:

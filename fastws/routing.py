@@ -82,6 +82,11 @@ class Router(Generic[T]):
         self._routes.append((template, target))
         self._routes.sort(key=lambda route: route[0].rank)
 
+    @property
+    def targets(self) -> list[T]:
+        """Everything that is registered."""
+        return [target for _, target in self._routes]
+
     def find(self, raw_path: str) -> tuple[Template, T] | None:
         """The most literal template that matches, with what is registered for it."""
         return next(((template, target) for template, target in self._routes if template.match(raw_path)), None)

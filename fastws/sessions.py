@@ -20,7 +20,7 @@ from uuid import UUID
 
 from ._core import Request, WebSocket, is_awaitable
 from .errors import ConfigurationError
-from .steps import MessageHandler, Steps, complete
+from .life.steps import MessageHandler, Steps, complete
 
 __all__ = ["Session", "Sessions", "SignedCookieSessions", "StoreSessions"]
 

@@ -57,7 +57,7 @@ cdef int lost(Reactor reactor, Conn* c) except -1:
         return 0
     release_wire(reactor, c)
     if state == PENDING:
-        reactor.server._on_abandoned(<WebSocket>c.ws)
+        reactor.server.on_abandoned(<WebSocket>c.ws)
     elif OPENING <= state <= CLOSING:
         finish(reactor, c, 1006, "")
     return wake(reactor)
@@ -114,7 +114,7 @@ cdef int finish(Reactor reactor, Conn* c, int code, str reason) except -1:
     c.finished = True
     forget_waiting(ws)
     ws.endpoint.detach(c)
-    ws.endpoint._closed(ws, code, reason)
+    ws.endpoint.life.closed(ws, code, reason)
     return 0
 
 

@@ -172,7 +172,7 @@ cdef int flush(Reactor reactor) except -1:
         relieve(reactor)
     reap(reactor)
     if reactor.is_idle and not reactor.listeners:
-        reactor.server._on_idle()
+        reactor.server.on_idle()
     if reactor.timer_stale:
         set_timer(reactor)
     if (reactor.fresh.count or reactor.rest.count or reactor.again_list.count or reactor.doomed.count

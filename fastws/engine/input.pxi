@@ -108,7 +108,7 @@ cdef int head_complete(Reactor reactor, Conn* c, bytes head, const uint8_t* rest
     ws.request = request
     c.state = PENDING
     c.paused = True
-    reactor.server._on_request(ws)
+    reactor.server.on_request(ws)
     return 0
 
 
@@ -118,7 +118,7 @@ cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
     inbound_free(reactor, c)
     ws.request = Request(b"")           # for its address
     reactor.set_peer(c, ws.request)
-    reactor.server._on_bad_request(ws, status, message)
+    reactor.server.on_bad_request(ws, status, message)
     return 0
 
 
@@ -298,12 +298,12 @@ cdef int call_on_message(Reactor reactor, Conn* c, WebSocket ws, message) except
             return 0
         if is_awaitable(result):
             c.busy = True
-            ws.endpoint._await_message(ws, result)
+            ws.endpoint.life.await_message(ws, result)
             return 0
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
-        ws.endpoint._handler_failed(ws, error)
+        ws.endpoint.life.handler_failed(ws, error)
         return 0
     return answer(reactor, ws, result)
 
@@ -313,7 +313,7 @@ cdef int answer(Reactor reactor, WebSocket ws, message) except -1:
     try:
         send_message(reactor, ws, message)
     except Exception as error:
-        ws.endpoint._handler_failed(ws, error)
+        ws.endpoint.life.handler_failed(ws, error)
     return 0
 
 
@@ -419,5 +419,5 @@ cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
     if c.state == OPEN:
         queue_close(reactor, c, code, reason.encode())
     drain(reactor, c)
-    ws.endpoint._protocol_failed(ws, ProtocolError(code, reason))
+    ws.endpoint.life.protocol_failed(ws, ProtocolError(code, reason))
     return finish(reactor, c, 1006, "")

@@ -51,11 +51,11 @@ cdef void conn_clear(Conn* c, uint32_t slot) noexcept nogil:
 cdef class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It calls ``server._on_request(ws)`` with each request, ``server._on_bad_request(ws, status, message)`` where
-    there is none to speak of, ``server._on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
-    ``server._on_abandoned(ws)`` where its peer left before, ``server._on_accept_paused(errno)`` when descriptors run out, and ``server._on_idle()``
-    when it listens no more and `is_idle`. Endpoints are told of the rest: ``_closed``, ``_protocol_failed``,
-    ``_handler_failed``, ``_await_message``.
+    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` where there is
+    none to speak of, ``server.on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
+    ``server.on_abandoned(ws)`` where its peer left before, ``server.on_accept_paused(errno)`` when descriptors run out,
+    and ``server.on_idle()`` when it listens no more and `is_idle`. The `life` of an endpoint is told of the rest:
+    ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
 
     def __cinit__(self, loop, server, options, str id_prefix not None):
@@ -534,7 +534,7 @@ cdef class Reactor:
         self._loop.call_later(ACCEPT_PAUSE, self._resume_accept)
         if not self.accept_trouble:
             self.accept_trouble = True
-            self.server._on_accept_paused(error)
+            self.server.on_accept_paused(error)
         return 0
 
     def _resume_accept(self):

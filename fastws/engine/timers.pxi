@@ -173,7 +173,7 @@ cdef int expired(Reactor reactor, Conn* c) except -1:
     elif c.state == HEAD:
         bad_request(reactor, c, 408, "no complete request came within handshake_timeout")
     elif c.state == PENDING:
-        reactor.server._on_overdue(<WebSocket>c.ws)
+        reactor.server.on_overdue(<WebSocket>c.ws)
     elif c.state == CLOSING or c.state == DRAINING:
         lost(reactor, c)
     return 0

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import h11
 
 from fastws import Listener, Request, Server
+from fastws.life.admission import Admission
 
 from ..raw import Response, accept_of
 from .wires import Site, moves
@@ -42,7 +43,8 @@ class Target:
         self.reader = Reader()
         self.server = Server(max_header_size=MAX_HEADER_SIZE, subprotocols=SUBPROTOCOLS, ping_interval=0)
         manager = self.server.endpoint("/ws/{channel}", self.reader)
-        self.site = Site(self.server, self.server.options)
+        admission = Admission(self.server.options, self.server._router, self.server._runner)
+        self.site = Site(admission, self.server.options)
         self.server._reactor = self.site.reactor
         self.server._attach(manager)
 

@@ -34,6 +34,7 @@ class Echo(Endpoint):
     """An endpoint, as the reactor knows one, and an echo for a listener."""
 
     def __init__(self, reactor: Reactor, max_message_size: int) -> None:
+        self.life = self
         self._attach(reactor, self.on_message, Options(max_message_size=max_message_size, ping_interval=0))
 
     def begin(self, is_async: bool) -> None:
@@ -54,16 +55,16 @@ class Echo(Endpoint):
         message, self.handled = self.handled, None
         ws._handled(message)
 
-    def _await_message(self, ws: WebSocket, awaitable: Pending) -> None:
+    def await_message(self, ws: WebSocket, awaitable: Pending) -> None:
         pass
 
-    def _handler_failed(self, ws: WebSocket, error: BaseException) -> None:
+    def handler_failed(self, ws: WebSocket, error: BaseException) -> None:
         raise error
 
-    def _protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None:
+    def protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None:
         self.told.append(("error", error.code))
 
-    def _closed(self, ws: WebSocket, code: int, reason: str) -> None:
+    def closed(self, ws: WebSocket, code: int, reason: str) -> None:
         self.told.append(("closed", (code, reason)))
 
 
@@ -74,12 +75,12 @@ class Target:
         self.site = Site(self, Options())
         self.endpoints = [Echo(self.site.reactor, limit) for limit in LIMITS]
 
-    def _on_request(self, ws: WebSocket) -> None:
+    def on_request(self, ws: WebSocket) -> None:
         self.ws = ws
         assert ws._accept(self.endpoint, ACCEPTED)
         ws._ready()
 
-    def _on_idle(self) -> None:
+    def on_idle(self) -> None:
         pass
 
     def check(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeAlias
 
-from ._core import WebSocket, is_awaitable
+from .._core import WebSocket, is_awaitable
 
 __all__ = ["HANDLER_ERRORS", "STOPS", "MessageHandler", "Runner", "Steps", "as_exception", "call", "complete", "finish"]
 
@@ -91,6 +91,7 @@ class Runner:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
+        self.is_stopping = False  # the server is: everybody goes, and nobody need be told of each
 
     def run(self, steps: Steps) -> "asyncio.Task[None] | None":
         """Run a sequence as far as it goes without waiting; the rest goes on in a task, which it returns."""

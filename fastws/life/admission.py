@@ -1,0 +1,231 @@
+"""Admission: what becomes of a request. A WebSocket, a refusal that says why, or one for the HTTP application."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from .._core import (
+    UPGRADE_REQUIRED,
+    Reactor,
+    Request,
+    WebSocket,
+    accept_response,
+    check_upgrade,
+    is_upgrade,
+)
+from ..answers import RETRY, Answer, phrase, refusal
+from ..config import Options
+from ..errors import Reject
+from ..routing import Router
+from .connection import Life
+from .steps import HANDLER_ERRORS, Runner, Steps, call
+
+__all__ = ["Admission"]
+
+logger = logging.getLogger("fastws.server")
+
+FULL = "the server takes no more connections now"
+
+
+class Admission:
+    """Decides on each request that the engine tells of, while its server runs once.
+
+    ``is_ready`` and ``is_draining`` are the server's to set, and ``http``, the application behind it. ``idle`` is set
+    when the engine listens no more and nobody is connected.
+    """
+
+    def __init__(self, options: Options, router: Router[Life], runner: Runner) -> None:
+        self.is_ready = False
+        self.is_draining = False
+        self.idle = asyncio.Event()
+        self.http: Any = None
+        self.reactor: Reactor | None = None  # that tells us
+        self._options = options
+        self._router = router
+        self._runner = runner
+        self._deciding: dict[WebSocket, asyncio.Task[None]] = {}
+
+    # -- what the engine tells
+
+    def on_request(self, ws: WebSocket) -> None:
+        """A whole head came."""
+        request = ws.request
+        if is_upgrade(request):
+            self._begin(ws)
+        elif (answer := self.page(request.method, request.path)) is not None:
+            ws._refuse(answer.as_http(request.method))
+        elif self.is_draining:
+            self._refuse(ws, 503, "the server stops", RETRY)
+        elif self.http is not None:
+            self._hand_over(ws)
+        elif self._is_for_websockets(request.method, request._raw_path):
+            self._refuse(ws, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
+        else:
+            self._refuse(ws, 404, "there is nothing here")
+
+    def on_bad_request(self, ws: WebSocket, status: int, message: str) -> None:
+        """Something came that is no request, or must not be one."""
+        self._refuse(ws, status, message, RETRY if status == 503 else None)
+
+    def on_abandoned(self, ws: WebSocket) -> None:
+        """The peer left during its handshake: whoever decides on it need not go on."""
+        logger.info("a handshake was abandoned by %s", ws.request.remote_address[0])
+        self._stop_deciding(ws)
+
+    def on_overdue(self, ws: WebSocket) -> None:
+        """No decision on a handshake within `handshake_timeout`."""
+        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY)
+        self._stop_deciding(ws)
+
+    def on_accept_paused(self, number: int) -> None:
+        """There are no descriptors left, or there is no memory."""
+        logger.error("accepting pauses: %s", os.strerror(number), extra={"errno": number})
+
+    def on_idle(self) -> None:
+        """Nobody is connected any more."""
+        self.idle.set()
+
+    # -- plain HTTP
+
+    def page(self, method: str, path: str) -> Answer | None:
+        """Returns the answer to a plain request that is ours, whatever application there is."""
+        if path == self._options.ready_path and method in ("GET", "HEAD"):
+            return Answer.readiness(self.is_ready)
+        return None
+
+    def instead_of_404(self, method: str, raw_path: str, peer: tuple[str, int] | None) -> Answer | None:
+        """Returns the answer at an endpoint's path that the HTTP application does not know: it speaks WebSocket."""
+        if self._is_for_websockets(method, raw_path):
+            return refusal(peer, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
+        return None
+
+    def refuse_http(self, peer: tuple[str, int] | None, status: int, message: str) -> bytes:
+        """Returns the answer to what came over HTTP and is no request."""
+        return refusal(peer, status, message).as_http()
+
+    def _is_for_websockets(self, method: str, raw_path: str) -> bool:
+        try:
+            return method == "GET" and self._router.find(raw_path) is not None
+        except Reject:  # a malformed percent-escape
+            return False
+
+    def _hand_over(self, ws: WebSocket) -> None:
+        """Give a plain request, and its connection, to the HTTP application."""
+        if self._is_full():
+            self._refuse(ws, 503, FULL, RETRY)
+            return
+        detached = ws._detach()
+        if detached is None:
+            return
+        wire, data, claim = detached
+        assert self.reactor is not None
+        release = partial(self.reactor.release_address, claim)
+        if isinstance(wire, int):
+            self.http.adopt(socket.socket(fileno=wire), data, release)
+        else:
+            self.http.adopt_transport(wire, data, release)
+
+    # -- handshakes
+
+    def _begin(self, ws: WebSocket) -> None:
+        """Decide on a handshake; while that waits for others, the peer may leave, or the time be up."""
+        task = self._runner.run(self._handshake(ws))
+        if task is not None:
+            self._deciding[ws] = task
+            task.add_done_callback(lambda _: self._deciding.pop(ws, None))
+
+    def _stop_deciding(self, ws: WebSocket) -> None:
+        task = self._deciding.get(ws)
+        if task is not None:
+            task.get_loop().call_soon(task.cancel)  # not before its first step, which awaits what a handler returned
+
+    def _handshake(self, ws: WebSocket) -> Steps:
+        request = ws.request
+        try:
+            life, channel = self._admit(request)
+            with life.deciding(request):
+                yield from self._decide(life, request, channel)
+            response = accept_response(request)
+        except Reject as reject:
+            extra = {**(request.response_headers or {}), **reject.headers}
+            self._refuse(ws, reject.status, reject.reason or phrase(reject.status), extra)
+        except HANDLER_ERRORS as error:
+            self._refuse(ws, 500, "the server failed", error=error)
+        else:
+            if ws._accept(life.endpoint, response):
+                yield from life.coming(ws, channel)
+
+    def _admit(self, request: Request) -> tuple[Life, str | None]:
+        """All that can be said against a handshake before the listener is asked; the endpoint's life, the channel."""
+        check_upgrade(request)
+        found = self._router.find(request._raw_path)
+        if found is None:
+            raise Reject(404, "there is no endpoint at this path")
+        template, life = found
+        request._template = template
+        origins = life.options.origins
+        if origins is not None and request.headers.get("origin") not in origins:
+            raise Reject(403, "this origin is not allowed")
+        self._check_room(life)
+        request.subprotocol = next((p for p in life.options.subprotocols if p in request.subprotocols), None)
+        return life, request.path_parameters.get("channel")
+
+    def _decide(self, life: Life, request: Request, channel: str | None) -> Steps:
+        """Who it is and whether they may: sessions, auth and the listener are asked; raises a Reject."""
+        sessions, auth = life.options.sessions, life.options.auth
+        not_yours = "this channel is not yours" if channel is not None else "this is not yours"
+        if sessions is not None:
+            request.session = yield call(sessions.find, request)
+        if auth is not None:
+            auth.authenticate(request)
+        verdict = yield life.ask("on_handshake", request)
+        judge(verdict, "the handshake was refused")
+        if auth is not None:
+            judge(auth.allows(request, channel), not_yours)
+        verdict = yield life.ask("authorize", request, channel)
+        judge(verdict, not_yours)
+        self._check_room(life)
+        hash(request.user)  # one that is not hashable fails here, and not when it is looked up
+
+    def _check_room(self, life: Life) -> None:
+        most = life.options.max_connections
+        if self.is_draining or self._is_full() or (most is not None and life.endpoint.connection_count >= most):
+            raise Reject(503, FULL, headers=RETRY)
+
+    def _is_full(self) -> bool:
+        """Whether there are `max_connections`: WebSockets, and those that the HTTP application has."""
+        most = self._options.max_connections
+        if most is None:
+            return False
+        plain = 0 if self.http is None else self.http.connection_count
+        return plain + sum(life.endpoint.connection_count for life in self._router.targets) >= most
+
+    def _refuse(
+        self,
+        ws: WebSocket,
+        status: int,
+        message: str,
+        headers: Mapping[str, Any] | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Answer with a status and a JSON body that says why, and log it under the same id."""
+        request = ws.request
+        answer = refusal(request.remote_address, status, message, headers, error)
+        try:
+            response = answer.as_http(request.method)
+        except ValueError as bad_header:
+            answer = refusal(request.remote_address, 500, "the server failed", error=bad_header)
+            response = answer.as_http(request.method)
+        ws._refuse(response)
+
+
+def judge(verdict: Any, reason: str) -> None:
+    """Raises the Reject that a verdict is, or stands for."""
+    if isinstance(verdict, Reject):
+        raise verdict
+    if verdict is False:
+        raise Reject(403, reason)

@@ -1,0 +1,293 @@
+"""The life of a connection: what the listener is told, in its order, from the 101 to the last farewell."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any
+
+from .._core import CHANNEL_KIND, SESSION_KIND, USER_KIND, Endpoint, Request, WebSocket
+from ..config import EndpointOptions
+from ..errors import ConfigurationError, ProtocolError, Reject
+from ..listener import HANDLERS, Listener, handler
+from ..presence import Company
+from ..routing import Template
+from .steps import AT_ONCE, HANDLER_ERRORS, MessageHandler, Runner, Steps, as_exception, call
+
+__all__ = ["Life"]
+
+logger = logging.getLogger("fastws.manager")
+
+
+class Life:
+    """What happens to the connections of one endpoint: the engine tells it, and it tells the listener."""
+
+    def __init__(
+        self, endpoint: Endpoint, template: Template, listener: Listener, options: EndpointOptions, runner: Runner
+    ) -> None:
+        self.endpoint = endpoint
+        self.template = template
+        self.options = options
+        self.greeting: set[WebSocket] = set()  # on_open runs, and may yet refuse them
+        self._runner = runner
+        self._handlers = {name: handler(listener, name) for name in HANDLERS}
+        self._pending: dict[Request, Reject | None] = {}  # handshakes under way, and why they must not succeed any more
+        self._opening: dict[WebSocket, tuple[int, str] | None] = {}
+        if inspect.iscoroutinefunction(self._handlers["can_see"]):
+            raise ConfigurationError(
+                f"{type(listener).__name__}.can_see is async: make it a plain def, whose answers come from memory"
+            )
+        self.company = Company(endpoint, self._handlers["can_see"], lambda ws: self._run(self._offline(ws)))
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """What a handler of the listener returns; None where it has none."""
+        method = self._handlers[name]
+        return None if method is None else call(method, *arguments)
+
+    @contextlib.contextmanager
+    def deciding(self, request: Request) -> Iterator[None]:
+        """A handshake is under way; raises the Reject that it earned meanwhile."""
+        self._pending[request] = None
+        try:
+            yield
+        finally:
+            reject = self._pending.pop(request)
+        if reject is not None:
+            raise reject
+
+    def refuse_pending(self, is_meant: Callable[[Request], bool], reason: str) -> None:
+        """Refuse handshakes under way with 401."""
+        for request in self._pending:
+            if is_meant(request):
+                self._pending[request] = Reject(401, reason)
+
+    def enter(self, connections: Iterable[WebSocket], channel: str) -> int:
+        """Connections of one user, or a single one, join a channel; its number of subscribers."""
+        joined = []
+        count = self.endpoint._count(channel)
+        for ws in connections:
+            count, has_joined, is_new = self.endpoint._join(CHANNEL_KIND, channel, ws)
+            if has_joined:
+                joined.append((ws, count, is_new))
+        if joined:
+            self._run(self._tell_joined(channel, joined))
+        return count
+
+    def exit(self, places: Iterable[tuple[WebSocket, str]]) -> None:
+        """Connections leave channels."""
+        left = [(ws, channel) for ws, channel in places if self.endpoint._leave(channel, ws)]
+        if left:
+            self._run(self._tell_left(left, on_purpose=True))
+
+    # -- from the 101 to the end
+
+    def _run(self, steps: Steps) -> None:
+        self._runner.run(steps)
+
+    def _call(self, ws: WebSocket, name: str, *arguments: Any) -> Steps:
+        """Call a handler, if there is one; the result. One that raises costs the connection and nothing else."""
+        method = self._handlers[name]
+        if method is None:
+            return None
+        try:
+            return (yield call(method, *arguments))
+        except HANDLER_ERRORS as error:
+            self.handler_failed(ws, error)
+            return False
+
+    def coming(self, ws: WebSocket, channel: str | None) -> Steps:
+        """From the accepted handshake to the first message."""
+        session, user = ws.session, ws.user
+        self._opening[ws] = None
+        self.greeting.add(ws)
+        is_done = False
+        try:
+            yield from self._open(ws, channel, session, user)
+            is_done = True
+        finally:
+            self.greeting.discard(ws)
+            end = self._opening.pop(ws)
+            if end is not None and not is_done:  # at a stop that could not wait: nobody is told any more
+                for kind, name, _ in ws._left():
+                    self.endpoint._told(kind, name)
+        if end is not None:
+            yield from self._going(ws, *end)
+
+    def _open(self, ws: WebSocket, channel: str | None, session: Any, user: Hashable) -> Steps:
+        if session is not None and session.id is not None:
+            self.endpoint._join(SESSION_KIND, session.id, ws)
+        if self.options.auth is not None:
+            self.options.auth.opened(ws)
+        if (yield from self._call(ws, "on_open", ws)) is False:
+            ws.close(1008, "refused by the server")
+        self.greeting.discard(ws)
+        is_online = user is not None and self._join_user(ws, user)
+        for name in ws.channels if ws.is_open else ():
+            self.company.arrive([ws], name)
+        if is_online:
+            yield from self._call(ws, "on_user_online", user)
+        if channel is not None:
+            count, joined, is_new = self.endpoint._join(CHANNEL_KIND, channel, ws)
+            if joined:
+                yield from self._tell_joined(channel, [(ws, count, is_new)])
+        yield from self._save_session(ws)
+        ws._ready()
+
+    def _join_user(self, ws: WebSocket, user: Hashable) -> bool:
+        """Whether the user is online by this, and was not a moment ago."""
+        _, joined, is_new = self.endpoint._join(USER_KIND, user, ws)
+        return joined and self.company.away.end(None, user) is None and is_new
+
+    def _tell_joined(self, channel: str, joined: list[tuple[WebSocket, int, bool]]) -> Steps:
+        """Connections of one user, or a single one, have joined a channel."""
+        present = [ws for ws, _, _ in joined if ws not in self.greeting]
+        if present:
+            self.company.arrive(present, channel)
+        for done, (ws, count, is_new) in enumerate(joined, 1):
+            if is_new:
+                yield from self._call(ws, "on_channel_open", channel)
+            yield from self._call(ws, "on_subscribe", ws, channel, count)
+            yield from _take_turns(done)
+
+    def _tell_left(self, left: list[tuple[WebSocket, str]], *, on_purpose: bool) -> Steps:
+        """Tell everybody of connections that have left channels. Whatever ends this, their groups are let go."""
+        waiting = deque(left)
+        try:
+            while waiting:
+                ws, channel = waiting[0]
+                if on_purpose:
+                    self.company.depart(ws, channel)
+                yield from self._call(ws, "on_unsubscribe", ws, channel, self.endpoint._count(channel))
+                waiting.popleft()
+                if self.endpoint._told(CHANNEL_KIND, channel):
+                    yield from self._call(ws, "on_channel_close", channel)
+                yield from _take_turns(len(waiting))
+        finally:
+            for _, channel in waiting:
+                self.endpoint._told(CHANNEL_KIND, channel)
+
+    def _going(self, ws: WebSocket, code: int, reason: str) -> Steps:
+        """The connection is over and has left everything: tell the listener."""
+        channels, user, session = _by_kind(ws._left())
+        waiting = [channel for channel, _ in channels]
+        try:
+            if user is not None and not self._runner.is_stopping:
+                for done, (channel, since) in enumerate(channels, 1):
+                    self.company.vanish(ws, channel, since, self.options.offline_after)
+                    yield from _take_turns(done)
+            yield from self._call(ws, "on_close", ws, code, reason)
+            yield from self._save_session(ws)
+            told, waiting = waiting, []
+            yield from self._tell_left([(ws, channel) for channel in told], on_purpose=False)
+        finally:
+            for channel in waiting:
+                self.endpoint._told(CHANNEL_KIND, channel)
+            is_last = user is not None and self.endpoint._told(USER_KIND, user[0])
+            if session is not None:
+                self.endpoint._told(SESSION_KIND, session[0])
+        if user is not None and is_last:
+            if self.options.offline_after > 0 and not self._runner.is_stopping:
+                self.company.away.begin(ws, None, user[1], self.options.offline_after)
+            else:
+                yield from self._offline(ws)
+        ws._forget()
+
+    def _offline(self, ws: WebSocket) -> Steps:
+        self.company.sight.forget(ws.user)
+        yield from self._call(ws, "on_user_offline", ws.user)
+
+    # -- what the engine tells
+
+    def closed(self, ws: WebSocket, code: int, reason: str) -> None:
+        """A connection is over; it has left everything."""
+        logger.debug("connection %s closed: %d %r", ws.id, code, reason, extra={"connection": ws.id, "code": code})
+        if self.options.auth is not None:
+            self.options.auth.closed(ws)
+        if ws in self._opening:
+            self._opening[ws] = code, reason  # on_open still runs: its end comes first
+        else:
+            self._run(self._going(ws, code, reason))
+
+    # -- messages
+
+    def message_handler(self) -> MessageHandler | None:
+        """What the engine calls with each message: the listener's own, where nobody else looks at messages."""
+        sessions, auth = self.options.sessions, self.options.auth
+        handle: MessageHandler | None = self._handlers["on_message"]
+        if sessions is not None:
+            handle = sessions.wrap(handle or _ignore)
+        if auth is not None:
+            handle = auth.wrap(handle or _ignore)
+        return handle
+
+    def _save_session(self, ws: WebSocket) -> Steps:
+        """Keep what another handler than on_message has changed."""
+        sessions = self.options.sessions
+        if sessions is not None and ws.session is not None:
+            try:
+                yield call(sessions.save, ws.session)
+            except HANDLER_ERRORS as error:
+                self.handler_failed(ws, error)
+
+    def await_message(self, ws: WebSocket, awaitable: Any) -> None:
+        """A message handler waits; the connection's next messages wait for it."""
+        self._run(self._handle(ws, awaitable))
+
+    def _handle(self, ws: WebSocket, awaitable: Any) -> Steps:
+        result = None
+        try:
+            result = yield awaitable
+        except HANDLER_ERRORS as error:
+            self.handler_failed(ws, error)
+        ws._handled(result)
+
+    def handler_failed(self, ws: WebSocket, error: BaseException) -> None:
+        """A handler raised: its connection pays for it (close 1011)."""
+        error = as_exception(error)
+        logger.error(
+            "a handler of %s failed for connection %s",
+            self.template.path,
+            ws.id,
+            exc_info=error,
+            extra={"connection": ws.id},
+        )
+        self._tell_error(ws, error)
+        ws.close(1011, "internal error")
+
+    def protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None:
+        """The peer broke the protocol, and its connection is being failed."""
+        logger.warning(
+            "connection %s broke the protocol: %s", ws.id, error, extra={"connection": ws.id, "code": error.code}
+        )
+        self._tell_error(ws, error)
+
+    def _tell_error(self, ws: WebSocket, error: BaseException) -> None:
+        def steps() -> Steps:
+            on_error = self._handlers["on_error"]
+            if on_error is not None:
+                try:
+                    yield call(on_error, ws, error)
+                except HANDLER_ERRORS:
+                    logger.exception("on_error of %s failed", self.template.path, extra={"connection": ws.id})
+
+        self._run(steps())
+
+
+def _by_kind(left: list[tuple[int, Any, float]]) -> tuple[list[tuple[str, float]], Any, Any]:
+    """What a connection left: its channels, its user and its session (None: it had none), with the times of joining."""
+    by_kind: dict[int, list[tuple[Any, float]]] = {CHANNEL_KIND: [], USER_KIND: [], SESSION_KIND: []}
+    for kind, name, since in left:
+        by_kind[kind].append((name, since))
+    return by_kind[CHANNEL_KIND], next(iter(by_kind[USER_KIND]), None), next(iter(by_kind[SESSION_KIND]), None)
+
+
+def _take_turns(done: int) -> Steps:
+    """Let others have the loop, now and then during a long piece of work."""
+    if done % AT_ONCE == 0 and done:
+        yield asyncio.sleep(0)
+
+
+def _ignore(ws: WebSocket, message: str | bytes) -> None:
+    """What a listener does that has no on_message."""
