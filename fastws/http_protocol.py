@@ -13,6 +13,8 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .errors import FastWSError
+
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
     from uvicorn.config import Config
@@ -51,7 +53,7 @@ class Part(Enum):
     BODY = 2  # with what follows it: trailers
 
 
-class Stop(Exception):
+class Stop(FastWSError):
     """Stops the parser from within: what comes next was decided."""
 
 

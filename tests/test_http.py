@@ -496,3 +496,34 @@ async def test_over_tls_the_same_port_speaks_both_too(serve, join, client, tls):
     member = await join(f"{site.url}/ws/cars", ssl=tls[1])
     await member.send("hi")
     assert await member.receive() == "hi"
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "on a kept-alive connection"])
+async def test_an_endpoints_path_speaks_websocket_also_where_an_application_does_not_know_it(serve, dial, later):
+    site = await serve(Echo(), "/ws/{channel}", http=application())
+    raw = await dial(site.url)
+    if later:
+        await raw.send(KEPT_ALIVE_GET)
+        assert (await raw.response()).status == 200
+    await raw.send(b"GET /ws/cars HTTP/1.1\r\nHost: x\r\n\r\n")
+    response = await raw.response()
+    assert response.status == 426
+    assert response["Sec-WebSocket-Version"] == "13"
+    assert b"this path speaks WebSocket" in response.body
+
+
+@pytest.mark.parametrize("line", ["GET /nowhere", "POST /ws/cars", "GET /ws"])
+async def test_what_neither_knows_is_the_applications_404(serve, dial, line):
+    site = await serve(Echo(), "/ws/{channel}", http=application())
+    raw = await dial(site.url)
+    await raw.send(KEPT_ALIVE_GET)
+    assert (await raw.response()).status == 200
+    await raw.send(f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    assert (await raw.response()).status == 404
+
+
+async def test_what_the_application_knows_at_an_endpoints_path_is_its_own(serve, dial):
+    site = await serve(Echo(), "/hello", http=application())
+    raw = await dial(site.url)
+    await raw.send(KEPT_ALIVE_GET)
+    assert (await raw.response()).status == 200

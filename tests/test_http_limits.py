@@ -136,7 +136,7 @@ async def open_site(serve, wire, app):
 
     yield start
     for site in sites:
-        await eventually(lambda site=site: nothing_left(site) and site.server._http.connection_count == 0)
+        await eventually(lambda site=site: nothing_left(site) and site.server._admission.http.connection_count == 0)
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ async def test_a_body_has_no_endless_decoration(open_site, dial_http, piece):
     status, body = await peer.answer()
     assert (status, '"code":400' in body) == (400, True)
     assert await peer.end() == b""
-    await eventually(lambda: not site.server._http._state.tasks)  # and the application does not wait for ever
+    await eventually(lambda: not site.server._admission.http._state.tasks)  # and the application does not wait for ever
 
 
 async def test_trailers_are_no_header_fields(open_site, dial_http):
@@ -336,7 +336,7 @@ async def test_an_address_holds_its_places_while_it_is_kept_alive(open_site, dia
         await over.send(GET)
         assert (await over.answer())[0] == 503
     peers[0].leave()
-    await eventually(lambda: site.server._http.connection_count == 2)
+    await eventually(lambda: site.server._admission.http.connection_count == 2)
     await dial_http(site)
     for peer in peers:
         peer.leave()
@@ -348,7 +348,7 @@ async def test_an_upgrade_takes_the_place_along(open_site, dial_http):
     await peer.send(UPGRADE, HI)
     assert (await peer.answer())[0] == 101
     await peer.until(SAYS_HI)
-    assert (counted(site), site.server._http.connection_count) == (1, 0)
+    assert (counted(site), site.server._admission.http.connection_count) == (1, 0)
     over = await dial_http(site, kept_alive=False)
     await over.send(GET)
     assert (await over.answer())[0] == 503
@@ -369,7 +369,7 @@ async def test_max_connections_counts_what_http_has(open_site, dial_http, join, 
     assert head.startswith(b"HTTP/1.1 503 ")
     assert b"Retry-After: " in head
     peer.leave()
-    await eventually(lambda: site.server._http.connection_count == 0)
+    await eventually(lambda: site.server._admission.http.connection_count == 0)
     await dial_http(site)
     await client.close()
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from fastws.presence import People
 from fastws.testing import connect, running
 
 from .support import Named, Recorder, eventually, nothing_left
@@ -81,7 +82,7 @@ async def test_devices_that_join_together_cost_one_list(serve, join, monkeypatch
     site.manager.watch_presence("cars")
     clients = [await join(f"{site.url}/ws?user=ann") for _ in range(DEVICES)]
     await eventually(lambda: site.manager.connection_count == DEVICES)
-    made = count_calls(monkeypatch, type(site.manager), "presence")
+    made = count_calls(monkeypatch, People, "of")
     assert site.manager.subscribe_user("ann", "cars") == DEVICES
     for client in clients:
         notice = await client.receive_json()

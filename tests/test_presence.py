@@ -410,7 +410,7 @@ async def test_a_leave_goes_to_those_who_knew(serve, enter):
     for client in (bob, eve):
         await client.received()
     people.blocks = {("ann", "bob")}  # of which nobody was told
-    site.manager._sight.forget("ann")
+    site.manager.life.company.sight.forget("ann")
     await gone(site, ann)
     assert await notices(bob) == [("leave", "ann")]
     assert await notices(eve) == []
@@ -557,14 +557,14 @@ async def test_a_log_out_during_the_handshake_refuses_it(serve, close):
 
     ann, bob = asyncio.create_task(come("ann")), asyncio.create_task(come("bob"))
     await slow.reached.wait()
-    await eventually(lambda: len(site.manager._pending) == 2)
+    await eventually(lambda: len(site.manager.life._pending) == 2)
     assert getattr(site.manager, close)("ann") == 0
     slow.go.set()
     with pytest.raises(Refused) as refused:
         await ann
     assert (refused.value.status, refused.value.error["message"]) == (401, "logged out")
     assert await bob > 0
-    assert site.manager._pending == {}
+    assert site.manager.life._pending == {}
 
 
 @pytest.mark.parametrize("close", ["close_user", "close_session"])
