@@ -66,9 +66,11 @@ ASAN := FASTWS_SANITIZE=address,undefined
 ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 \
 	UBSAN_OPTIONS=print_stacktrace=1
 
-# These say nothing about the engine's memory; of Autobahn's two runners, kosoku suffices.
+# These say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's two
+# runners, kosoku suffices.
 NOT_ENGINE := browser docs house package
-ENGINE_TESTS := $(NOT_ENGINE:%=--ignore=tests/test_%.py) \
+ABOVE_ENGINE := auth chat cli credentials examples sessions
+ENGINE_TESTS := $(patsubst %,--ignore=tests/test_%.py,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
 test-asan: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan

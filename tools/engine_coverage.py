@@ -21,19 +21,19 @@ ORIGIN = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
 ROW = "{:32} {:>6} {:>6} {:>7}  {}"
 
 
-def executions(counters):
+def executions(counters: Path) -> tuple[Path, dict[int, int]]:
     """The path of the C file, and how often each of its lines that are code has run."""
     report = json.loads(subprocess.check_output(["gcov", "--json-format", "--stdout", counters]))
     (source,) = (file for file in report["files"] if file["file"].endswith("_core.c"))
-    counts = defaultdict(int)
+    counts: dict[int, int] = defaultdict(int)
     for line in source["lines"]:
         counts[line["line_number"]] += line["count"]
     return Path(report["current_working_directory"], source["file"]), counts
 
 
-def engine_lines(c_file, counts):
+def engine_lines(c_file: Path, counts: dict[int, int]) -> dict[str, dict[int, bool]]:
     """For each file of the engine its lines that are code, and whether they have run."""
-    files = defaultdict(lambda: defaultdict(bool))
+    files: dict[str, dict[int, bool]] = defaultdict(lambda: defaultdict(bool))
     line = None
     for number, text in enumerate(c_file.read_text().splitlines(), 1):
         if origin := ORIGIN.match(text):
@@ -46,9 +46,10 @@ def engine_lines(c_file, counts):
     return {file: lines for file, lines in sorted(files.items()) if file.startswith("fastws/engine/")}
 
 
-def missed(lines):
+def missed(lines: dict[int, bool]) -> str:
     """Runs of lines that have not run, such as "7, 12-15"; lines that are not code do not part a run."""
-    runs, unbroken = [], False
+    runs: list[list[int]] = []
+    unbroken = False
     for line, has_run in sorted(lines.items()):
         if has_run:
             unbroken = False
@@ -60,7 +61,7 @@ def missed(lines):
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("counters", type=Path)
     parser.add_argument("--fail-under", type=float, default=0, metavar="PERCENT")
