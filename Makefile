@@ -69,7 +69,7 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 # These say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's two
 # runners, kosoku suffices.
 NOT_ENGINE := browser docs house package
-ABOVE_ENGINE := auth chat cli credentials examples sessions
+ABOVE_ENGINE := auth chat cli credentials deploy examples http http_limits sessions soak testing
 ENGINE_TESTS := $(patsubst %,--ignore=tests/test_%.py,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 

@@ -1,4 +1,4 @@
-"""DESIGN 3.1, 3.2 and 3.6: how channels come and go, and the exact order of what the listener hears."""
+"""docs/architecture.md#order: how channels come and go, and the exact order of what the listener hears."""
 
 import asyncio
 

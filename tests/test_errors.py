@@ -1,4 +1,4 @@
-"""DESIGN 3.5: a handler that raises costs its own connection, is logged once, and nobody else notices."""
+"""docs/architecture.md#errors: a handler that raises costs its own connection, is logged once; nobody else notices."""
 
 import asyncio
 import logging

@@ -249,7 +249,7 @@ async def test_an_answer_that_is_not_read_is_kept_for_idle_timeout(open_site, di
 
 
 async def test_whoever_reads_slowly_gets_the_whole_answer(open_site, dial_http):
-    site = await open_site(idle_timeout=1.5, handshake_timeout=0.3)
+    site = await open_site(idle_timeout=1.5, handshake_timeout=20)
     peer = await dial_http(site, kept_alive=False, limit=1024)
     await peer.send(BIG % b"")
     await peer.until(b"\r\n\r\n")

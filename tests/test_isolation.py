@@ -1,4 +1,4 @@
-"""DESIGN 3.9: endpoints and servers share nothing."""
+"""docs/architecture.md#isolation: endpoints and servers share nothing."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""DESIGN 3.7: a refused handshake says why, in status and JSON body, and the log has the same id."""
+"""docs/architecture.md#refusals: a refused handshake says why, in status and JSON body, and the log has the same id."""
 
 import asyncio
 import logging

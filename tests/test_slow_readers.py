@@ -1,4 +1,4 @@
-"""DESIGN 4: what happens to a peer that does not read, and that nobody else notices."""
+"""docs/architecture.md#slow-readers: what happens to a peer that does not read, and that nobody else notices."""
 
 import asyncio
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""DESIGN 3.3: the channel's members; of them only those in `to` or `users`, if given; less `exclude`."""
+"""docs/architecture.md#targeting: the members; of them only those in `to` or `users`, if given; less `exclude`."""
 
 import pytest
 

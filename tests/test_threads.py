@@ -1,4 +1,4 @@
-"""DESIGN 3.10: everything belongs to the loop's thread, and other threads have their twins."""
+"""docs/architecture.md#threads: everything belongs to the loop's thread, and other threads have their twins."""
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor

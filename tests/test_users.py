@@ -1,4 +1,4 @@
-"""DESIGN 3.8: a user is whoever `on_handshake` says, and may hold many connections."""
+"""docs/architecture.md#users: a user is whoever `on_handshake` says, and may hold many connections."""
 
 import pytest
 
