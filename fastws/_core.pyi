@@ -320,8 +320,8 @@ def check_close(code: int, reason: str) -> bytes:
 def decode_path(raw: str) -> str:
     """Percent-decode a path or a segment of one; raises Reject(400) where no text comes out (RFC 3986 2.1)."""
 
-def is_upgrade(request: Request) -> bool:
-    """Whether the client asks for a WebSocket: anything else is plain HTTP."""
+def is_upgrade(headers: Headers) -> bool:
+    """Whether whoever sent these header fields asks for a WebSocket: anything else is plain HTTP."""
 
 def check_upgrade(request: Request) -> None:
     """RFC 6455 4.2.1: raises Reject with the status and the reason where the upgrade is not in order."""

@@ -13,6 +13,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ._core import Headers, is_upgrade
 from .errors import FastWSError
 
 if TYPE_CHECKING:
@@ -266,8 +267,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _has_upgrade(self) -> bool:
         """Whether it asks for a WebSocket, by the same rule as on a fresh connection."""
-        values = [value.lower() for name, value in self.headers if name == b"upgrade"]
-        return any(token.strip(b" \t") == b"websocket" for value in values for token in value.split(b","))
+        fields = [("upgrade", value.decode("latin-1")) for name, value in self.headers if name == b"upgrade"]
+        return bool(fields) and is_upgrade(Headers(fields))
 
     def _has_body(self) -> bool:
         return any(

@@ -61,7 +61,7 @@ class ConnectionManager(Endpoint):
 
     def __init__(
         self,
-        server: "AnyServer",
+        server: AnyServer,
         template: Template,
         listener: Listener,
         options: EndpointOptions,

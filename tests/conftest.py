@@ -1,5 +1,6 @@
 """Fixtures: `serve` starts a server for the test, `join` connects a client, `dial` a raw socket."""
 
+import ssl
 from contextlib import AsyncExitStack
 
 import pytest
@@ -9,7 +10,7 @@ from fastws import Listener, Server
 from fastws.testing import connect, running
 
 from .raw import Raw
-from .support import Site
+from .support import CERTIFICATE, Site
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -55,3 +56,34 @@ async def dial(serve):
     yield call
     for raw in opened:
         raw.close()
+
+
+@pytest.fixture
+def server_side():
+    """A TLS context for a server."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(CERTIFICATE)
+    return context
+
+
+@pytest.fixture
+def client_side():
+    """A TLS context for a client, which trusts that server."""
+    return ssl.create_default_context(cafile=CERTIFICATE)
+
+
+@pytest.fixture(params=["epoll", "transport"])
+def wire(request, monkeypatch):
+    """Both kinds of wire have to give the same answers."""
+    if request.param == "transport":
+        monkeypatch.setattr("fastws.server.has_epoll", False)
+
+
+@pytest.fixture(params=["epoll", "tls", "no epoll"])
+def any_wire(request, monkeypatch):
+    """Server options, and the client's, for each kind of wire, TLS too."""
+    if request.param == "no epoll":
+        monkeypatch.setattr("fastws.server.has_epoll", False)
+    if request.param != "tls":
+        return {}, {}
+    return {"ssl": request.getfixturevalue("server_side")}, {"ssl": request.getfixturevalue("client_side")}

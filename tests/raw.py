@@ -243,3 +243,40 @@ class Raw:
                 return False
         self.buffer += data
         return bool(data)
+
+
+async def send_and_reset(url: str, data: bytes, *, times: int, turns: int) -> None:
+    """Connections that send the bytes and, so many turns of the loop later, go with a TCP reset."""
+    for _ in range(times):
+        raw = await Raw.open(url)
+        await raw.send(data)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raw.reset()
+
+
+class Streams:
+    """The same over asyncio's streams, so over TLS too."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *segments: bytes) -> None:
+        """Send each in a segment of its own, as far as the kernel lets us say."""
+        for segment in segments:
+            self.writer.write(segment)
+            await self.writer.drain()
+            await asyncio.sleep(0.01)
+
+    async def until(self, mark: bytes) -> bytes:
+        """All that comes up to the mark, with it."""
+        async with asyncio.timeout(TIMEOUT):
+            return await self.reader.readuntil(mark)
+
+    async def rest(self) -> bytes:
+        """All that still comes, up to the server's end."""
+        async with asyncio.timeout(TIMEOUT):
+            return await self.reader.read()
+
+    def leave(self) -> None:
+        self.writer.transport.abort()

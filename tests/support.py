@@ -17,6 +17,7 @@ from fastws import ConnectionManager, Listener, Server
 from fastws._core import Reactor
 
 TIMEOUT = 5.0
+CERTIFICATE = Path(__file__).parent / "localhost.pem"
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")
 
@@ -146,6 +147,11 @@ def records_naming(caplog, text: str) -> list[logging.LogRecord]:
         if record.name.split(".")[0] == "fastws"
         and (text in record.getMessage() or text in json.dumps(record.__dict__, default=str))
     ]
+
+
+def counted(site: Site) -> int:
+    """Addresses that hold a place."""
+    return site.server._reactor.counters["addresses"]
 
 
 def nothing_left(site: Site) -> bool:

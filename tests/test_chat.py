@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import ssl
 import time
 from base64 import b64decode
 from urllib.parse import quote
@@ -22,7 +21,6 @@ from fastws.demo.page import COOKIE, MAX_BODY
 from .hostile.hosts import HOST, NOT_ALLOWED, NOT_SERVED, ORIGINS, WELCOME
 from .raw import Raw, request
 from .support import signed_cookie
-from .test_transports import CERTIFICATE
 
 TIMEOUT = 5
 SECRET = "of the tests"
@@ -341,25 +339,26 @@ async def test_the_demos_own_pages_and_those_allowed_are_served(guarded, name):
     assert [status for status, _ in by_socket] == [101] * 2
 
 
+async def must_be_refused(server, host, origin, expected, what):
+    """Every answer says what is refused, and how to allow it."""
+    by_http, by_socket = await answers(server, host, origin)
+    for status, message in by_http + by_socket:
+        assert status == expected
+        assert message.startswith(what)
+        assert message.endswith("--origins https://chat.example.org")
+        assert len(message) < 300
+
+
 @pytest.mark.parametrize("name", NOT_SERVED)
 async def test_a_host_that_nobody_named_is_421_and_says_how_to_allow_it(guarded, name):
     host, origin = NOT_SERVED[name]
-    by_http, by_socket = await answers(guarded, host, origin)
-    for status, message in by_http + by_socket:
-        assert status == 421
-        assert message.startswith(f"the host '{host[:20]}")
-        assert message.endswith("--origins https://chat.example.org")
-        assert len(message) < 300
+    await must_be_refused(guarded, host, origin, 421, f"the host '{host[:20]}")
 
 
 @pytest.mark.parametrize("name", NOT_ALLOWED)
 async def test_another_origin_is_403_and_says_how_to_allow_it(guarded, name):
     host, origin = NOT_ALLOWED[name]
-    by_http, by_socket = await answers(guarded, host, origin)
-    for status, message in by_http + by_socket:
-        assert status == 403
-        assert message.startswith(f"the origin '{origin.strip()}'")
-        assert message.endswith("--origins https://chat.example.org")
+    await must_be_refused(guarded, host, origin, 403, f"the origin '{origin.strip()}'")
 
 
 async def test_the_machines_own_name_is_served(server):
@@ -380,17 +379,14 @@ async def test_a_request_that_comes_later_on_a_connection_is_looked_at_as_well(s
         writer.close()
 
 
-async def test_over_tls_a_page_that_came_without_is_of_another_origin():
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(CERTIFICATE)
-    async with create_server(port=0, ssl=tls) as server:
+async def test_over_tls_a_page_that_came_without_is_of_another_origin(server_side, client_side):
+    async with create_server(port=0, ssl=server_side) as server:
         url = f"wss://127.0.0.1:{server.port}/ws/cars"
-        trusting = ssl.create_default_context(cafile=CERTIFICATE)
-        trusting.check_hostname = False
-        async with connect(url, ssl=trusting, origin=f"https://127.0.0.1:{server.port}"):
+        client_side.check_hostname = False
+        async with connect(url, ssl=client_side, origin=f"https://127.0.0.1:{server.port}"):
             pass
         with pytest.raises(InvalidStatus) as refused:
-            await connect(url, ssl=trusting, origin=f"http://127.0.0.1:{server.port}")
+            await connect(url, ssl=client_side, origin=f"http://127.0.0.1:{server.port}")
         assert refused.value.response.status_code == 403
 
 

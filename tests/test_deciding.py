@@ -3,8 +3,6 @@
 import asyncio
 import json
 import logging
-import ssl
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,6 @@ from fastws.testing import Refused, connect
 from .raw import TEXT, Raw, frame, request
 from .support import eventually, nothing_left
 
-CERTIFICATE = Path(__file__).parent / "localhost.pem"
 SOON = 0.3  # seconds
 LATE = 3600
 
@@ -71,12 +68,6 @@ def options(hung):
 HEADERS = [("Cookie", "session=of-somebody")]
 
 
-@pytest.fixture(params=["epoll", "transport"])
-def wire(request, monkeypatch):
-    if request.param == "transport":
-        monkeypatch.setattr("fastws.server.has_epoll", False)
-
-
 @pytest.mark.usefixtures("wire")
 async def test_a_decision_that_takes_too_long_is_a_503(serve, dial, hung, caplog):
     site = await serve(hung, handshake_timeout=SOON, **options(hung))
@@ -123,13 +114,12 @@ async def test_an_end_that_came_with_the_request_counts_as_well(serve, dial):
     await eventually(lambda: nothing_left(site))
 
 
-async def test_over_tls_a_peer_that_leaves_is_met_as_well(serve):
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server_side.load_cert_chain(CERTIFICATE)
+async def test_over_tls_a_peer_that_leaves_is_met_as_well(serve, server_side, client_side):
     hung = Hung("on_handshake")
     site = await serve(hung, handshake_timeout=LATE, ssl=server_side)
-    client = ssl.create_default_context(cafile=CERTIFICATE)
-    _, writer = await asyncio.open_connection("localhost", site.server.port, ssl=client, server_hostname="localhost")
+    _, writer = await asyncio.open_connection(
+        "localhost", site.server.port, ssl=client_side, server_hostname="localhost"
+    )
     writer.write(request("/ws/cars"))
     await eventually(lambda: hung.waiting)
     writer.close()

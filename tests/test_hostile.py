@@ -17,21 +17,26 @@ from .hostile import FORGED, MAX_HEADER_SIZE, MAX_MESSAGE_SIZE, PATH
 from .hostile.floods import ENDLESS, FRAGMENTS, LENGTHY, RESETS
 from .hostile.frames import CUT_SHORT, FRAMES, NO_TEXTS, NOT_UTF8, says
 from .hostile.handshakes import ACCEPTED, NO_WEBSOCKET, NOTHING_HERE, REFUSED, STALLED
-from .raw import BINARY, CONTINUATION, KEY, PING, PONG, TEXT, Raw, accept_of, close_frame, frame, request
+from .raw import (
+    BINARY,
+    CONTINUATION,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    Raw,
+    accept_of,
+    close_frame,
+    frame,
+    request,
+    send_and_reset,
+)
 from .support import Echo, Recorder, eventually, needs_proc, nothing_left, resident
-from .test_transports import CERTIFICATE
 
 MIB = 1 << 20
 BOUND = 16 * MIB  # of memory in a flood of more; the sanitizers keep some back of what was freed
 PLAIN_FIELDS = ["Content-Type", "Content-Length", "Connection"]
 MORE_FIELDS = {405: ["Allow"], 426: ["Sec-WebSocket-Version", "Upgrade"]}
-
-
-@pytest.fixture(params=["epoll", "transport"])
-def wire(request, monkeypatch):
-    """Both kinds of wire have to give the same answers."""
-    if request.param == "transport":
-        monkeypatch.setattr("fastws.server.has_epoll", False)
 
 
 @pytest.fixture
@@ -215,16 +220,9 @@ async def test_a_handshake_that_comes_by_drops_has_no_more_time_than_any_other(s
         assert (await answered).status == 408
 
 
-@pytest.fixture
-def tls():
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
-    return context
-
-
 @pytest.mark.parametrize("data", [b"", b"\x16", b"\x16\x03\x01\x00\xf4\x01\x00", request("/ws/cars"), b"\0" * 1000])
-async def test_a_stalled_or_foreign_tls_handshake_is_hung_up_on(serve, tls, data):
-    site = await serve(Echo(), ssl=tls, handshake_timeout=0.2)
+async def test_a_stalled_or_foreign_tls_handshake_is_hung_up_on(serve, server_side, data):
+    site = await serve(Echo(), ssl=server_side, handshake_timeout=0.2)
     async with stranger(site) as raw:
         await raw.send(data)
         assert not (await raw.eof()).startswith(b"HTTP")
@@ -499,12 +497,7 @@ def descriptors():
 async def reset_all(site, data):
     """Many connections that send the bytes and go with a TCP reset, before or after the server has read them."""
     for turns in (0, 3):
-        for _ in range(50):
-            raw = await Raw.open(site.url)
-            await raw.send(data)
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            raw.reset()
+        await send_and_reset(site.url, data, times=50, turns=turns)
 
 
 @needs_proc
@@ -525,8 +518,8 @@ def client_hello():
 
 @needs_proc
 @pytest.mark.parametrize("part", [0, 0.5, 1])
-async def test_resets_within_a_tls_handshake_leave_no_descriptor_behind(serve, tls, part):
-    site = await serve(Echo(), ssl=tls)
+async def test_resets_within_a_tls_handshake_leave_no_descriptor_behind(serve, server_side, part):
+    site = await serve(Echo(), ssl=server_side)
     hello = client_hello()
     before = descriptors()
     await reset_all(site, hello[: int(len(hello) * part)])

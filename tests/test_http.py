@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import socket
-import ssl
 import sys
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -18,7 +16,7 @@ from fastws import ConfigurationError, FastWSError, Server
 from fastws.config import Options
 from fastws.http import HTTPApp
 
-from .raw import TEXT, close_frame, frame
+from .raw import TEXT, Streams, close_frame, frame
 from .support import Echo
 
 TIMEOUT = 5.0
@@ -84,39 +82,18 @@ class Site:
             self.http.adopt(sock, await loop.sock_recv(sock, MIB), lambda: None)
 
 
-class Wire:
-    """A client that decides itself what goes into a packet."""
-
-    def __init__(self, reader, writer):
-        self.reader, self.writer = reader, writer
-
-    async def send(self, *packets):
-        for packet in packets:
-            self.writer.write(packet)
-            await self.writer.drain()
-            await asyncio.sleep(0.005)  # a packet of its own, as far as the kernel lets us say
-
-    async def until(self, end):
-        async with asyncio.timeout(TIMEOUT):
-            return await self.reader.readuntil(end)
-
-    async def rest(self):
-        async with asyncio.timeout(TIMEOUT):
-            return await self.reader.read()
-
-
 @pytest.fixture
 async def call():
-    """`await call(site)` is a Wire that closes after the test."""
+    """`await call(site)` is a Streams that closes after the test."""
     wires = []
 
     async def connect(site):
-        wires.append(Wire(*await asyncio.open_connection("127.0.0.1", site.port)))
+        wires.append(Streams(*await asyncio.open_connection("127.0.0.1", site.port)))
         return wires[-1]
 
     yield connect
     for wire in wires:
-        wire.writer.transport.abort()
+        wire.leave()
 
 
 @contextlib.asynccontextmanager
@@ -195,7 +172,7 @@ async def test_an_upload_that_nobody_reads_yet_is_held_back_at_the_sender(call):
         await app.state.waiting.wait()
         await asyncio.sleep(0.1)
         assert wire.writer.transport.get_write_buffer_size() > size // 2
-        wire.writer.transport.abort()
+        wire.leave()
         app.state.release.set()
 
 
@@ -478,22 +455,13 @@ async def test_a_lifespan_that_fails_keeps_the_server_from_listening():
     assert not server.is_running
 
 
-@pytest.fixture
-def tls():
-    """Contexts of a server and of its clients."""
-    certificate = Path(__file__).with_name("localhost.pem")
-    server, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=certificate)
-    server.load_cert_chain(certificate)
-    return server, trusting
-
-
-async def test_over_tls_the_same_port_speaks_both_too(serve, join, client, tls):
-    site = await serve(Echo(), ssl=tls[0], http=application())
+async def test_over_tls_the_same_port_speaks_both_too(serve, join, client, server_side, client_side):
+    site = await serve(Echo(), ssl=server_side, http=application())
     url = site.url.replace("wss", "https", 1)
     for _ in range(2):
-        async with client.post(f"{url}/echo", data=b"x" * MIB, ssl=tls[1]) as response:
+        async with client.post(f"{url}/echo", data=b"x" * MIB, ssl=client_side) as response:
             assert await response.read() == b"x" * MIB
-    member = await join(f"{site.url}/ws/cars", ssl=tls[1])
+    member = await join(f"{site.url}/ws/cars", ssl=client_side)
     await member.send("hi")
     assert await member.receive() == "hi"
 

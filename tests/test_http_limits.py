@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import ssl
 
 import pytest
 from starlette.applications import Starlette
@@ -12,9 +11,8 @@ from starlette.routing import Route
 
 from fastws.testing import Refused
 
-from .raw import CLOSE, TEXT, Raw, close_frame, frame, request
-from .support import Echo, Recorder, eventually, nothing_left
-from .test_transports import CERTIFICATE
+from .raw import CLOSE, TEXT, Streams, close_frame, frame, request, send_and_reset
+from .support import Echo, Recorder, counted, eventually, nothing_left
 
 TIMEOUT = 5.0
 MIB = 1 << 20
@@ -72,21 +70,8 @@ class App:
         return JSONResponse(sorted(request.headers))
 
 
-class Peer:
-    """A client of bytes, over TLS too."""
-
-    def __init__(self, reader, writer):
-        self.reader, self.writer = reader, writer
-
-    async def send(self, *segments):
-        for segment in segments:
-            self.writer.write(segment)
-            await self.writer.drain()
-            await asyncio.sleep(0.01)  # a segment of its own, as far as the kernel lets us say
-
-    async def until(self, mark):
-        async with asyncio.timeout(TIMEOUT):
-            return await self.reader.readuntil(mark)
+class Peer(Streams):
+    """Reads HTTP's answers."""
 
     async def answer(self):
         """Status and body of the next response."""
@@ -99,24 +84,7 @@ class Peer:
     async def end(self):
         """All that still comes, up to the server's end."""
         with contextlib.suppress(ConnectionResetError):
-            async with asyncio.timeout(TIMEOUT):
-                return await self.reader.read()
-
-    def leave(self):
-        self.writer.transport.abort()
-
-
-@pytest.fixture(params=["epoll", "tls", "no epoll"])
-def wire(request, monkeypatch):
-    """Options of the server and of its clients, for each kind of wire."""
-    if request.param == "no epoll":
-        monkeypatch.setattr("fastws.server.has_epoll", False)
-    if request.param != "tls":
-        return {}, {}
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
-    trusting = ssl.create_default_context(cafile=CERTIFICATE)
-    return {"ssl": context}, {"ssl": trusting}
+            return await self.rest()
 
 
 @pytest.fixture
@@ -125,12 +93,12 @@ async def app():
 
 
 @pytest.fixture
-async def open_site(serve, wire, app):
+async def open_site(serve, any_wire, app):
     """`await open_site(listener, **options)`: a server with the application; no place is lost in the end."""
     sites = []
 
     async def start(listener=None, **options):
-        options = {"max_connections_per_ip": 100, "max_header_size": MAX, **wire[0], **options}
+        options = {"max_connections_per_ip": 100, "max_header_size": MAX, **any_wire[0], **options}
         sites.append(await serve(listener or Echo(), http=app.asgi, **options))
         return sites[-1]
 
@@ -140,12 +108,12 @@ async def open_site(serve, wire, app):
 
 
 @pytest.fixture
-async def dial_http(open_site, wire):
+async def dial_http(open_site, any_wire):
     """`await dial_http(site)` is a Peer that leaves after the test; `kept_alive` has had one request answered."""
     peers = []
 
     async def call(site, kept_alive=True, **options):
-        peer = Peer(*await asyncio.open_connection("127.0.0.1", site.server.port, **wire[1], **options))
+        peer = Peer(*await asyncio.open_connection("127.0.0.1", site.server.port, **any_wire[1], **options))
         peers.append(peer)
         if kept_alive:
             await peer.send(GET)
@@ -155,11 +123,6 @@ async def dial_http(open_site, wire):
     yield call
     for peer in peers:
         peer.leave()
-
-
-def counted(site):
-    """Addresses that hold a place."""
-    return site.server._reactor.counters["addresses"]
 
 
 # -- time
@@ -291,9 +254,9 @@ async def test_max_header_size_holds_for_each_head_to_the_blank_before_a_value(o
 
 
 @pytest.mark.parametrize("piece", [b"X-A: b\r\n", b"a" * 8, b"\r\n" * 4], ids=["fields", "a field", "blank lines"])
-async def test_a_head_without_end_is_refused_and_the_neighbours_are_served(open_site, dial_http, join, wire, piece):
+async def test_a_head_without_end_is_refused_and_the_neighbours_are_served(open_site, dial_http, join, any_wire, piece):
     site = await open_site()
-    neighbour = await join(f"{site.url}/ws/cars", **wire[1])
+    neighbour = await join(f"{site.url}/ws/cars", **any_wire[1])
     peer = await dial_http(site)
     peer.writer.write(b"" if piece == b"\r\n" * 4 else b"GET /hello HTTP/1.1\r\nHost: x\r\nX-B: ")
     peer.writer.write(piece * (4 * MIB))  # 32 MiB
@@ -356,12 +319,12 @@ async def test_an_upgrade_takes_the_place_along(open_site, dial_http):
     await eventually(lambda: counted(site) == 0)
 
 
-async def test_max_connections_counts_what_http_has(open_site, dial_http, join, wire):
+async def test_max_connections_counts_what_http_has(open_site, dial_http, join, any_wire):
     site = await open_site(max_connections=2)
-    client = await join(f"{site.url}/ws/cars", **wire[1])
+    client = await join(f"{site.url}/ws/cars", **any_wire[1])
     peer = await dial_http(site)
     with pytest.raises(Refused) as refused:
-        await join(f"{site.url}/ws/cars", **wire[1])
+        await join(f"{site.url}/ws/cars", **any_wire[1])
     assert refused.value.status == 503
     over = await dial_http(site, kept_alive=False)
     await over.send(GET)
@@ -381,12 +344,7 @@ async def test_whoever_resets_gives_the_place_back(open_site, app, turns):
     if site.server.options.ssl is not None:
         return
     for data in (GET, WAIT, GET + b"GET", GET + UPGRADE):
-        for _ in range(20):
-            raw = await Raw.open(site.url)
-            await raw.send(data)
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            raw.reset()
+        await send_and_reset(site.url, data, times=20, turns=turns)
     await eventually(lambda: counted(site) == 0)
 
 
@@ -422,12 +380,12 @@ async def test_an_upgrade_in_one_segment_with_quick_requests_comes_last(open_sit
     await peer.until(SAYS_HI)
 
 
-async def test_an_answer_that_is_not_read_holds_the_websocket_after_it_up_too(open_site, dial_http, wire):
+async def test_an_answer_that_is_not_read_holds_the_websocket_after_it_up_too(open_site, dial_http, any_wire):
     site = await open_site(max_backlog=MIB)
     peer = await dial_http(site, kept_alive=False, limit=1024)
     await peer.send(BIG % b"" + UPGRADE)
     await eventually(lambda: site.manager.connection_count == 1)
-    if wire[0]:
+    if any_wire[0]:
         return  # of a write this large uvloop's TLS tells nothing
     for _ in range(20):
         site.manager.broadcast("cars", bytes(100_000))
@@ -555,14 +513,14 @@ async def test_another_protocols_upgrade_is_a_plain_request(open_site, dial_http
     assert await peer.end() == b""
 
 
-async def test_nobody_is_believed_to_speak_for_somebody_else(open_site, dial_http, wire):
+async def test_nobody_is_believed_to_speak_for_somebody_else(open_site, dial_http, any_wire):
     site = await open_site(recorder := Recorder())
     lies = [("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "gopher"), ("Forwarded", "for=192.0.2.1")]
     fields = "".join(f"{name}: {value}\r\n" for name, value in lies).encode()
     peer = await dial_http(site, kept_alive=False)
     for _ in range(2):
         await peer.send(GET[:-2] + fields + b"\r\n")
-        assert await peer.answer() == (200, f"hello 127.0.0.1 by {'https' if wire[0] else 'http'}")
+        assert await peer.answer() == (200, f"hello 127.0.0.1 by {'https' if any_wire[0] else 'http'}")
     fresh = await dial_http(site, kept_alive=False)
     for client in (peer, fresh):
         await client.send(request("/ws/cars", extra=lies))

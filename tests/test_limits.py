@@ -2,8 +2,6 @@
 
 import asyncio
 import socket
-import ssl
-from pathlib import Path
 
 import pytest
 
@@ -11,22 +9,9 @@ from fastws import Server
 from fastws.testing import Refused
 
 from .raw import Raw, request
-from .support import Echo, Recorder, eventually, nothing_left
+from .support import Echo, Recorder, counted, eventually, nothing_left
 
-CERTIFICATE = Path(__file__).parent / "localhost.pem"
 UPGRADE = request("/ws/cars")
-
-
-@pytest.fixture(params=["epoll", "tls", "no epoll"])
-def wire(request, monkeypatch):
-    """Server options, and the client's, for each kind of wire."""
-    if request.param == "no epoll":
-        monkeypatch.setattr("fastws.server.has_epoll", False)
-    if request.param != "tls":
-        return {}, {}
-    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server_side.load_cert_chain(CERTIFICATE)
-    return {"ssl": server_side}, {"ssl": ssl.create_default_context(cafile=CERTIFICATE)}
 
 
 async def dial_from(host, url):
@@ -38,12 +23,8 @@ async def dial_from(host, url):
     return Raw(sock)
 
 
-def counted(site):
-    return site.server._reactor.counters["addresses"]
-
-
-async def test_one_connection_over_it_is_503_until_another_leaves(serve, join, wire):
-    server_options, client_options = wire
+async def test_one_connection_over_it_is_503_until_another_leaves(serve, join, any_wire):
+    server_options, client_options = any_wire
     site = await serve(recorder := Recorder(), max_connections_per_ip=2, **server_options)
     first = await join(f"{site.url}/ws/cars", **client_options)
     second = await join(f"{site.url}/ws/cars", **client_options)
@@ -168,15 +149,15 @@ async def test_an_address_is_ipv4_or_a_64_of_ipv6(serve, first, second, is_the_s
     site = await serve(max_connections_per_ip=1)
     wires = []
     for peer in (Peer(first), Peer(second)):
-        wire = site.server._wire()
-        wire.connection_made(peer)
-        wires.append((wire, peer))
+        any_wire = site.server._wire()
+        any_wire.connection_made(peer)
+        wires.append((any_wire, peer))
     await asyncio.sleep(0)
     await eventually(lambda: (b" 503 " in wires[1][1].sent) is is_the_same)
     assert wires[0][1].sent == b""
     assert counted(site) == (1 if is_the_same else 2)
-    for wire, _ in wires:
-        wire.connection_lost(None)
+    for any_wire, _ in wires:
+        any_wire.connection_lost(None)
     await eventually(lambda: nothing_left(site))
 
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-import ssl
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,20 +10,6 @@ from fastws.testing import Refused
 
 from .raw import BINARY, CLOSE, CONTINUATION, KEY, PING, TEXT, accept_of, close_frame, frame, request
 from .support import Echo, Recorder
-
-CERTIFICATE = Path(__file__).parent / "localhost.pem"
-
-
-@pytest.fixture
-def server_side():
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
-    return context
-
-
-@pytest.fixture
-def client_side():
-    return ssl.create_default_context(cafile=CERTIFICATE)
 
 
 @pytest.fixture(params=["tls", "no epoll"])

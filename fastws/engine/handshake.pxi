@@ -321,9 +321,9 @@ cdef bint has_token(headers, str name, str token):
     return False
 
 
-def is_upgrade(Request request not None):
-    """Whether the client asks for a WebSocket: anything else is plain HTTP."""
-    return has_token(request.headers, "upgrade", "websocket")
+def is_upgrade(headers not None):
+    """Whether whoever sent these header fields asks for a WebSocket: anything else is plain HTTP."""
+    return has_token(headers, "upgrade", "websocket")
 
 
 def check_upgrade(Request request not None):

@@ -54,7 +54,7 @@ class Admission:
     def on_request(self, ws: WebSocket) -> None:
         """A whole head came."""
         request = ws.request
-        if is_upgrade(request):
+        if is_upgrade(request.headers):
             self._begin(ws)
         elif (answer := self.page(request.method, request.path)) is not None:
             ws._refuse(answer.as_http(request.method))

@@ -14,11 +14,13 @@ from ..errors import ConfigurationError, ProtocolError, Reject
 from ..listener import HANDLERS, Listener, handler
 from ..presence import Company
 from ..routing import Template
-from .steps import AT_ONCE, HANDLER_ERRORS, MessageHandler, Runner, Steps, as_exception, call
+from .steps import HANDLER_ERRORS, MessageHandler, Runner, Steps, as_exception, call
 
 __all__ = ["Life"]
 
 logger = logging.getLogger("fastws.manager")
+
+AT_ONCE = 500  # pieces of a long piece of work, until the loop has a turn
 
 
 class Life:
@@ -99,12 +101,11 @@ class Life:
 
     def coming(self, ws: WebSocket, channel: str | None) -> Steps:
         """From the accepted handshake to the first message."""
-        session, user = ws.session, ws.user
         self._opening[ws] = None
         self.greeting.add(ws)
         is_done = False
         try:
-            yield from self._open(ws, channel, session, user)
+            yield from self._open(ws, channel)
             is_done = True
         finally:
             self.greeting.discard(ws)
@@ -115,7 +116,8 @@ class Life:
         if end is not None:
             yield from self._going(ws, *end)
 
-    def _open(self, ws: WebSocket, channel: str | None, session: Any, user: Hashable) -> Steps:
+    def _open(self, ws: WebSocket, channel: str | None) -> Steps:
+        session, user = ws.session, ws.user
         if session is not None and session.id is not None:
             self.endpoint._join(SESSION_KIND, session.id, ws)
         if self.options.auth is not None:
@@ -265,12 +267,10 @@ class Life:
 
     def _tell_error(self, ws: WebSocket, error: BaseException) -> None:
         def steps() -> Steps:
-            on_error = self._handlers["on_error"]
-            if on_error is not None:
-                try:
-                    yield call(on_error, ws, error)
-                except HANDLER_ERRORS:
-                    logger.exception("on_error of %s failed", self.template.path, extra={"connection": ws.id})
+            try:
+                yield self.ask("on_error", ws, error)
+            except HANDLER_ERRORS:
+                logger.exception("on_error of %s failed", self.template.path, extra={"connection": ws.id})
 
         self._run(steps())
 

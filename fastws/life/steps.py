@@ -5,12 +5,12 @@ nothing is awaitable it runs through at once, on the caller's stack; from the fi
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
 
 from .._core import WebSocket, is_awaitable
 
-__all__ = ["HANDLER_ERRORS", "STOPS", "MessageHandler", "Runner", "Steps", "as_exception", "call", "complete", "finish"]
+__all__ = ["HANDLER_ERRORS", "MessageHandler", "Runner", "Steps", "as_exception", "call", "complete"]
 
 Steps: TypeAlias = Generator[Any, Any, Any]
 MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
@@ -20,8 +20,6 @@ HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
 # What ends the program, whoever raises it.
 STOPS = (KeyboardInterrupt, SystemExit)
-
-AT_ONCE = 500  # pieces of a long piece of work, until the loop has a turn
 
 
 def as_exception(error: BaseException) -> BaseException:
@@ -96,11 +94,9 @@ class Runner:
     def run(self, steps: Steps) -> "asyncio.Task[None] | None":
         """Run a sequence as far as it goes without waiting; the rest goes on in a task, which it returns."""
         rest = complete(steps)
-        return self.spawn(rest) if is_awaitable(rest) else None
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Run a coroutine in a task of its own."""
-        task = asyncio.get_running_loop().create_task(coroutine)
+        if not is_awaitable(rest):
+            return None
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(rest)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
