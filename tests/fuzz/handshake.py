@@ -22,6 +22,7 @@ SUBPROTOCOLS = ["chat", "superchat"]
 # What has to be accepted where the fields are in order: h11 also takes what RFC 9112 lets a server refuse.
 PLAIN_HEAD = re.compile(rb"(GET (/ws/[\w.-]+(\?[\w=&.-]*)?) HTTP/1.1\r\n)([!-9;-~]+:[\t -~]*\r\n)*\r\n", re.ASCII)
 PLAIN_HOST = re.compile(rb"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+PLAIN_OFFER = re.compile(rb"[\w-]+(?:[ \t]*;[ \t]*[\w-]+(?:=[\w-]+)?)*")  # RFC 6455 9.1, without what is seldom met
 
 
 class Reader(Listener):
@@ -133,6 +134,7 @@ def must_be_accepted(head: bytes) -> bool:
         and asks_for_websocket(request)
         and PLAIN_HOST.fullmatch(values(request, b"host")[0]) is not None
         and values(request, b"sec-websocket-protocol") == []
+        and all(map(PLAIN_OFFER.fullmatch, members(request, b"sec-websocket-extensions")))
     )
 
 
