@@ -1,7 +1,6 @@
 """The listener that speaks fastws.v1 (docs/protocol.md)."""
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -450,8 +449,8 @@ class ChannelListener(Gate):
         renew = getattr(auth, "renew", None)
         if renew is None or ws.request.claims is None:
             raise Refused("refused", "this connection has no token that could be renewed")
-        stays = renew(ws, frame.token, id=frame.id)
-        return stays if inspect.isawaitable(stays) else None
+        later: Awaitable[None] | None = renew(ws, frame.token, id=frame.id)
+        return later
 
 
 class Waiting:
