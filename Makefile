@@ -18,7 +18,7 @@ help:  ## lists what make can do here
 run: build  ## serves the demo, a chat, at http://127.0.0.1:8765
 	$(BIN)/fastws serve $(ARGS)
 
-test: build system $(VENV)/.test tests/node/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 # Seconds where nothing changed: setuptools and Cython look at the files themselves.
@@ -73,7 +73,7 @@ ABOVE_ENGINE := auth chat cli credentials deploy examples http http_limits sessi
 ENGINE_TESTS := $(patsubst %,--ignore=tests/test_%.py,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
 	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
-test-asan: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
+test-asan: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
 	$(call variant,asan,$(ASAN))
 	$(call inside,asan) $(ASAN_ENVIRONMENT) $(call runtimes,asan ubsan) \
 		$(PYTHON_THERE) -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
@@ -112,7 +112,7 @@ ENGINE_FLOOR := 96
 COVERED := $(patsubst %,--ignore=tests/test_%.py,$(NOT_ENGINE) autobahn model oracle soak)
 COUNTERS := build/*-coverage/temp/build/cython/coverage/fastws/_core.gcda
 
-coverage: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## tells which lines the tests reach; fails below the floors
+coverage: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## tells which lines the tests reach; fails below the floors
 	$(call variant,coverage,FASTWS_COVERAGE=1)
 	rm -f $(COUNTERS) build/coverage/.coverage*
 	$(call inside,coverage) $(PYTHON_THERE) -m coverage run -m pytest -p no:cacheprovider $(COVERED) $(ARGS)

@@ -9,8 +9,8 @@ import uvloop
 from fastws import Listener, Server
 from fastws.testing import connect, running
 
-from .raw import Raw
-from .support import CERTIFICATE, Site
+from .lib.raw import Raw
+from .lib.support import CERTIFICATE, Site
 
 
 def pytest_asyncio_loop_factories(config, item):
