@@ -1,6 +1,5 @@
 """The command line, as a process of its own."""
 
-import os
 import signal
 import socket
 import sys
@@ -17,15 +16,7 @@ from fastws.config import Options
 
 from ..lib.command import APP, TIMEOUT, port_of, run, serving
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """Each test runs in a folder of its own, with an application in app.py and nothing in the environment."""
-    tmp_path.joinpath("app.py").write_text(APP)
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("FASTWS_")]:
-        monkeypatch.delenv(name)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def free_port():

@@ -1,89 +1,18 @@
-"""The end of a server: peers are told, nothing pending is lost, signals stop it cleanly."""
+"""The end of a server: peers are told, nothing pending is lost, and not all have to come back at once."""
 
 import asyncio
 import os
-import signal
 import threading
 
 import pytest
-from starlette.responses import PlainTextResponse
 
 from fastws import Listener, Server
 from fastws.testing import connect, running
 
-from ..lib.program import line, program
-from ..lib.raw import Raw, close_frame, request
+from ..lib.raw import close_frame, request
 from ..lib.support import Holding, Recorder, eventually, needs_proc
 
 PENDING = 200
-
-PROGRAM = f"""
-    import logging
-    from fastws import Listener, Server
-
-    class Pour(Listener):
-        def on_open(self, ws):
-            print("open", flush=True)
-
-        def on_message(self, ws, message):
-            for number in range({PENDING}):
-                ws.send(number.to_bytes(4) * 1024)
-            print("sent", flush=True)
-
-        def on_close(self, ws, code, reason):
-            print("close", code, flush=True)
-
-    class Announce(Server):
-        async def start(self):
-            await super().start()
-            print("port", self.port, flush=True)
-
-    server = Announce(port=0)
-    server.endpoint("/ws", Pour())
-    server.run()
-    print("returned", flush=True)
-"""
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-async def test_a_signal_closes_with_1001_and_loses_nothing(name):
-    async with program(PROGRAM) as process:
-        port = int((await line(process)).removeprefix("port "))
-        raw = await Raw.open(f"ws://127.0.0.1:{port}", receive_buffer=4096)
-        await raw.upgrade("/ws")
-        assert await line(process) == "open"
-        await raw.send(b"\x81\x80\0\0\0\0")
-        assert await line(process) == "sent"
-        process.send_signal(getattr(signal, name))
-        for number in range(PENDING):
-            assert (await raw.frame()).payload == number.to_bytes(4) * 1024
-        assert await raw.close_code() == 1001
-        await raw.send(close_frame(1001))
-        assert await raw.eof() == b""
-        raw.close()
-        assert await line(process) == "close 1001"
-        assert await line(process) == "returned"
-        async with asyncio.timeout(10):
-            _, errors = await process.communicate()
-        assert errors.decode() == ""
-        assert process.returncode == 0
-
-
-async def test_a_second_signal_ends_it_at_once():
-    async with program(PROGRAM) as process:
-        port = int((await line(process)).removeprefix("port "))
-        raw = await Raw.open(f"ws://127.0.0.1:{port}")
-        await raw.upgrade("/ws")
-        assert await line(process) == "open"
-        process.send_signal(signal.SIGTERM)
-        assert await raw.close_code() == 1001
-        process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):  # and not the close_timeout of 10 s
-            assert await line(process) == "close 1006"
-            assert await line(process) == "returned"
-            await process.wait()
-        raw.close()
-        assert process.returncode == 0
 
 
 async def test_stop_closes_with_1001_and_loses_nothing(dial, serve):
@@ -361,62 +290,6 @@ async def test_a_handshake_under_way_when_the_stop_begins_succeeds(serve, dial):
     assert recorder.of("on_close") == [(1001, ""), (1001, "")]
 
 
-# -- readiness
-
-
-async def ready(raw):
-    await raw.send(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
-    response = await raw.response()
-    return response.status, response.body
-
-
-@pytest.mark.parametrize("app", [None, PlainTextResponse("the application")], ids=["alone", "with http"])
-async def test_readiness_is_told_over_http(serve, dial, app):
-    site = await serve(holding := Holding(), ready_path="/ready", http=app)
-    assert site.server.is_ready
-    assert await ready(await dial(site.url)) == (200, b'{"ready":true}')
-    head = await dial(site.url)
-    await head.send(b"HEAD /ready HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert (await head.eof()).startswith(b"HTTP/1.1 200 ")
-    late = await dial(site.url)
-    stopping = asyncio.create_task(site.server.stop())
-    await holding.draining.wait()
-    assert not site.server.is_ready
-    assert await ready(late) == (503, b'{"ready":false}')
-    holding.release.set()
-    await stopping
-
-
-async def test_readiness_is_told_on_a_kept_alive_connection(serve, dial):
-    site = await serve(holding := Holding(), ready_path="/ready", http=PlainTextResponse("the application"))
-    raw = await dial(site.url)
-    await raw.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert (await raw.response()).body == b"the application"
-    assert await ready(raw) == (200, b'{"ready":true}')
-    stopping = asyncio.create_task(site.server.stop())
-    await holding.draining.wait()
-    assert await ready(raw) == (503, b'{"ready":false}')
-    holding.release.set()
-    await stopping
-
-
-async def test_readiness_is_asked_for_with_get_at_its_path_alone(serve, dial):
-    site = await serve(ready_path="/ready")
-    for line in (b"POST /ready", b"GET /ready/", b"GET /"):
-        raw = await dial(site.url)
-        await raw.send(line + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (await raw.response()).status == 404
-
-
-async def test_a_server_is_ready_from_its_start_to_its_stop():
-    server = Server(port=0)
-    assert not server.is_ready
-    await server.start()
-    assert server.is_ready
-    await server.stop()
-    assert not server.is_ready
-
-
 @pytest.mark.parametrize(
     ("option", "value"),
     [
@@ -433,67 +306,3 @@ def test_what_cannot_work_is_refused_at_start(option, value):
     with pytest.raises(ValueError, match=f"{option}={value!r}") as refused:
         Server(port=0, **{option: value})
     assert "\n" not in str(refused.value)
-
-
-# -- a second signal
-
-STUCK = """
-    import asyncio
-    from fastws import Listener, Server
-
-    class Stuck(Listener):
-        async def on_message(self, ws, message):
-            print("message", flush=True)
-            await asyncio.sleep(3600)
-
-        async def on_shutdown(self):
-            print("on_shutdown", flush=True)
-            {shutdown}
-
-    async def app(scope, receive, send):
-        if scope["type"] == "lifespan":
-            await receive()
-            await send({{"type": "lifespan.startup.complete"}})
-            await receive()
-            print("lifespan", flush=True)
-            {lifespan}
-            await send({{"type": "lifespan.shutdown.complete"}})
-
-    server = Server(port=0, {options}, http=app)
-    server.endpoint("/ws", Stuck())
-    server.run(on_start=lambda server: print("port", server.port, flush=True))
-    print("returned", flush=True)
-"""
-FOR_EVER = "await asyncio.sleep(3600)"
-
-
-@pytest.mark.parametrize(
-    ("stuck", "said"),
-    [
-        ({"shutdown": FOR_EVER, "options": "drain_timeout=3600"}, ["on_shutdown", "lifespan"]),
-        ({"options": "drain_rate=0.001, drain_timeout=3600"}, ["on_shutdown", "lifespan"]),
-        ({"options": "close_timeout=3600"}, ["on_shutdown", "lifespan"]),
-        ({"lifespan": FOR_EVER, "options": "close_timeout=0.1"}, ["on_shutdown", "lifespan"]),
-    ],
-    ids=["on_shutdown", "drain_rate", "handler", "lifespan"],
-)
-async def test_a_second_signal_ends_whatever_is_stuck(stuck, said):
-    async with program(STUCK.format(**{"shutdown": "pass", "lifespan": "pass", **stuck})) as process:
-        port = int((await line(process)).removeprefix("port "))
-        raws = [await Raw.open(f"ws://127.0.0.1:{port}") for _ in range(2)]
-        for raw in raws:
-            await raw.upgrade("/ws")
-        await raws[0].send(b"\x81\x80\0\0\0\0")
-        assert await line(process) == "message"
-        process.send_signal(signal.SIGTERM)
-        assert await line(process) == said[0]
-        if "lifespan" in stuck:
-            assert await line(process) == said[1]
-        process.send_signal(signal.SIGTERM)
-        if "lifespan" not in stuck:
-            assert await line(process) == said[1]
-        async with asyncio.timeout(10):
-            assert await line(process) == "returned"
-            assert await process.wait() == 0
-        for raw in raws:
-            raw.close()

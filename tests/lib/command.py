@@ -27,6 +27,14 @@ number = 5
 def needs(something): ...
 """
 
+# What a service manager does between fork and exec: the socket becomes descriptor 3, and the variables say so.
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="web")
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
 
 def run(*arguments, command=COMMAND):
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=TIMEOUT, check=False)
@@ -47,3 +55,8 @@ def serving(*arguments, command=COMMAND, **options):
 
 def port_of(line):
     return int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
+
+
+def activated(fd):
+    """The command as systemd would start it with that descriptor."""
+    return [sys.executable, "-c", ACTIVATE, str(fd), *COMMAND[1:]]
