@@ -9,7 +9,8 @@ from websockets.exceptions import InvalidStatus
 
 from fastws import Listener, Reject, Server
 
-from .support import Client, Named, eventually, rules, serving
+from ..lib.support import eventually
+from ..lib.v1 import Client, Named, rules, serving
 
 
 class Refusing(Named):
