@@ -218,7 +218,8 @@ class JWKS:
 
 def fetch(url: str) -> dict[str, Any]:
     """Returns a JWKS with the keys that can verify tokens; raises ConfigurationError."""
-    from urllib.request import Request as HTTPRequest  # slow to import, and hardly ever needed
+    from urllib.error import HTTPError  # slow to import, as is the next, and hardly ever needed
+    from urllib.request import Request as HTTPRequest
     from urllib.request import urlopen
 
     try:
@@ -228,6 +229,9 @@ def fetch(url: str) -> dict[str, Any]:
             raise ValueError(f"more than {MOST_JWKS:,} bytes")
         found = orjson.loads(body)
         keys = [key for key in found["keys"] if is_verifier(key)]
+    except HTTPError as error:
+        error.close()  # it is the answer, too
+        raise ConfigurationError(f"jwks_url={url!r} answers with status {error.code}") from None
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"jwks_url={url!r} gives no JWKS: {error}") from None
     if not keys:

@@ -303,7 +303,11 @@ def issuer():
 
 @contextmanager
 def serving(handler):
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    class Quiet(ThreadingHTTPServer):
+        def handle_error(self, request, client_address):
+            """Whoever asked did not wait for the answer."""
+
+    with Quiet(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}/jwks"
