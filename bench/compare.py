@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.scenarios import load_scenarios
 from bench.summary import Summary
 
-LEAST = 0.03
+MIN_CHANGE = 0.03
 
 
 def changes(old, new):
@@ -27,7 +27,7 @@ def changes(old, new):
 
 
 def is_noise(before, after, gain):
-    return abs(gain) <= LEAST or (before.low <= after.high and after.low <= before.high)
+    return abs(gain) <= MIN_CHANGE or (before.low <= after.high and after.low <= before.high)
 
 
 def main():

@@ -10,7 +10,7 @@ from bench import machine
 from bench.server import Server, StartError
 from bench.session import Session
 
-FAULTS = (StartError, OSError, TimeoutError, ConnectionError)
+PEER_ERRORS = (StartError, OSError, TimeoutError, ConnectionError)
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Runner:
                     self.records.append(record)
                 if errors := session.check():
                     self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"faults in round {number}: {errors}"
-        except FAULTS as error:
+        except PEER_ERRORS as error:
             self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"{type(error).__name__}: {error}"
 
 

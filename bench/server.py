@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import machine
 
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT = 20
+START_TIMEOUT_SECONDS = 20
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 
@@ -51,15 +51,15 @@ class Server:
         self.output.close()
 
     def wait_until_ready(self):
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if f"ready {self.port}" in self.said():
+            if f"ready {self.port}" in self.read_output():
                 return
             time.sleep(0.02)
-        lines = self.said().splitlines()
-        raise StartError(lines[-1] if lines else f"not ready after {START_TIMEOUT} s")
+        lines = self.read_output().splitlines()
+        raise StartError(lines[-1] if lines else f"not ready after {START_TIMEOUT_SECONDS} s")
 
-    def said(self):
+    def read_output(self):
         return Path(f"/proc/self/fd/{self.output.fileno()}").read_text(errors="replace")
 
     def cpu(self):

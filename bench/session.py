@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 
 from bench.load import Load
-from bench.summary import DISTURBED
+from bench.summary import MAX_DISTURBED_FRACTION
 
-WARM_UP = 0.25  # of the time measured
-PAUSE = 0.5  # seconds at most before another attempt
+WARM_UP_FRACTION = 0.25  # of the time measured
+MAX_PAUSE_SECONDS = 0.5  # before another attempt
 
 
 class Session:
@@ -36,13 +36,13 @@ class Session:
         On a shared machine other processes get in the way. The kernel tells how long server and load had to wait for
         their cores; a run in which that was over 5 % is repeated, and the least disturbed one counts.
         """
-        self.load.run(self.seconds * WARM_UP, **options)
+        self.load.run(self.seconds * WARM_UP_FRACTION, **options)
         runs = []
         while len(runs) < self.attempts:
             runs.append(self.measure_once(**options))
-            if runs[-1]["disturbed"] < DISTURBED:
+            if runs[-1]["disturbed"] < MAX_DISTURBED_FRACTION:
                 break
-            self.load.settle(PAUSE)
+            self.load.settle(MAX_PAUSE_SECONDS)
         return min(runs, key=lambda run: run["disturbed"])
 
     def measure_once(self, **options):

@@ -4,7 +4,7 @@ from collections import defaultdict
 from statistics import median
 from typing import NamedTuple
 
-DISTURBED = 0.05  # of a measurement's time that server or load had to wait for their cores
+MAX_DISTURBED_FRACTION = 0.05  # of a measurement's time that server or load had to wait for their cores
 
 
 class Spread(NamedTuple):
@@ -25,7 +25,7 @@ class Summary:
         for record in results["records"]:
             self.rounds[record["scenario"], record["case"], record["peer"]][record["round"]] = record
         for key, rounds in self.rounds.items():
-            self.rounds[key] = undisturbed(rounds) or rounds
+            self.rounds[key] = keep_undisturbed(rounds) or rounds
 
     def cases(self, scenario):
         return unique(case for name, case, _ in self.rounds if name == scenario)
@@ -47,21 +47,21 @@ class Summary:
         ratios = [mine / their for mine, their in pairs if mine is not None and their]
         return Spread.of(ratios) if ratios else None
 
-    def disturbed(self, scenario, case, peer):
+    def is_disturbed(self, scenario, case, peer):
         """Whether there is no figure that other processes left alone."""
         records = self.rounds.get((scenario, case, peer), {})
-        return bool(records) and not undisturbed(records)
+        return bool(records) and not keep_undisturbed(records)
 
     def median(self, scenario, case, peer, figure):
         """The median as text; one that is not to be relied on begins with a tilde."""
         spread = self.spread(scenario, case, peer, figure.key)
         if not spread:
             return "-"
-        return f"{'~' * self.disturbed(scenario, case, peer)}{spread.middle:,.{figure.digits}f}"
+        return f"{'~' * self.is_disturbed(scenario, case, peer)}{spread.middle:,.{figure.digits}f}"
 
 
-def undisturbed(rounds):
-    return {number: record for number, record in rounds.items() if record.get("disturbed", 0) < DISTURBED}
+def keep_undisturbed(rounds):
+    return {number: record for number, record in rounds.items() if record.get("disturbed", 0) < MAX_DISTURBED_FRACTION}
 
 
 def unique(items):

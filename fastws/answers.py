@@ -11,12 +11,12 @@ import orjson
 
 from ._core import field_lines
 
-__all__ = ["RETRY", "Answer", "refusal", "served_first"]
+__all__ = ["RETRY_HEADERS", "Answer", "refusal", "with_own_answers"]
 
 logger = logging.getLogger("fastws.server")
 
-RETRY = {"Retry-After": "5"}  # seconds
-NO_STORE = {"Cache-Control": "no-store"}
+RETRY_HEADERS = {"Retry-After": "5"}  # seconds
+NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,26 @@ class Answer:
     @classmethod
     def readiness(cls, is_ready: bool) -> Self:
         """Returns what a load balancer asks for: 200 or 503."""
-        return cls(200 if is_ready else 503, {"ready": is_ready}, NO_STORE)
+        return cls(200 if is_ready else 503, {"ready": is_ready}, NO_STORE_HEADERS)
 
     def as_http(self, method: str | None = None) -> bytes:
         """Returns the whole response, after which the connection closes; to HEAD without a body.
 
         Raises ValueError for a header field that may not be sent.
         """
-        fields, body = self._rendered({"Connection": "close"})
+        fields, body = self._render({"Connection": "close"})
         lines = [f"HTTP/1.1 {self.status} {phrase(self.status)}", *field_lines(fields)]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return head if method == "HEAD" else head + body
 
     async def as_asgi(self, send: Callable[[Any], Any]) -> None:
         """Send it as an ASGI application does; the server leaves the body out where HEAD was asked."""
-        fields, body = self._rendered({})
+        fields, body = self._render({})
         headers = [tuple(part.encode("latin-1") for part in line.split(": ", 1)) for line in field_lines(fields)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _rendered(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _render(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         body = orjson.dumps(self.content)
         fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers, **self.headers}
         return fields, body
@@ -79,7 +79,7 @@ def refusal(
     return Answer(status, content, headers or {})
 
 
-def served_first(
+def with_own_answers(
     app: Callable[..., Any],
     find: Callable[[str, str], Answer | None],
     instead_of_404: Callable[[str, str, tuple[str, int] | None], Answer | None],

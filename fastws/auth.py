@@ -28,14 +28,14 @@ logger = logging.getLogger("fastws.auth")
 
 Claims: TypeAlias = dict[str, Any]
 
-MOST_TOKEN = 16 * 1024  # bytes
-LOOKED_AT = 64 * 1024  # characters of a message
-DAY = 24 * 3600.0  # seconds; the longest that a timer is set for
-LATEST = 2**53  # seconds; no clock gets there, and every client can read it
-SAFE_SECRET = 32  # bytes (RFC 7518 3.2, for HS256)
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_SCANNED_CHARACTERS = 64 * 1024  # of a message
+DAY_SECONDS = 24 * 3600.0  # the longest that a timer is set for
+MAX_EXPIRY_SECONDS = 2**53  # no clock gets there, and every client can read it
+MIN_SECRET_BYTES = 32  # (RFC 7518 3.2, for HS256)
 
 # One key may serve several; which of them it does, its own type and curve say.
-DEFAULTS = ("HS256", "RS256", "ES256", "ES384", "ES512", "ES256K", "Ed25519", "Ed448", "EdDSA")
+DEFAULT_ALGORITHMS = ("HS256", "RS256", "ES256", "ES384", "ES512", "ES256K", "Ed25519", "Ed448", "EdDSA")
 
 
 @runtime_checkable
@@ -94,8 +94,8 @@ class JWTAuth:
             from joserfc import jwt
         except ImportError:
             raise ConfigurationError('JWTAuth needs joserfc: pip install "fastws-server[jwt]"') from None
-        if isinstance(leeway, bool) or not isinstance(leeway, int | float) or not 0 <= leeway <= DAY:
-            raise ConfigurationError(f"leeway={leeway!r} is out of range: give seconds, 0 to {DAY:,.0f}")
+        if isinstance(leeway, bool) or not isinstance(leeway, int | float) or not 0 <= leeway <= DAY_SECONDS:
+            raise ConfigurationError(f"leeway={leeway!r} is out of range: give seconds, 0 to {DAY_SECONDS:,.0f}")
         for name, value in (("user_claim", user_claim), ("channels_claim", channels_claim)):
             if not (isinstance(value, str) and value):
                 raise ConfigurationError(f"{name}={value!r} names no claim: give a string such as 'sub'")
@@ -118,7 +118,7 @@ class JWTAuth:
 
     def authenticate(self, request: Request) -> None:
         """Set ``request.user`` and ``request.claims``; raises Reject(401) as RFC 6750 3 has it."""
-        token = self._find(request)
+        token = self._find_token(request)
         if token is None:
             raise Reject(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
         try:
@@ -140,7 +140,7 @@ class JWTAuth:
             globs = [globs]
         return isinstance(globs, list) and any(isinstance(glob, str) and fnmatchcase(channel, glob) for glob in globs)
 
-    def _find(self, request: Request) -> str | None:
+    def _find_token(self, request: Request) -> str | None:
         """The token that a request brings."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -160,7 +160,7 @@ class JWTAuth:
         """The claims of a token; raises TokenError."""
         from joserfc.errors import ExpiredTokenError
 
-        if not isinstance(token, str) or len(token) > MOST_TOKEN:
+        if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES:
             raise TokenError("the token is too large or no text")
         try:
             claims = self._decode(token, self._key, registry=self._registry).claims
@@ -204,7 +204,7 @@ class JWTAuth:
 
         def on_message(ws: WebSocket, message: str | bytes) -> Any:
             # Every message comes by here: what is cheap comes first.
-            is_alike = isinstance(message, str) and '"authenticate"' in message[:LOOKED_AT]
+            is_alike = isinstance(message, str) and '"authenticate"' in message[:MAX_SCANNED_CHARACTERS]
             return None if is_alike and self._intercepts(ws, message) else handle(ws, message)
 
         return on_message
@@ -243,7 +243,7 @@ class JWTAuth:
             ws.close(4001, "token expired")
         else:
             loop = asyncio.get_running_loop()
-            self._timers[ws] = loop.call_later(min(left, DAY), self._set_timer, ws)
+            self._timers[ws] = loop.call_later(min(left, DAY_SECONDS), self._set_timer, ws)
 
 
 class TokenError(FastWSError):
@@ -252,7 +252,7 @@ class TokenError(FastWSError):
 
 def _expiry(claims: Claims) -> float:
     """Unix time in seconds."""
-    expiry: float = min(claims.get("exp", 0), LATEST)
+    expiry: float = min(claims.get("exp", 0), MAX_EXPIRY_SECONDS)
     return expiry
 
 
@@ -283,8 +283,8 @@ def _check_secret(secret: bytes) -> None:
         raise ConfigurationError("key is a PEM that cannot be read: give a public key, or one that is not encrypted")
     if secret.lstrip().startswith(b"{"):
         raise ConfigurationError("key is JSON: give what json.loads makes of it")
-    if len(secret) < SAFE_SECRET:
-        logger.warning("key has %d bytes: a secret of less than %d can be guessed", len(secret), SAFE_SECRET)
+    if len(secret) < MIN_SECRET_BYTES:
+        logger.warning("key has %d bytes: a secret of less than %d can be guessed", len(secret), MIN_SECRET_BYTES)
 
 
 def _algorithms(key: "Key | KeySet", wanted: Collection[str] | None) -> list[str]:
@@ -296,7 +296,7 @@ def _algorithms(key: "Key | KeySet", wanted: Collection[str] | None) -> list[str
     if wanted is None:
         keys = key.keys if isinstance(key, KeySet) else [key]
         named = {name for name in (one.get("alg") for one in keys) if name in signing}
-        return [alg.name for one in keys for alg in JWSRegistry.filter_algorithms(one, [*named, *DEFAULTS])]
+        return [alg.name for one in keys for alg in JWSRegistry.filter_algorithms(one, [*named, *DEFAULT_ALGORITHMS])]
     if isinstance(wanted, str) or not wanted:
         raise ConfigurationError(f"algorithms={wanted!r}: give a list such as ['RS256']")
     for name in wanted:
@@ -313,7 +313,7 @@ def _registry(algorithms: list[str]) -> "JWSRegistry":
     from joserfc.jws import JWSRegistry
 
     class Pinned(JWSRegistry):
-        max_header_length = MOST_TOKEN
+        max_header_length = MAX_TOKEN_BYTES
 
         def get_alg(self, name: str) -> Any:
             if name not in algorithms:

@@ -28,14 +28,14 @@ except ImportError:
 
 __all__ = ["main"]
 
-SETTINGS = Path("fastws.toml")
+SETTINGS_PATH = Path("fastws.toml")
 LOG_LEVELS = ["debug", "info", "warning", "error", "critical"]
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
-VERSION = (
+LISTEN_ERRNOS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+VERSION_MESSAGE = (
     f"fastws %(version)s with {platform.python_implementation()} {platform.python_version()} on {platform.system()}"
 )
-SHARED = {option.name for option in fields(EndpointOptions)}  # what each endpoint may have for itself
+ENDPOINT_OPTIONS = {option.name for option in fields(EndpointOptions)}  # what each endpoint may have for itself
 
 
 class Failure(click.ClickException):
@@ -62,11 +62,11 @@ def parameters() -> Iterator[click.Option]:
     scalars: dict[Any, Any] = {kind: kind for kind in (int, float, str, bool)}
     scalars |= {int | None: int, str | None: str}
     lists: dict[Any, Any] = {Sequence[str]: str, Sequence[str] | None: str, Sequence[int]: int}
-    for option in sorted(fields(Options), key=lambda option: option.name in SHARED):
+    for option in sorted(fields(Options), key=lambda option: option.name in ENDPOINT_OPTIONS):
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
         elif option.metadata["parse"] is not None:
-            kind = parsed(option.metadata["parse"])
+            kind = parameter_type(option.metadata["parse"])
         elif option.type in scalars | lists:
             kind = (scalars | lists)[option.type]
         else:
@@ -81,7 +81,7 @@ def parameters() -> Iterator[click.Option]:
         )
 
 
-def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def parameter_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """A parameter's type whose values an option makes of text itself."""
 
     @functools.wraps(parse)  # whose name --help shows
@@ -95,7 +95,7 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message=VERSION)
+@click.version_option(__version__, message=VERSION_MESSAGE)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A fast WebSocket server: channels, users and broadcasts."""
@@ -139,18 +139,18 @@ def serve(target: str | None, log_level: str | None, reload: bool, **options: An
 def settings() -> dict[str, Any]:
     """What fastws.toml in the working directory says."""
     try:
-        found = tomllib.loads(SETTINGS.read_text())
+        found = tomllib.loads(SETTINGS_PATH.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Failure(f"{SETTINGS} cannot be read: {error}") from error
+        raise Failure(f"{SETTINGS_PATH} cannot be read: {error}") from error
     known = {str(parameter.name): parameter for parameter in serve.params}
     for name in found.keys() - known.keys():
-        raise Failure(f"{SETTINGS}: {name!r} is not an option; choose from {', '.join(sorted(known))}")
-    return {name: as_typed(known[name], value) for name, value in found.items()}
+        raise Failure(f"{SETTINGS_PATH}: {name!r} is not an option; choose from {', '.join(sorted(known))}")
+    return {name: to_text(known[name], value) for name, value in found.items()}
 
 
-def as_typed(parameter: click.Parameter, value: Any) -> str | list[str]:
+def to_text(parameter: click.Parameter, value: Any) -> str | list[str]:
     """A value from TOML as the command line would have it, so that it is checked in the same way."""
     if not getattr(parameter, "multiple", False):
         return str(value)
@@ -198,7 +198,7 @@ def run(server: Server) -> None:
     try:
         server.run(on_start=announce)
     except OSError as error:
-        if error.errno not in CANNOT_LISTEN:
+        if error.errno not in LISTEN_ERRNOS:
             raise
         where = address(server) if server.options.uds is None else f"unix:{server.options.uds}"
         raise CannotListen(f"cannot listen on {where}: {os.strerror(error.errno)}") from error

@@ -18,8 +18,8 @@ OverRate: TypeAlias = Literal["pause", "close"]
 # What is wrong with a value, to be read after "name=value"; "" where nothing is.
 Check: TypeAlias = Callable[[Any], str]
 
-MAX_PATH = 107  # bytes, of a unix socket
-DAY = 24 * 3600  # seconds
+MAX_PATH_BYTES = 107  # of a unix socket
+DAY_SECONDS = 24 * 3600
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -75,7 +75,7 @@ def _is_string(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= MAX_PATH
+    return isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= MAX_PATH_BYTES
 
 
 def _is_url_path(value: Any) -> bool:
@@ -91,7 +91,7 @@ def _are_descriptors(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(_is_whole(item) and item >= 0 for item in value)
 
 
-def _one(protocol: Any) -> Callable[[Any], bool]:
+def _is_instance_of(protocol: Any) -> Callable[[Any], bool]:
     """An object of that kind, and not the class of one."""
     return lambda value: not isinstance(value, type) and isinstance(value, protocol)
 
@@ -190,15 +190,15 @@ class EndpointOptions:
     )
     subprotocols: Sequence[str] = _option((), "supported subprotocols, in order of preference", _strings)
     offline_after: float = _option(
-        0, "seconds without a connection after which a user counts as offline", _number(0, DAY)
+        0, "seconds without a connection after which a user counts as offline", _number(0, DAY_SECONDS)
     )
     sessions: Sessions | None = _option(
         None,
         "where the visitors' HTTP sessions are, such as a StoreSessions",
-        _optional(_give("a SignedCookieSessions or a StoreSessions", _one(Sessions))),
+        _optional(_give("a SignedCookieSessions or a StoreSessions", _is_instance_of(Sessions))),
     )
     auth: Auth | None = _option(
-        None, "how clients authenticate, such as a JWTAuth", _optional(_give("a JWTAuth", _one(Auth)))
+        None, "how clients authenticate, such as a JWTAuth", _optional(_give("a JWTAuth", _is_instance_of(Auth)))
     )
 
     def __post_init__(self) -> None:
@@ -222,7 +222,7 @@ class Options(EndpointOptions):
     uds: str | None = _option(
         None,
         "path of a unix socket to listen on, instead of host and port",
-        _optional(_give(f"a path of 1 to {MAX_PATH} bytes", _is_path)),
+        _optional(_give(f"a path of 1 to {MAX_PATH_BYTES} bytes", _is_path)),
     )
     uds_permissions: int = _option(
         0o660, "permissions of the unix socket, in octal", _permissions, parse=octal, show=_show_octal
@@ -243,7 +243,7 @@ class Options(EndpointOptions):
     drain_timeout: float = _option(
         20,
         "seconds within which all connections are closed when the server stops, exceeding drain_rate if need be",
-        _number(0, DAY),
+        _number(0, DAY_SECONDS),
     )
     restart: bool = _option(
         False, "close with 1012 (clients may reconnect) instead of 1001 when the server stops", _flag
@@ -271,7 +271,7 @@ class Options(EndpointOptions):
         min(4, _cores()), "threads that write a large fan-out", _whole(1, 64), default_text="min(4, cores)"
     )
     ssl: SSLContext | None = _option(
-        None, "TLS context for every connection", _optional(_give("an ssl.SSLContext", _one(SSLContext)))
+        None, "TLS context for every connection", _optional(_give("an ssl.SSLContext", _is_instance_of(SSLContext)))
     )
     http: Callable[..., Any] | None = _option(
         None, "ASGI application for plain requests on the same port", _optional(_give("an ASGI application", callable))

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPApp"]
 
-DRAIN_INTERVAL = 0.02  # seconds between two looks at what a shutdown still waits for
-CANCEL_GRACE = 1.0  # seconds that a cancelled request has for its clean-up
+SHUTDOWN_POLL_SECONDS = 0.02  # between two looks at what a shutdown still waits for
+CANCEL_GRACE_SECONDS = 1.0  # that a cancelled request has for its clean-up
 
 
 class HTTPApp:
@@ -87,7 +87,7 @@ class HTTPApp:
         """Close idle connections, give running requests ``timeout`` seconds, cancel the rest, then end the lifespan."""
         if self._lifespan is None:
             return
-        if not await self._drained(timeout):
+        if not await self._wait_until_idle(timeout):
             await self._cancel()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -115,11 +115,11 @@ class HTTPApp:
         if self._lifespan is None:
             raise RuntimeError("the HTTP application is not running: await startup() first")
 
-        def left() -> None:
+        def leave() -> None:
             self.connection_count -= 1
             release()
 
-        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=left)
+        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=leave)
         protocol.logger = self._logger
         protocol.access_logger = self._logger.getChild("access")
         protocol.access_log = protocol.access_logger.isEnabledFor(logging.INFO)
@@ -141,14 +141,14 @@ class HTTPApp:
         if protocol.flow.read_paused and not transport.is_closing():
             transport.pause_reading()
 
-    async def _drained(self, timeout: float) -> bool:
+    async def _wait_until_idle(self, timeout: float) -> bool:
         """Wait for connections and requests to end; False where some are left after ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 while self._adopting or self._state.connections or self._state.tasks:
                     for connection in list(self._state.connections):
                         connection.shutdown()
-                    await asyncio.sleep(DRAIN_INTERVAL)
+                    await asyncio.sleep(SHUTDOWN_POLL_SECONDS)
         except TimeoutError:
             return False
         return True
@@ -157,7 +157,7 @@ class HTTPApp:
         self._logger.warning("%d HTTP requests cancelled: the server stops", len(self._state.tasks))
         for task in list(self._state.tasks):
             task.cancel()
-        if not await self._drained(CANCEL_GRACE):
+        if not await self._wait_until_idle(CANCEL_GRACE_SECONDS):
             for connection in list(self._state.connections):
                 connection.transport.abort()
             await asyncio.sleep(0)

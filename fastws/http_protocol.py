@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPProtocol", "Terms"]
 
-PIECE = 4 * 1024  # bytes parsed at once: requests in one piece are all queued
-BACKLOG = 64 * 1024  # bytes kept of what follows a request that is not answered yet; past it the peer is not read
-LOOKS = 4  # at what a peer owes, before its time is up
+PIECE_BYTES = 4 * 1024  # parsed at once: requests in one piece are all queued
+MAX_UNREAD_BYTES = 64 * 1024  # of what follows a request that is not answered yet; past it the peer is not read
+CHECKS_PER_LIMIT = 4  # at what a peer owes, before its time is up
 
-NO_REQUEST = "this is not an HTTP/1.1 request"
+NOT_A_REQUEST = "this is not an HTTP/1.1 request"
 
 
 @dataclass(frozen=True)
@@ -99,21 +99,21 @@ class HTTPProtocol(HttpToolsProtocol):
         self._terms = terms
         self._options = terms.options
         self._release: Callable[[], None] | None = release
-        self._piece = min(PIECE, self._options.max_header_size)
+        self._piece = min(PIECE_BYTES, self._options.max_header_size)
         self._part = Part.BETWEEN
         self._unread = bytearray()  # received, and not parsed yet
-        self._fed = 0  # bytes parsed since something came of it
+        self._fed_bytes = 0  # bytes parsed since something came of it
         self._has_progress = False
         self._is_asking = False  # for a WebSocket
         self._current: RequestResponseCycle | None = None  # the request that is being answered
-        self._last: Callable[[], None] | None = None  # what ends HTTP here, once all before it is answered
+        self._ending: Callable[[], None] | None = None  # what ends HTTP here, once all before it is answered
         self._is_lingering = False  # refused; what still comes is dropped
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._turn = 0.0  # since when the peer may send a head, or sends one, or lingers
-        self._heard = 0.0  # when something came, or nothing was owed
-        self._unsent = 0  # bytes of answers when last looked at
-        self._taken = 0.0  # when the peer had last taken some
+        self._turn_began = 0.0  # since when the peer may send a head, or sends one, or lingers
+        self._heard_at = 0.0  # when something came, or nothing was owed
+        self._unsent_bytes = 0  # bytes of answers when last looked at
+        self._taken_at = 0.0  # when the peer had last taken some
 
     # -- of asyncio
 
@@ -126,21 +126,21 @@ class HTTPProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._current is not None and not self._current.response_complete:
             self._disconnect(self._current)
-        self._last = None
+        self._ending = None
         self._unread.clear()
         self._leave()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        self._heard_at = self.loop.time()
         if not self._is_lingering:
             self._unread += data
-            self._go_on()
+            self._parse_unread()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._taken = self.loop.time()
-        self._unsent = self.transport.get_write_buffer_size()
-        self._look_within(self._options.idle_timeout / LOOKS)
+        self._taken_at = self.loop.time()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
 
     # -- of the server
 
@@ -173,9 +173,9 @@ class HTTPProtocol(HttpToolsProtocol):
     def _is_waiting(self) -> bool:
         """Whether what is unread has to wait for answers; after a request that closes the connection, for ever."""
         closes = self.cycle is not None and not self.cycle.keep_alive and not self.cycle.more_body
-        return self._last is not None or bool(self.pipeline) or closes
+        return self._ending is not None or bool(self.pipeline) or closes
 
-    def _go_on(self) -> None:
+    def _parse_unread(self) -> None:
         """Parse as far as may be; then do what ends HTTP here, if its turn has come."""
         while self._unread and not self._is_waiting and not self.transport.is_closing():
             piece = bytes(self._unread[: self._piece])
@@ -183,10 +183,10 @@ class HTTPProtocol(HttpToolsProtocol):
             self._feed(piece)
         if self.transport.is_closing():
             self._unread.clear()
-        elif self._last is not None and not self._is_answering:
-            last, self._last = self._last, None
+        elif self._ending is not None and not self._is_answering:
+            last, self._ending = self._ending, None
             last()
-        elif len(self._unread) > BACKLOG:
+        elif len(self._unread) > MAX_UNREAD_BYTES:
             self.flow.hold()
         else:
             self.flow.release()
@@ -200,12 +200,12 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._unread[:0] = piece[upgrade.args[0] :]  # frames; another protocol is not spoken, and HTTP goes on
         except httptools.HttpParserError:
-            if self._last is None:
-                self._fail(400, NO_REQUEST)
+            if self._ending is None:
+                self._fail(400, NOT_A_REQUEST)
             return
-        self._fed = 0 if self._has_progress else self._fed + len(piece)
+        self._fed_bytes = 0 if self._has_progress else self._fed_bytes + len(piece)
         most = self._options.max_header_size
-        if self._fed <= most:
+        if self._fed_bytes <= most:
             return
         if self._part is Part.BODY:
             self._fail(400, f"chunk extensions or trailers are over {most} bytes")
@@ -215,7 +215,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._has_progress = True
         self._part = Part.HEAD
-        self._turn = self.loop.time()
+        self._turn_began = self.loop.time()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -233,7 +233,7 @@ class HTTPProtocol(HttpToolsProtocol):
         if not self._is_asking:
             super().on_headers_complete()
         else:
-            self._last = partial(self._upgrade, head)
+            self._ending = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
                 raise Stop  # it is not a handshake, and will be told so; what follows does not matter
         self._part = Part.BODY
@@ -283,13 +283,13 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
-        self._look_within(self._options.idle_timeout / LOOKS)
+        self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._look_within(self._options.idle_timeout / LOOKS)
+            self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -300,7 +300,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _go_on_later(self) -> None:
         if self.parser is not None and not self._is_lingering:
-            self._go_on()
+            self._parse_unread()
 
     def _upgrade(self, head: bytes) -> None:
         """Give the connection, and all that came on it, to a protocol for WebSockets."""
@@ -328,7 +328,7 @@ class HTTPProtocol(HttpToolsProtocol):
         elif self._part is Part.BODY:
             self._disconnect(self.cycle)
             self._current = None
-        self._last = partial(self._refuse, status, message)
+        self._ending = partial(self._refuse, status, message)
 
     @staticmethod
     def _disconnect(cycle: RequestResponseCycle) -> None:
@@ -347,32 +347,32 @@ class HTTPProtocol(HttpToolsProtocol):
             self.transport.write_eof()
         else:
             self.transport.close()  # TLS says good-bye first, and reads on meanwhile
-        self._turn = self.loop.time()
-        self._look_within(self._options.close_timeout)
+        self._turn_began = self.loop.time()
+        self._check_within(self._options.close_timeout)
 
     # -- time
 
     def _begin_turn(self) -> None:
         """From now on the peer owes a head."""
-        self._turn = self._heard = self.loop.time()
-        self._look_within(self._options.handshake_timeout)
+        self._turn_began = self._heard_at = self.loop.time()
+        self._check_within(self._options.handshake_timeout)
 
-    def _look_within(self, seconds: float) -> None:
-        """Have `_look` called then, or sooner; 0: never."""
+    def _check_within(self, seconds: float) -> None:
+        """Have `_check_time` called then, or sooner; 0: never."""
         at = self.loop.time() + seconds
         if not seconds or (self._timer is not None and self._timer_at <= at):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_at = self.loop.call_later(seconds, self._look), at
+        self._timer, self._timer_at = self.loop.call_later(seconds, self._check_time), at
 
-    def _look(self) -> None:
+    def _check_time(self) -> None:
         """Look at what the peer owes: its time is up, or will be looked at again."""
         self._timer = None
         since, limit, end = self._debt()
         left = since + limit - self.loop.time()
         if left > 0:
-            self._look_within(min(left, limit / LOOKS))
+            self._check_within(min(left, limit / CHECKS_PER_LIMIT))
         elif limit:
             end()
 
@@ -380,25 +380,25 @@ class HTTPProtocol(HttpToolsProtocol):
         """Since when the peer owes something, for how many seconds it may, and what happens then."""
         now, idle = self.loop.time(), self._options.idle_timeout
         if self._is_lingering:
-            return self._turn, self._options.close_timeout, self.transport.abort
+            return self._turn_began, self._options.close_timeout, self.transport.abort
         if self.transport.is_closing() or self.flow.write_paused:
             unsent = self.transport.get_write_buffer_size()
-            if unsent != self._unsent:
-                self._unsent, self._taken = unsent, now
-            return self._taken, idle, partial(self._drop, "it does not read its answer")
+            if unsent != self._unsent_bytes:
+                self._unsent_bytes, self._taken_at = unsent, now
+            return self._taken_at, idle, partial(self._drop, "it does not read its answer")
         if not self._is_answering:
-            return self._turn, self._options.handshake_timeout, self._end_turn
+            return self._turn_began, self._options.handshake_timeout, self._end_turn
         cycle = self.cycle
         if not cycle.more_body or cycle.waiting_for_100_continue or self.flow.read_paused:
-            self._heard = now  # it owes nothing: the application works
-        return self._heard, idle, partial(self._drop, "nothing comes of its request's body")
+            self._heard_at = now  # it owes nothing: the application works
+        return self._heard_at, idle, partial(self._drop, "nothing comes of its request's body")
 
     def _end_turn(self) -> None:
         if self._part is Part.HEAD:
             self._refuse(408, "no complete request came within handshake_timeout")
         else:
             self.transport.close()
-            self._look_within(self._options.idle_timeout / LOOKS)
+            self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
 
     def _drop(self, reason: str) -> None:
         self.logger.info("an HTTP connection is dropped: %s", reason, extra={"remote_address": self.client})

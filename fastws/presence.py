@@ -21,7 +21,7 @@ logger = logging.getLogger("fastws.presence")
 
 User: TypeAlias = Hashable
 
-MOST_ANSWERS = 100_000  # of can_see that are kept, per endpoint
+MAX_CACHED_ANSWERS = 100_000  # of can_see that are kept, per endpoint
 
 
 class Presence(NamedTuple):
@@ -65,7 +65,7 @@ class Away:
         self._absences.setdefault(channel, {})[ws.user] = absence
         self._queue.append(absence)
         if self._timer is None:
-            self._timer = loop.call_at(absence.deadline, self._look)
+            self._timer = loop.call_at(absence.deadline, self._check_deadlines)
 
     def end(self, channel: str | None, user: User) -> Absence | None:
         """The user is back, or gone for good: the absence, if there was one."""
@@ -91,13 +91,13 @@ class Away:
         while self._queue:
             self._end_first()
 
-    def _look(self) -> None:
+    def _check_deadlines(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._queue and self._queue[0].deadline <= loop.time():
             self._end_first()
         if self._queue and self._timer is None:
-            self._timer = loop.call_at(self._queue[0].deadline, self._look)
+            self._timer = loop.call_at(self._queue[0].deadline, self._check_deadlines)
 
     def _end_first(self) -> None:
         absence = self._queue.popleft()
@@ -141,7 +141,7 @@ class Sight:
         except Exception:
             logger.exception("can_see failed: %r does not see %r", viewer, user)
             return False
-        if self._count >= MOST_ANSWERS:
+        if self._count >= MAX_CACHED_ANSWERS:
             self._answers, self._count = {}, 0
         self._answers.setdefault(user, {})[viewer] = answer
         self._count += 1
@@ -214,7 +214,7 @@ class Notices:
         if channel in self._watches:
             return
         self._watches[channel] = Watch()
-        people = self._listed(channel)
+        people = self._list_people(channel)
         self._watches[channel].announced.update(person["user"] for person in people)
         if self._sight.is_free:
             self._endpoint.broadcast(channel, _notice(channel, "list", users=people))
@@ -226,7 +226,7 @@ class Notices:
         """Tell no more."""
         self._watches.pop(channel, None)
 
-    def came(self, connections: list[WebSocket], channel: str) -> None:
+    def announce_join(self, connections: list[WebSocket], channel: str) -> None:
         """Connections of one user, or a single one, are in a channel: each gets a list, the others a "join"."""
         watch = self._watches.get(channel)
         if watch is None:
@@ -234,11 +234,11 @@ class Notices:
         user = connections[0].user
         if user is not None and user not in watch.announced:
             watch.announced.add(user)
-            exclude = [*self._endpoint._members(USER_KIND, user), *self._blind(channel, user)]
-            self._endpoint.broadcast(channel, self._joined(channel, user), exclude=exclude)
-        self._send_list(connections, channel, self._listed(channel))
+            exclude = [*self._endpoint._members(USER_KIND, user), *self._members_who_cannot_see(channel, user)]
+            self._endpoint.broadcast(channel, self._join_notice(channel, user), exclude=exclude)
+        self._send_list(connections, channel, self._list_people(channel))
 
-    def gone(self, channel: str, user: User) -> None:
+    def announce_leave(self, channel: str, user: User) -> None:
         """A user has left a channel, with every connection and for good."""
         watch = self._watches.get(channel)
         if watch is None or user not in watch.announced:
@@ -257,7 +257,7 @@ class Notices:
             for other in self._people.of(channel):
                 self._update(channel, user, other)
 
-    def _listed(self, channel: str) -> list[dict[str, Any]]:
+    def _list_people(self, channel: str) -> list[dict[str, Any]]:
         """Everybody in a channel, as a list tells it."""
         people = self._people.of(channel)
         return [{"user": user, "since": since, "devices": devices} for user, (since, devices) in people.items()]
@@ -266,36 +266,38 @@ class Notices:
         """To connections of one user."""
         if not self._sight.is_free:
             viewer = connections[0].user
-            people = [person for person in people if self._sees(channel, viewer, person["user"])]
+            people = [person for person in people if self._check_sight(channel, viewer, person["user"])]
         self._endpoint.broadcast(channel, _notice(channel, "list", users=people), to=connections)
 
-    def _joined(self, channel: str, user: User) -> str:
+    def _join_notice(self, channel: str, user: User) -> str:
         since, devices = self._endpoint._person(channel, user)
         if not devices:
             absence = self._people.away.users(channel).get(user)
             since = time.time() if absence is None else absence.since
         return _notice(channel, "join", user=user, since=Presence.at(since, devices).since)
 
-    def _sees(self, channel: str, viewer: User, user: User) -> bool:
+    def _check_sight(self, channel: str, viewer: User, user: User) -> bool:
         """Whether a viewer may see a member; he or she is told accordingly."""
         watch = self._watches[channel]
         sees = self._sight.sees(viewer, user)
         (watch.show if sees else watch.hide)(user, viewer)
         return sees
 
-    def _blind(self, channel: str, user: User) -> list[WebSocket]:
+    def _members_who_cannot_see(self, channel: str, user: User) -> list[WebSocket]:
         """The members that may not see a user."""
         if self._sight.is_free:
             return []
-        return [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if not self._sees(channel, ws.user, user)]
+        return [
+            ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if not self._check_sight(channel, ws.user, user)
+        ]
 
     def _update(self, channel: str, viewer: User, user: User) -> None:
         """Tell a viewer when what he or she was told of a user is true no more."""
         watch = self._watches[channel]
         was_hidden = watch.is_hidden(user, viewer)
-        if user not in watch.announced or self._sees(channel, viewer, user) != was_hidden:
+        if user not in watch.announced or self._check_sight(channel, viewer, user) != was_hidden:
             return
-        notice = self._joined(channel, user) if was_hidden else _notice(channel, "leave", user=user)
+        notice = self._join_notice(channel, user) if was_hidden else _notice(channel, "leave", user=user)
         if viewer is None:
             strangers = [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if ws.user is None]
             self._endpoint.broadcast(channel, notice, to=strangers)
@@ -322,7 +324,7 @@ class Company:
         absence = self.away.end(channel, connections[0].user)
         if absence is not None:
             self._endpoint._backdate(channel, connections[0], absence.since)
-        self.notices.came(connections, channel)
+        self.notices.announce_join(connections, channel)
 
     def depart(self, ws: WebSocket, channel: str) -> None:
         """A connection has left a channel on purpose: its user does, if it was the last one there."""
@@ -333,12 +335,12 @@ class Company:
     def remove(self, user: User, channel: str) -> None:
         """A user without a connection in a channel is out of it, and nobody waits for his or her return."""
         self.away.end(channel, user)
-        self.notices.gone(channel, user)
+        self.notices.announce_leave(channel, user)
 
     def remove_if_away(self, user: User, channel: str) -> None:
         """Nobody waits any more for the return of a user to a channel."""
         if self.away.end(channel, user) is not None:
-            self.notices.gone(channel, user)
+            self.notices.announce_leave(channel, user)
 
     def vanish(self, ws: WebSocket, channel: str, since: float, seconds: float) -> None:
         """A connection is over that was in a channel; its user may be back within so many seconds."""
@@ -354,7 +356,7 @@ class Company:
         if absence.channel is None:
             self._offline(absence.ws)
         else:
-            self.notices.gone(absence.channel, absence.user)
+            self.notices.announce_leave(absence.channel, absence.user)
 
 
 def _notice(channel: str, event: str, **fields: Any) -> str:

@@ -18,9 +18,9 @@ __all__ = ["serve_reloading"]
 
 logger = logging.getLogger("fastws.reload")
 
-GLANCE = 200  # milliseconds between two looks at the process
-PATIENCE = 3.0  # seconds that it has to end, before it is told again, and more rudely
-TERMINAL = 1.0  # seconds that it has where a Ctrl-C has told it already
+POLL_MILLISECONDS = 200  # between two looks at the process
+STOP_SECONDS = 3.0  # that it has to end, before it is told again, and more rudely
+CTRL_C_STOP_SECONDS = 1.0  # that it has where a Ctrl-C has told it already
 
 
 def serve_reloading(descriptors: Sequence[int]) -> None:
@@ -38,19 +38,19 @@ def serve_reloading(descriptors: Sequence[int]) -> None:
 
     def on_signal(number: int, _frame: object) -> None:
         if signals:
-            child.tell()
+            child.terminate()
         signals.append(number)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     changes = watch(
-        Path.cwd(), watch_filter=PythonFilter(), stop_event=stop, rust_timeout=GLANCE, yield_on_timeout=True
+        Path.cwd(), watch_filter=PythonFilter(), stop_event=stop, rust_timeout=POLL_MILLISECONDS, yield_on_timeout=True
     )
     child_is_told = False
     try:
         for changed in changes:  # the first of them comes when files are watched already
-            child.look_after({path for _, path in changed})
+            child.update({path for _, path in changed})
         child_is_told = signals[:1] == [signal.SIGINT]  # by the terminal, which tells every process
     finally:
         child.stop(child_is_told)
@@ -65,7 +65,7 @@ class Child:
         self._broken: set[str] = set()
         self._is_over = False
 
-    def look_after(self, changed: set[str]) -> None:
+    def update(self, changed: set[str]) -> None:
         """Start it at first, and again when files have changed and can be read as Python."""
         if self._process is None:
             self._start()
@@ -81,21 +81,21 @@ class Child:
                 "the server ended with status %d: it starts again when a file changes", self._process.returncode
             )
 
-    def tell(self) -> None:
+    def terminate(self) -> None:
         """Have it end."""
         if self._process is not None:
             self._process.terminate()
 
     def stop(self, is_told: bool = False) -> None:
         """End it, if need be by force; where it has been told, wait a moment first."""
-        if self._process is None or (is_told and self._ends(TERMINAL)):
+        if self._process is None or (is_told and self._wait(CTRL_C_STOP_SECONDS)):
             return
         for end in (self._process.terminate, self._process.terminate, self._process.kill):
             end()
-            if self._ends(PATIENCE):
+            if self._wait(STOP_SECONDS):
                 return
 
-    def _ends(self, timeout: float) -> bool:
+    def _wait(self, timeout: float) -> bool:
         assert self._process is not None
         try:
             self._process.wait(timeout)

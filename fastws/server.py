@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 import uvloop
 
 from ._core import Reactor, TransportWire, WebSocket, has_epoll
-from .answers import served_first
+from .answers import with_own_answers
 from .config import EndpointKeywords, EndpointOptions, OptionKeywords, Options, ServerKeywords
 from .life.admission import Admission
 from .life.connection import Life
@@ -30,9 +30,9 @@ logger = logging.getLogger("fastws.server")
 
 GOING_AWAY = 1001, "server is going away"  # RFC 6455 7.4.1
 RESTART = 1012, "server restarts"  # of IANA's registry
-UNDER_WAY = 1.0  # seconds that a connection accepted before a stop has for its handshake
-GLANCE = 0.01  # seconds between two looks at the drain
-HURRY = 2.0  # seconds that the HTTP application's end may take after a second signal
+HANDSHAKE_GRACE_SECONDS = 1.0  # that a connection accepted before a stop has for its handshake
+DRAIN_POLL_SECONDS = 0.01  # between two looks at the drain
+HTTP_STOP_SECONDS_WHEN_HURRIED = 2.0  # that the HTTP application's end may take after a second signal
 
 
 class Server:
@@ -178,13 +178,13 @@ class Server:
                 await self._listen(sock)
             admission.is_ready = True
         except BaseException:
-            self._end()
+            self._release()
             raise
 
     async def _start_http(self, app: Callable[..., Any], admission: Admission) -> Any:
         from .http import HTTPApp  # needs the `server` extra
 
-        served = served_first(app, admission.page, admission.instead_of_404)
+        served = with_own_answers(app, admission.page, admission.instead_of_404)
         http = HTTPApp(served, self.options, refusal=admission.refuse_http, websocket=self._wire)
         await http.startup()
         return http
@@ -225,23 +225,23 @@ class Server:
         self._runner.is_stopping = True
         admission.is_ready = False
         timeout = self.options.close_timeout
-        returns = self.options.restart if restart is None else restart
+        restarts = self.options.restart if restart is None else restart
         try:
-            self._close_doors(reactor)
-            await self._unless_hurried(self._drain(reactor, admission, *(RESTART if returns else GOING_AWAY)))
+            self._stop_accepting(reactor)
+            await self._run_unless_hurried(self._drain(reactor, admission, *(RESTART if restarts else GOING_AWAY)))
             reactor.shut()
             for manager in self.endpoints.values():
                 manager.life.company.away.end_all()
-            if not await self._unless_hurried(self._runner.finish(timeout)):
+            if not await self._run_unless_hurried(self._runner.finish(timeout)):
                 await self._runner.finish(0)
             http = admission.http
-            if http is not None and not await self._unless_hurried(http.shutdown(timeout)):
+            if http is not None and not await self._run_unless_hurried(http.shutdown(timeout)):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(http.shutdown(0), HURRY)
+                    await asyncio.wait_for(http.shutdown(0), HTTP_STOP_SECONDS_WHEN_HURRIED)
         finally:
-            self._end()
+            self._release()
 
-    def _close_doors(self, reactor: Reactor) -> None:
+    def _stop_accepting(self, reactor: Reactor) -> None:
         """Accept no more. A socket that is ours is closed, lest clients wait on it in vain; who waits on one that was
         passed to us is left to whoever listens on it next."""
         reactor.stop_listening(for_good=not self.options.fd)
@@ -257,16 +257,16 @@ class Server:
     async def _drain(self, reactor: Reactor, admission: Admission, code: int, reason: str) -> None:
         """Let every connection go: those that the listeners can still say good-bye to, a few at a time."""
         loop = reactor.loop
-        for _ in range(round(UNDER_WAY / GLANCE)):
-            if not reactor.is_shaking_hands(UNDER_WAY):
+        for _ in range(round(HANDSHAKE_GRACE_SECONDS / DRAIN_POLL_SECONDS)):
+            if not reactor.is_shaking_hands(HANDSHAKE_GRACE_SECONDS):
                 break
-            await asyncio.sleep(GLANCE)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
         admission.is_draining = True
         end = loop.time() + self.options.drain_timeout
         farewells = [self._runner.run(self._tell_shutdown(manager)) for manager in self.endpoints.values()]
         if unfinished := [task for task in farewells if task is not None]:
             await asyncio.wait(unfinished, timeout=self.options.drain_timeout)
-        await self._close(reactor.websockets(), code, reason, end - loop.time())
+        await self._close_connections(reactor.websockets(), code, reason, end - loop.time())
         reactor.hang_up()
         admission.idle.clear()
         if not reactor.is_idle:
@@ -279,7 +279,7 @@ class Server:
         except HANDLER_ERRORS:
             logger.exception("on_shutdown of %s failed", manager.path)
 
-    async def _close(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
+    async def _close_connections(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
         """Close connections at the drain's rate, or at the one that gets through in so many seconds."""
         logger.info("the server stops: %d connections are to be closed", len(connections))
         at_once = self.options.drain_rate == 0 or seconds <= 0
@@ -289,11 +289,11 @@ class Server:
         for ws in connections:
             early = begin + closed / rate - loop.time()
             if early > 0 and ws.is_open:
-                await asyncio.sleep(max(early, GLANCE))
+                await asyncio.sleep(max(early, DRAIN_POLL_SECONDS))
             closed += ws.is_open  # who has left uses up none of the rate
             ws.close(code, reason)
 
-    async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
+    async def _run_unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
         """Do something up to its end, or up to a second signal; whether it ended."""
         task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
         try:
@@ -307,7 +307,7 @@ class Server:
         task.result()
         return True
 
-    def _end(self) -> None:
+    def _release(self) -> None:
         if self._reactor is not None:
             self._reactor.shut()
         self._reactor = self._admission = None

@@ -26,14 +26,14 @@ __all__ = ["Session", "Sessions", "SignedCookieSessions", "StoreSessions"]
 
 logger = logging.getLogger("fastws.sessions")
 
-FORTNIGHT = 14 * 24 * 3600  # seconds
-MOST_COOKIES = 8  # of one name that are looked at
-MOST_INFLATED = 256 * 1024  # bytes; a browser keeps no cookie of more than 4 KiB, and JSON seldom shrinks to a 64th
-TOUCH_INTERVAL = 60.0  # seconds between two touches
+DEFAULT_LIFETIME_SECONDS = 14 * 24 * 3600
+MAX_COOKIES_PER_NAME = 8
+MAX_INFLATED_BYTES = 256 * 1024  # a browser keeps no cookie of more than 4 KiB, and JSON seldom shrinks to a 64th
+TOUCH_INTERVAL_SECONDS = 60.0  # between two touches
 # A date past all calendars is the second and the third; JSON that is nested too deeply the last.
-UNREADABLE = (ValueError, OSError, OverflowError, RecursionError)
-UNCHANGING = frozenset({str, int, float, bool, type(None)})
-METADATA = "__metadata__"  # where starsessions keeps its own among a session's values
+READ_ERRORS = (ValueError, OSError, OverflowError, RecursionError)
+IMMUTABLE_TYPES = frozenset({str, int, float, bool, type(None)})
+METADATA_KEY = "__metadata__"  # where starsessions keeps its own among a session's values
 
 is_id = re.compile(r"[!-~]{1,256}").fullmatch  # nobody makes longer ones, or ones with blanks
 is_cookie_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 6265 4.1.1
@@ -73,7 +73,7 @@ class Session(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         self._catch_up()
         value = self._values[name]
-        self._is_used = self._is_used or type(value) not in UNCHANGING
+        self._is_used = self._is_used or type(value) not in IMMUTABLE_TYPES
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -104,7 +104,7 @@ class Session(MutableMapping[str, Any]):
             self._is_stale = False
             self._source._catch_up(self)
 
-    def _end(self) -> None:
+    def _mark_gone(self) -> None:
         """It is gone from the store: logged out, or expired."""
         self._is_gone = True
         self._values = {}
@@ -142,7 +142,12 @@ class SignedCookieSessions:
     """
 
     def __init__(
-        self, secret: str | bytes, cookie: str = "session", *, max_age: float | None = FORTNIGHT, id_key: str = "id"
+        self,
+        secret: str | bytes,
+        cookie: str = "session",
+        *,
+        max_age: float | None = DEFAULT_LIFETIME_SECONDS,
+        id_key: str = "id",
     ) -> None:
         if not isinstance(secret, str | bytes):
             raise ConfigurationError(f"secret is a {type(secret).__name__}: give the HTTP application's as a string")
@@ -166,14 +171,14 @@ class SignedCookieSessions:
 
     def find(self, request: Request) -> Session | None:
         """The first session of ours among the cookies of this name (RFC 6265 5.4: the nearest path's comes first)."""
-        for cookie in filter(str.isascii, request._cookie_values(self._cookie)[:MOST_COOKIES]):
+        for cookie in filter(str.isascii, request._cookie_values(self._cookie)[:MAX_COOKIES_PER_NAME]):
             for read in (self._read_starlette, self._read_flask):
                 try:
                     values = read(cookie)
                     if isinstance(values, dict):
                         name = values.get(self._id_key)
                         return Session(None if name is None else str(name), values)
-                except (self._not_ours, *UNREADABLE):
+                except (self._not_ours, *READ_ERRORS):
                     continue
         return None
 
@@ -206,13 +211,13 @@ def _flask_serializer(secret: str | bytes) -> Any:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Decompress up to MOST_INFLATED; raises ValueError where that is impossible, or not the end.
+    """Decompress up to MAX_INFLATED_BYTES; raises ValueError where that is impossible, or not the end.
 
     A cookie grows by up to a thousand times: a visitor may have had the application keep something long in it.
     """
     inflater = zlib.decompressobj()
     try:
-        inflated = inflater.decompress(data, MOST_INFLATED)
+        inflated = inflater.decompress(data, MAX_INFLATED_BYTES)
     except zlib.error as error:
         raise ValueError("this is not zlib's") from error
     if not inflater.eof:
@@ -313,7 +318,7 @@ class StoreSessions:
         store: Any,
         cookie: str = "session",
         *,
-        lifetime: int = FORTNIGHT,
+        lifetime: int = DEFAULT_LIFETIME_SECONDS,
         touch: bool = True,
         serializer: Serializer | None = None,
         immediate: bool | None = None,
@@ -333,15 +338,15 @@ class StoreSessions:
         self._touch = touch
         self._serializer = serializer or _JSON()
         self._has_replace = callable(getattr(store, "replace", None))
-        self._is_immediate = _never_waits(store) if immediate is None else immediate
+        self._is_immediate = _is_known_immediate(store) if immediate is None else immediate
         self._read, self._write = store.read, store.replace if self._has_replace else store.write
         if self._is_immediate:
-            self._read, self._write = _at_once(self._read), _at_once(self._write)
+            self._read, self._write = _make_immediate(self._read), _make_immediate(self._write)
 
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
         """The first session among the cookies of this name that the store knows."""
         found: Session | Awaitable[Session | None] | None
-        found = complete(self._find(request._cookie_values(self._cookie)[:MOST_COOKIES]))
+        found = complete(self._find(request._cookie_values(self._cookie)[:MAX_COOKIES_PER_NAME]))
         return found
 
     def save(self, session: Session) -> Awaitable[None] | None:
@@ -396,15 +401,15 @@ class StoreSessions:
 
     def _refresh(self, session: Session) -> Steps:
         """See what HTTP has changed, and touch the session if it is time."""
-        self._take(session, (yield self._read(session.id, self._lifetime)))
-        interval = min(TOUCH_INTERVAL, self._lifetime_in(session._metadata) / 2)
+        self._merge(session, (yield self._read(session.id, self._lifetime)))
+        interval = min(TOUCH_INTERVAL_SECONDS, self._lifetime_in(session._metadata) / 2)
         if self._touch and not session._is_gone and time.monotonic() - session._touched >= interval:
             yield from self._store(session)
         if session._source is not None:
             session._lazy_until = session._touched + interval if self._touch else math.inf
 
     def _save(self, session: Session) -> Steps:
-        self._take(session, (yield self._read(session.id, self._lifetime)))
+        self._merge(session, (yield self._read(session.id, self._lifetime)))
         if not session._is_gone:
             session._is_used = False
             yield from self._store(session)
@@ -421,7 +426,7 @@ class StoreSessions:
         data = self._dump(session)
         answer = yield self._write(session.id, data, lifetime, max(1, math.ceil(accessed + lifetime - now)))
         if self._has_replace and not answer:
-            session._end()
+            session._mark_gone()
         else:
             session._stored = data
             session._touched = time.monotonic()
@@ -430,15 +435,15 @@ class StoreSessions:
 
     def _catch_up(self, session: Session) -> None:
         if not session._is_gone:
-            self._take(session, self._read(session.id, self._lifetime))
+            self._merge(session, self._read(session.id, self._lifetime))
 
-    def _take(self, session: Session, data: bytes) -> None:
+    def _merge(self, session: Session, data: bytes) -> None:
         """Take over what the store has now; what was changed here, and is not written yet, stays as it is."""
         if data == session._stored and not self._has_expired(session._metadata):
             return
         changed, removed = self._changes(session)
         if not self._load(session, data):
-            session._end()
+            session._mark_gone()
             return
         session._values.update(changed)
         for name in removed:
@@ -454,7 +459,7 @@ class StoreSessions:
             for name, value in after.items()
             if name not in before or dump({name: value}) != dump({name: before[name]})
         }
-        return changed, before.keys() - after.keys() - {METADATA}
+        return changed, before.keys() - after.keys() - {METADATA_KEY}
 
     def _load(self, session: Session, data: bytes) -> bool:
         """Give a session what the store has for it; False where that is nothing, unreadable or expired."""
@@ -462,7 +467,7 @@ class StoreSessions:
             return False
         try:
             values = dict(self._serializer.deserialize(data))
-            metadata = values.pop(METADATA, None)
+            metadata = values.pop(METADATA_KEY, None)
             if self._has_expired(metadata):
                 return False
         except Exception:  # whatever a serializer may raise
@@ -472,7 +477,7 @@ class StoreSessions:
         return True
 
     def _dump(self, session: Session) -> bytes:
-        metadata = {} if session._metadata is None else {METADATA: session._metadata}
+        metadata = {} if session._metadata is None else {METADATA_KEY: session._metadata}
         return self._serializer.serialize(session._values | metadata)
 
     def _has_expired(self, metadata: dict[str, Any] | None) -> bool:
@@ -484,13 +489,13 @@ class StoreSessions:
         return (metadata or {}).get("lifetime") or self._lifetime
 
 
-def _never_waits(store: Any) -> bool:
+def _is_known_immediate(store: Any) -> bool:
     """Whether a store is known to answer at once: one of that very class, as a subclass may do anything."""
     starsessions: Any = sys.modules.get("starsessions")  # which a store of its own has imported
     return starsessions is not None and type(store) is starsessions.InMemoryStore
 
 
-def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
+def _make_immediate(method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of an immediate store: its answer, without a task even where it is ``async def``.
 
     If it waits after all, it cannot go on, for nothing would wake it: it is broken off where it stands.

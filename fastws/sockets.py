@@ -41,7 +41,7 @@ async def open_sockets(options: Options) -> list[socket.socket]:
     if options.fd:
         return _adopt(options.fd)
     if options.uds is not None:
-        return [UnixSocket.listening(options.uds, options.uds_permissions)]
+        return [UnixSocket.open_at(options.uds, options.uds_permissions)]
     return await _bind(options.host, options.port)
 
 
@@ -75,7 +75,7 @@ class UnixSocket(socket.socket):
     _file: tuple[str, os.stat_result] | None = None
 
     @classmethod
-    def listening(cls, path: str, permissions: int) -> "UnixSocket":
+    def open_at(cls, path: str, permissions: int) -> "UnixSocket":
         """Listen at ``path``, in place of a file on which nobody does; raises OSError where somebody does."""
         _clear(path)
         sock = cls(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -21,7 +21,7 @@ ORIGIN = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
 ROW = "{:32} {:>6} {:>6} {:>7}  {}"
 
 
-def executions(counters: Path) -> tuple[Path, dict[int, int]]:
+def count_executions(counters: Path) -> tuple[Path, dict[int, int]]:
     """The path of the C file, and how often each of its lines that are code has run."""
     report = json.loads(subprocess.check_output(["gcov", "--json-format", "--stdout", counters]))
     (source,) = (file for file in report["files"] if file["file"].endswith("_core.c"))
@@ -46,7 +46,7 @@ def engine_lines(c_file: Path, counts: dict[int, int]) -> dict[str, dict[int, bo
     return {file: lines for file, lines in sorted(files.items()) if file.startswith("fastws/engine/")}
 
 
-def missed(lines: dict[int, bool]) -> str:
+def missing_runs(lines: dict[int, bool]) -> str:
     """Runs of lines that have not run, such as "7, 12-15"; lines that are not code do not part a run."""
     runs: list[list[int]] = []
     unbroken = False
@@ -68,9 +68,9 @@ def main() -> int:
     options = parser.parse_args()
     total = covered = 0
     print(ROW.format("Name", "Lines", "Miss", "Cover", "Missing"))
-    for file, lines in engine_lines(*executions(options.counters)).items():
+    for file, lines in engine_lines(*count_executions(options.counters)).items():
         ran = sum(lines.values())
-        print(ROW.format(file, len(lines), len(lines) - ran, f"{ran / len(lines):.1%}", missed(lines)))
+        print(ROW.format(file, len(lines), len(lines) - ran, f"{ran / len(lines):.1%}", missing_runs(lines)))
         total, covered = total + len(lines), covered + ran
     print(ROW.format("TOTAL", total, total - covered, f"{covered / total:.2%}", ""))
     if covered < total * options.fail_under / 100:

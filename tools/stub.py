@@ -25,10 +25,10 @@ class Slot(NamedTuple):
 
 
 def main() -> None:
-    STUB.write_text(documented(STUB.read_text()))
+    STUB.write_text(with_docstrings(STUB.read_text()))
 
 
-def documented(stub: str) -> str:
+def with_docstrings(stub: str) -> str:
     """The stub with the docstrings of public classes, methods, properties and functions as the engine has them."""
     for slot in reversed(list(slots(Source(stub), ast.parse(stub), _core))):
         stub = stub[: slot.start] + slot.text + stub[slot.end :]
@@ -62,14 +62,16 @@ def slots(source: Source, tree: ast.Module | ast.ClassDef, engine: Any) -> Itera
         if isinstance(node, ast.ClassDef) and is_public(node.name):
             first, its = node.body[0], getattr(engine, node.name)
             start = source.before(first)
-            yield Slot(start, source.after(first) if is_string(first) else start, written(its, node.col_offset + 4))
+            yield Slot(
+                start, source.after(first) if is_string(first) else start, docstring_lines(its, node.col_offset + 4)
+            )
             yield from slots(source, node, its)
         elif isinstance(node, ast.FunctionDef) and is_public(node.name):
-            text = written(vars(engine)[node.name], node.col_offset + 4)
+            text = docstring_lines(vars(engine)[node.name], node.col_offset + 4)
             yield Slot(source.before(node.body[0]), source.after(node.body[-1]), text or " ...")
         elif isinstance(node, ast.AnnAssign) and isinstance(tree, ast.ClassDef) and is_public(ast.unparse(node.target)):
             last = following if is_string(following) else node
-            text = written(vars(engine)[ast.unparse(node.target)], node.col_offset)
+            text = docstring_lines(vars(engine)[ast.unparse(node.target)], node.col_offset)
             yield Slot(source.after(node), source.after(last), text)
 
 
@@ -81,7 +83,7 @@ def is_string(node: ast.stmt | None) -> TypeGuard[ast.Expr]:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def written(its: Any, column: int) -> str:
+def docstring_lines(its: Any, column: int) -> str:
     """The docstring of something in the engine, on lines of its own; "" where it has none."""
     doc = inspect.cleandoc(its.__doc__ or "")
     if not doc:

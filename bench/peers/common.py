@@ -15,8 +15,8 @@ import gc
 from collections import defaultdict
 
 BACKLOG = 4096
-MAX_MESSAGE = 4 * 1024 * 1024
-GROUP = 10  # connections that a whisper goes to
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+GROUP_SIZE = 10  # connections that a whisper goes to
 
 
 def arguments():
@@ -54,19 +54,19 @@ class Members:
         if kind == "collect":
             return lambda message: collect() or [connection]
         if kind == "whisper":
-            self.channels[int(name) // GROUP].add(connection)
-            return self.numbered
+            self.channels[int(name) // GROUP_SIZE].add(connection)
+            return self.find_numbered
         if kind == "rooms":
             for room in name.split(","):
                 self.channels[int(room)].add(connection)
-            return self.numbered
+            return self.find_numbered
         members = self.channels[name]
         members.add(connection)
         if kind == "others":
             return lambda message: [member for member in members if member is not connection]
         return lambda message: members
 
-    def numbered(self, message):
+    def find_numbered(self, message):
         return self.channels[number_of(message)]
 
     def leave(self, connection):

@@ -11,9 +11,9 @@ class Setup(NamedTuple):
     windows: tuple[int, ...]
 
 
-FIRST = Setup(1_000, 64, (1, 16, 128, 1_024))
+QUICK_SETUP = Setup(1_000, 64, (1, 16, 128, 1_024))
 SETUPS = (
-    FIRST,
+    QUICK_SETUP,
     Setup(1_000, 1_024, (1, 16, 128)),
     Setup(1_000, 16_384, (1, 16)),
     Setup(10_000, 64, (1, 16, 128)),
@@ -35,7 +35,7 @@ SCENARIO = Scenario(
     name="fanout",
     title="Fan-out",
     figures=(Figure("rate", "deliveries/s"), CPU, BUSY),
-    setups=lambda quick, most: (FIRST,) if quick else SETUPS,
+    setups=lambda quick, most: (QUICK_SETUP,) if quick else SETUPS,
     run=run,
     clients=lambda setup: setup.clients,
     fan_out=True,

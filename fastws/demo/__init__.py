@@ -19,7 +19,7 @@ from typing import Any
 from fastws import ConfigurationError, Server, WebSocket
 from fastws.config import Options
 from fastws.demo.chat import Chat
-from fastws.demo.ended import LIFETIME
+from fastws.demo.ended import LIFETIME_SECONDS
 from fastws.demo.hosts import Guarded, Hosts
 from fastws.sessions import SignedCookieSessions
 
@@ -30,8 +30,8 @@ except ImportError as error:
 
 __all__ = ["Chat", "Relay", "create_server"]
 
-READY = "/ready"
-RELOAD = 2  # seconds; whoever is back by then was never away
+READY_PATH = "/ready"
+RELOAD_SECONDS = 2  # whoever is back by then was never away
 
 
 class Relay(Guarded):
@@ -53,11 +53,11 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     hosts = Hosts(settings.host, settings.origins or ())
     chat = Chat(hosts)
     app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
-    server = Server(http=app, **{"ready_path": READY, **options})
-    sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME)
+    server = Server(http=app, **{"ready_path": READY_PATH, **options})
+    sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME_SECONDS)
     # The server's own check of `origins` would refuse the demo's page, and whoever is not a browser.
     app.state.manager = server.endpoint(
-        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD, origins=None
+        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD_SECONDS, origins=None
     )
     server.endpoint("/ws/{channel}", Relay(hosts), origins=None)
     return server

@@ -50,14 +50,14 @@ from fastws import Presence, Reject, Request, WebSocket
 from fastws.demo.ended import Ended
 from fastws.demo.hosts import Guarded, Hosts
 
-MAX_NAME = 32
-NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
-MAX_MESSAGE = 4000
+MAX_NAME_CHARACTERS = 32
+NAME_RULE = f"must be 1 to {MAX_NAME_CHARACTERS} printable characters"
+MAX_MESSAGE_CHARACTERS = 4000
 MAX_CHANNELS = 100
 MAX_BLOCKED = 1000
 
 # The types of request; Chat has a handle_... for each.
-REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "invite", "kick", "block", "unblock")
+REQUEST_TYPES = ("subscribe", "unsubscribe", "message", "whisper", "typing", "invite", "kick", "block", "unblock")
 
 
 class Refused(Exception):
@@ -106,8 +106,8 @@ class Chat(Guarded):
         try:
             request = parse(message)
             kind = text(request, "type")
-            if kind not in REQUESTS:
-                raise Refused("unknown_type", f"type must be one of {', '.join(REQUESTS)}")
+            if kind not in REQUEST_TYPES:
+                raise Refused("unknown_type", f"type must be one of {', '.join(REQUEST_TYPES)}")
             getattr(self, f"handle_{kind}")(ws, request)
         except Refused as refused:
             return refused.answer
@@ -130,7 +130,7 @@ class Chat(Guarded):
         channel = text(request, "channel")
         if not is_name(channel):
             raise Refused("bad_channel", f"a channel's name {NAME_RULE}")
-        must_have_room(ws)
+        check_room(ws)
         ws.manager.subscribe_user(ws.user, channel)
 
     def handle_unsubscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
@@ -138,7 +138,7 @@ class Chat(Guarded):
 
     def handle_message(self, ws: WebSocket, request: dict[str, Any]) -> None:
         channel = own_channel(ws, request)
-        ws.manager.broadcast(channel, stamped("message", ws, channel, request))
+        ws.manager.broadcast(channel, make_message("message", ws, channel, request))
 
     def handle_whisper(self, ws: WebSocket, request: dict[str, Any]) -> None:
         channel = own_channel(ws, request)
@@ -150,7 +150,7 @@ class Chat(Guarded):
         to = sorted(name for name, there in others_in(ws, channel).items() if name in names and there.devices)
         if not to:
             raise Refused("no_recipient", f"none of those named is in {channel}")
-        whisper = stamped("whisper", ws, channel, request)
+        whisper = make_message("whisper", ws, channel, request)
         for reader in (ws.user, *to):
             # One reader may be hidden from another.
             seen = [name for name in to if ws.manager.sees(reader, name)]
@@ -168,7 +168,7 @@ class Chat(Guarded):
             raise Refused("not_online", f"there is no one else called {user} online")
         if user in others_in(ws, channel):
             raise Refused("already_there", f"{user} is in {channel} already")
-        must_have_room(guests[0])
+        check_room(guests[0])
         ws.manager.subscribe_user(user, channel)
         invitation = {"type": "invite", "channel": channel, "user": user, "by": ws.user}
         ws.manager.broadcast(channel, invitation, users=user)
@@ -209,7 +209,7 @@ class Chat(Guarded):
 def is_name(name: object) -> bool:
     if not isinstance(name, str) or name in (".", ".."):  # a browser takes these out of a path
         return False
-    return 0 < len(name) <= MAX_NAME and name == name.strip() and name.isprintable()
+    return 0 < len(name) <= MAX_NAME_CHARACTERS and name == name.strip() and name.isprintable()
 
 
 def parse(message: str | bytes) -> dict[str, Any]:
@@ -237,17 +237,17 @@ def own_channel(ws: WebSocket, request: dict[str, Any]) -> str:
     return channel
 
 
-def must_have_room(ws: WebSocket) -> None:
+def check_room(ws: WebSocket) -> None:
     if len(ws.channels) >= MAX_CHANNELS:
         raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
 
 
-def stamped(kind: str, ws: WebSocket, channel: str, request: dict[str, Any]) -> dict[str, Any]:
+def make_message(kind: str, ws: WebSocket, channel: str, request: dict[str, Any]) -> dict[str, Any]:
     message = text(request, "message")
     if not message.strip():
         raise Refused("bad_field", '"message" is empty')
-    if len(message) > MAX_MESSAGE:
-        raise Refused("too_long", f"a message may have {MAX_MESSAGE} characters")
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        raise Refused("too_long", f"a message may have {MAX_MESSAGE_CHARACTERS} characters")
     now = int(time.time() * 1000)
     return {"type": kind, "channel": channel, "from": ws.user, "message": message, "timestamp": now}
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["LIFETIME", "Ended"]
+__all__ = ["LIFETIME_SECONDS", "Ended"]
 
-LIFETIME = 14 * 24 * 3600  # seconds from the login; nothing prolongs a session
-MOST = 100_000  # sessions that are remembered
+LIFETIME_SECONDS = 14 * 24 * 3600  # from the login; nothing prolongs a session
+MAX_REMEMBERED_SESSIONS = 100_000
 
 
 class Ended:
@@ -19,9 +19,9 @@ class Ended:
     A session has an `id`, and a `since`, the time of its login. It is remembered for as long as its cookie would do, by
     that time and not by the signature's, which a request that was under way at the log-out may renew.
 
-    With more than MOST of them, those of the earliest login are forgotten, and whatever logged in no later is over from
-    then on: so nobody comes back by a cookie that ended, and some have to log in once more. Connections that are open
-    stay open.
+    With more than MAX_REMEMBERED_SESSIONS of them, those of the earliest login are forgotten, and whatever logged in no
+    later is over from then on: so nobody comes back by a cookie that ended, and some have to log in once more.
+    Connections that are open stay open.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Ended:
             return
         self._ids.add(session["id"])
         heapq.heappush(self._by_login, (session["since"], session["id"]))
-        while len(self._ids) > MOST or self._by_login[0][0] <= time.time() - LIFETIME:
+        while len(self._ids) > MAX_REMEMBERED_SESSIONS or self._by_login[0][0] <= time.time() - LIFETIME_SECONDS:
             self._last_over, session_id = heapq.heappop(self._by_login)
             self._ids.discard(session_id)
 
     def has(self, session: Mapping[str, Any]) -> bool:
         """Whether a session is over; one that does not say since when it is there is."""
         since = session.get("since", 0)
-        return since <= max(self._last_over, time.time() - LIFETIME) or session.get("id") in self._ids
+        return since <= max(self._last_over, time.time() - LIFETIME_SECONDS) or session.get("id") in self._ids

@@ -17,8 +17,8 @@ from fastws import ConfigurationError, Listener, Reject, Request
 __all__ = ["Guarded", "Hosts"]
 
 PORTS = {"http": 80, "https": 443}
-EXAMPLE = "--origins https://chat.example.org"
-SHOWN = 100  # characters of what a stranger sent
+ORIGINS_EXAMPLE = "--origins https://chat.example.org"
+MAX_SHOWN_CHARACTERS = 100  # of what a stranger sent
 
 is_authority = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{0,5}))?").fullmatch
 
@@ -43,13 +43,18 @@ class Hosts:
         """
         name, port = parse_host(host) or ("", None)
         if not self._has(name):
-            return Reject(421, f"the host {host[:SHOWN]!r} is not served here: allow it by its origin, as in {EXAMPLE}")
+            shown = host[:MAX_SHOWN_CHARACTERS]
+            return Reject(
+                421, f"the host {shown!r} is not served here: allow it by its origin, as in {ORIGINS_EXAMPLE}"
+            )
         if origin is None:
             return None
         came_from = parse_origin(origin)
         if came_from in self._origins or came_from in same_origins(name, port, is_secure):
             return None
-        return Reject(403, f"the origin {origin[:SHOWN]!r} is not allowed here: allow it as in {EXAMPLE}")
+        return Reject(
+            403, f"the origin {origin[:MAX_SHOWN_CHARACTERS]!r} is not allowed here: allow it as in {ORIGINS_EXAMPLE}"
+        )
 
     def _has(self, name: str) -> bool:
         return name in self._names or name == "localhost" or name.endswith(".localhost") or is_address(name)
@@ -96,7 +101,9 @@ def parse_origin(text: str) -> tuple[str, str, int | None] | None:
 def parse_allowed(text: str) -> tuple[str, str, int | None]:
     origin = parse_origin(text)
     if origin is None:
-        raise ConfigurationError(f"origins: {text!r} is not an origin: write scheme://host[:port], as in {EXAMPLE}")
+        raise ConfigurationError(
+            f"origins: {text!r} is not an origin: write scheme://host[:port], as in {ORIGINS_EXAMPLE}"
+        )
     return origin
 
 

@@ -29,11 +29,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastws.demo.chat import NAME_RULE, Chat, is_name
-from fastws.demo.ended import LIFETIME
+from fastws.demo.ended import LIFETIME_SECONDS
 from fastws.demo.hosts import Hosts
 
 COOKIE = "fastws-chat"
-MAX_BODY = 1024  # bytes
+MAX_BODY_BYTES = 1024
 
 # Everything the page needs is in its one file, so it may load nothing else. `connect-src 'self'` alone would
 # do, but not every browser counts a WebSocket to the same host as that.
@@ -62,7 +62,7 @@ def create_app(chat: Chat, hosts: Hosts, secret: str, *, https_only: bool = Fals
         SessionMiddleware,
         secret,
         session_cookie=COOKIE,
-        max_age=LIFETIME,
+        max_age=LIFETIME_SECONDS,
         same_site="strict",
         https_only=https_only,
     )
@@ -95,23 +95,23 @@ async def page(request: Request) -> Response:
 
 
 async def session(request: Request) -> Response:
-    return who(request.app.state.chat.name_in(request.session))
+    return name_response(request.app.state.chat.name_in(request.session))
 
 
 async def log_in(request: Request) -> Response:
     name = await name_asked_for(request)
     if request.app.state.chat.name_in(request.session) != name:
-        end(request)
+        end_session(request)
         request.session.update(name=name, id=secrets.token_urlsafe(16), since=time.time())
-    return who(name)
+    return name_response(name)
 
 
 async def log_out(request: Request) -> Response:
-    end(request)
-    return who(None)
+    end_session(request)
+    return name_response(None)
 
 
-def end(request: Request) -> None:
+def end_session(request: Request) -> None:
     """End the session, if there is one: nobody comes in by it again, and whoever is in by it is closed."""
     if "id" in request.session:
         request.app.state.chat.ended.add(request.session)
@@ -119,7 +119,7 @@ def end(request: Request) -> None:
     request.session.clear()
 
 
-def who(name: str | None) -> Response:
+def name_response(name: str | None) -> Response:
     return JSONResponse({"name": name}, headers={"cache-control": "no-store"})
 
 
@@ -142,6 +142,6 @@ async def body(request: Request) -> bytes:
     received = b""
     async for part in request.stream():
         received += part
-        if len(received) > MAX_BODY:
+        if len(received) > MAX_BODY_BYTES:
             raise HTTPException(413, "a name is not that long")
     return received

@@ -17,7 +17,7 @@ from .._core import (
     check_upgrade,
     is_upgrade,
 )
-from ..answers import RETRY, Answer, phrase, refusal
+from ..answers import RETRY_HEADERS, Answer, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..routing import Router
@@ -28,7 +28,7 @@ __all__ = ["Admission"]
 
 logger = logging.getLogger("fastws.server")
 
-FULL = "the server takes no more connections now"
+NO_ROOM = "the server takes no more connections now"
 
 
 class Admission:
@@ -59,7 +59,7 @@ class Admission:
         elif (answer := self.page(request.method, request.path)) is not None:
             ws._refuse(answer.as_http(request.method))
         elif self.is_draining:
-            self._refuse(ws, 503, "the server stops", RETRY)
+            self._refuse(ws, 503, "the server stops", RETRY_HEADERS)
         elif self.http is not None:
             self._hand_over(ws)
         elif self._is_for_websockets(request.method, request._raw_path):
@@ -69,7 +69,7 @@ class Admission:
 
     def on_bad_request(self, ws: WebSocket, status: int, message: str) -> None:
         """Something came that is no request, or must not be one."""
-        self._refuse(ws, status, message, RETRY if status == 503 else None)
+        self._refuse(ws, status, message, RETRY_HEADERS if status == 503 else None)
 
     def on_abandoned(self, ws: WebSocket) -> None:
         """The peer left during its handshake: whoever decides on it need not go on."""
@@ -78,7 +78,7 @@ class Admission:
 
     def on_overdue(self, ws: WebSocket) -> None:
         """No decision on a handshake within `handshake_timeout`."""
-        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY)
+        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY_HEADERS)
         self._stop_deciding(ws)
 
     def on_accept_paused(self, number: int) -> None:
@@ -116,7 +116,7 @@ class Admission:
     def _hand_over(self, ws: WebSocket) -> None:
         """Give a plain request, and its connection, to the HTTP application."""
         if self._is_full():
-            self._refuse(ws, 503, FULL, RETRY)
+            self._refuse(ws, 503, NO_ROOM, RETRY_HEADERS)
             return
         detached = ws._detach()
         if detached is None:
@@ -157,7 +157,7 @@ class Admission:
             self._refuse(ws, 500, "the server failed", error=error)
         else:
             if ws._accept(life.endpoint, response):
-                yield from life.coming(ws, channel)
+                yield from life.open(ws, channel)
 
     def _admit(self, request: Request) -> tuple[Life, str | None]:
         """All that can be said against a handshake before the listener is asked; the endpoint's life, the channel."""
@@ -183,18 +183,18 @@ class Admission:
         if auth is not None:
             auth.authenticate(request)
         verdict = yield life.ask("on_handshake", request)
-        judge(verdict, "the handshake was refused")
+        check_verdict(verdict, "the handshake was refused")
         if auth is not None:
-            judge(auth.allows(request, channel), not_yours)
+            check_verdict(auth.allows(request, channel), not_yours)
         verdict = yield life.ask("authorize", request, channel)
-        judge(verdict, not_yours)
+        check_verdict(verdict, not_yours)
         self._check_room(life)
         hash(request.user)  # one that is not hashable fails here, and not when it is looked up
 
     def _check_room(self, life: Life) -> None:
         most = life.options.max_connections
         if self.is_draining or self._is_full() or (most is not None and life.endpoint.connection_count >= most):
-            raise Reject(503, FULL, headers=RETRY)
+            raise Reject(503, NO_ROOM, headers=RETRY_HEADERS)
 
     def _is_full(self) -> bool:
         """Whether there are `max_connections`: WebSockets, and those that the HTTP application has."""
@@ -223,7 +223,7 @@ class Admission:
         ws._refuse(response)
 
 
-def judge(verdict: Any, reason: str) -> None:
+def check_verdict(verdict: Any, reason: str) -> None:
     """Raises the Reject that a verdict is, or stands for."""
     if isinstance(verdict, Reject):
         raise verdict

@@ -20,7 +20,7 @@ __all__ = ["Life"]
 
 logger = logging.getLogger("fastws.manager")
 
-AT_ONCE = 500  # pieces of a long piece of work, until the loop has a turn
+PIECES_PER_TURN = 500  # pieces of a long piece of work, until the loop has a turn
 
 
 class Life:
@@ -99,13 +99,13 @@ class Life:
             self.handler_failed(ws, error)
             return False
 
-    def coming(self, ws: WebSocket, channel: str | None) -> Steps:
+    def open(self, ws: WebSocket, channel: str | None) -> Steps:
         """From the accepted handshake to the first message."""
         self._opening[ws] = None
         self.greeting.add(ws)
         is_done = False
         try:
-            yield from self._open(ws, channel)
+            yield from self._tell_opened(ws, channel)
             is_done = True
         finally:
             self.greeting.discard(ws)
@@ -114,9 +114,9 @@ class Life:
                 for kind, name, _ in ws._left():
                     self.endpoint._told(kind, name)
         if end is not None:
-            yield from self._going(ws, *end)
+            yield from self._tell_closed(ws, *end)
 
-    def _open(self, ws: WebSocket, channel: str | None) -> Steps:
+    def _tell_opened(self, ws: WebSocket, channel: str | None) -> Steps:
         session, user = ws.session, ws.user
         if session is not None and session.id is not None:
             self.endpoint._join(SESSION_KIND, session.id, ws)
@@ -151,7 +151,7 @@ class Life:
             if is_new:
                 yield from self._call(ws, "on_channel_open", channel)
             yield from self._call(ws, "on_subscribe", ws, channel, count)
-            yield from _take_turns(done)
+            yield from _yield_turn(done)
 
     def _tell_left(self, left: list[tuple[WebSocket, str]], *, on_purpose: bool) -> Steps:
         """Tell everybody of connections that have left channels. Whatever ends this, their groups are let go."""
@@ -165,12 +165,12 @@ class Life:
                 waiting.popleft()
                 if self.endpoint._told(CHANNEL_KIND, channel):
                     yield from self._call(ws, "on_channel_close", channel)
-                yield from _take_turns(len(waiting))
+                yield from _yield_turn(len(waiting))
         finally:
             for _, channel in waiting:
                 self.endpoint._told(CHANNEL_KIND, channel)
 
-    def _going(self, ws: WebSocket, code: int, reason: str) -> Steps:
+    def _tell_closed(self, ws: WebSocket, code: int, reason: str) -> Steps:
         """The connection is over and has left everything: tell the listener."""
         channels, user, session = _by_kind(ws._left())
         waiting = [channel for channel, _ in channels]
@@ -178,7 +178,7 @@ class Life:
             if user is not None and not self._runner.is_stopping:
                 for done, (channel, since) in enumerate(channels, 1):
                     self.company.vanish(ws, channel, since, self.options.offline_after)
-                    yield from _take_turns(done)
+                    yield from _yield_turn(done)
             yield from self._call(ws, "on_close", ws, code, reason)
             yield from self._save_session(ws)
             told, waiting = waiting, []
@@ -210,7 +210,7 @@ class Life:
         if ws in self._opening:
             self._opening[ws] = code, reason  # on_open still runs: its end comes first
         else:
-            self._run(self._going(ws, code, reason))
+            self._run(self._tell_closed(ws, code, reason))
 
     # -- messages
 
@@ -283,9 +283,9 @@ def _by_kind(left: list[tuple[int, Any, float]]) -> tuple[list[tuple[str, float]
     return by_kind[CHANNEL_KIND], next(iter(by_kind[USER_KIND]), None), next(iter(by_kind[SESSION_KIND]), None)
 
 
-def _take_turns(done: int) -> Steps:
+def _yield_turn(done: int) -> Steps:
     """Let others have the loop, now and then during a long piece of work."""
-    if done % AT_ONCE == 0 and done:
+    if done % PIECES_PER_TURN == 0 and done:
         yield asyncio.sleep(0)
 
 

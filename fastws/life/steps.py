@@ -19,7 +19,7 @@ MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
 # What ends the program, whoever raises it.
-STOPS = (KeyboardInterrupt, SystemExit)
+EXIT_ERRORS = (KeyboardInterrupt, SystemExit)
 
 
 def as_exception(error: BaseException) -> BaseException:
@@ -35,13 +35,13 @@ def call(method: Callable[..., Any], *arguments: Any) -> Any:
     """What a handler returns. It raises nothing but `HANDLER_ERRORS`, and what ends the program."""
     try:
         return method(*arguments)
-    except (*HANDLER_ERRORS, *STOPS):
+    except (*HANDLER_ERRORS, *EXIT_ERRORS):
         raise
     except BaseException as error:
         raise as_exception(error) from error
 
 
-async def finish(steps: Steps, awaitable: Any) -> Any:
+async def drive(steps: Steps, awaitable: Any) -> Any:
     """Returns the result of a sequence that has to wait. What is awaited and raises, raises in the sequence."""
     task = asyncio.current_task()
     result = awaitable
@@ -51,7 +51,7 @@ async def finish(steps: Steps, awaitable: Any) -> Any:
                 while is_awaitable(result):
                     result = await result
             except BaseException as error:
-                if not is_handlers(error, task):
+                if not is_from_handler(error, task):
                     raise
                 result = steps.throw(as_exception(error))
             else:
@@ -62,11 +62,11 @@ async def finish(steps: Steps, awaitable: Any) -> Any:
         steps.close()
 
 
-def is_handlers(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+def is_from_handler(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
     """Whether a handler that a task awaited raised it, rather than whoever ends the task or the program."""
     if isinstance(error, Exception):
         return True
-    if task is None or isinstance(error, STOPS):
+    if task is None or isinstance(error, EXIT_ERRORS):
         return False
     if isinstance(error, asyncio.CancelledError):
         return not task.cancelling()
@@ -81,7 +81,7 @@ def complete(steps: Steps) -> Any:
             result = steps.send(result)
     except StopIteration as done:
         return done.value
-    return finish(steps, result)
+    return drive(steps, result)
 
 
 class Runner:
