@@ -172,7 +172,7 @@ async def browser():
 @pytest_asyncio.fixture(loop_scope="module")
 async def server(monkeypatch, request):
     """Who is away for less than `request.param` seconds was never away."""
-    monkeypatch.setattr(fastws.demo, "RELOAD", getattr(request, "param", 1))
+    monkeypatch.setattr(fastws.demo, "RELOAD_SECONDS", getattr(request, "param", 1))
     async with create_server(port=0, secret=SECRET) as server:
         yield server
 

@@ -14,9 +14,9 @@ from websockets.exceptions import InvalidStatus
 import fastws.demo
 from fastws import ConfigurationError
 from fastws.demo import create_server
-from fastws.demo.chat import MAX_BLOCKED, MAX_CHANNELS, MAX_MESSAGE, MAX_NAME
-from fastws.demo.ended import LIFETIME, Ended
-from fastws.demo.page import COOKIE, MAX_BODY
+from fastws.demo.chat import MAX_BLOCKED, MAX_CHANNELS, MAX_MESSAGE_CHARACTERS, MAX_NAME_CHARACTERS
+from fastws.demo.ended import LIFETIME_SECONDS, Ended
+from fastws.demo.page import COOKIE, MAX_BODY_BYTES
 
 from .hostile.hosts import HOST, NOT_ALLOWED, NOT_SERVED, ORIGINS, WELCOME
 from .raw import Raw, request
@@ -79,7 +79,7 @@ class Client:
 
 @pytest.fixture
 async def server(monkeypatch):
-    monkeypatch.setattr(fastws.demo, "RELOAD", RELOAD)
+    monkeypatch.setattr(fastws.demo, "RELOAD_SECONDS", RELOAD)
     async with create_server(port=0, secret=SECRET) as server:
         yield server
 
@@ -162,7 +162,7 @@ async def refusal(server, path="/ws/chat/cars", cookie=None):
 # Logging in and out
 
 
-@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME + 1), "a\0b", "..", None, 7, ["ann"]])
+@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME_CHARACTERS + 1), "a\0b", "..", None, 7, ["ann"]])
 async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
     status, headers, body = await post(server, "/login", {"name": name})
     assert (status, "set-cookie" in headers) == (400, False)
@@ -174,9 +174,9 @@ async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
     [
         ("application/json", b"not JSON", 400),
         ("application/json", b"[]", 400),
-        ("application/json", b"[" * MAX_BODY, 400),
+        ("application/json", b"[" * MAX_BODY_BYTES, 400),
         ("application/json", b'{"name":' + b"[" * 500 + b"]" * 500 + b"}", 400),
-        ("application/json", b'{"name": "%b"}' % (b"a" * MAX_BODY), 413),
+        ("application/json", b'{"name": "%b"}' % (b"a" * MAX_BODY_BYTES), 413),
         ("text/plain", b'{"name": "ann"}', 415),
         ("application/x-www-form-urlencoded", b"name=ann", 415),
     ],
@@ -257,13 +257,13 @@ async def test_an_old_cookie_does_not_come_back_once_its_log_out_is_forgotten(se
     chat, real = server.endpoints["/ws/chat/{channel}"].listener, time.time
     session = json.loads(b64decode(cookie.partition("=")[2].partition(".")[0]))
     assert len(chat.ended) == 1
-    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME - 60)
+    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME_SECONDS - 60)
     assert await who(server, cookie) is None
     assert await who(server, other) == "bob"
     renewed = f"{COOKIE}={signed_cookie(session, SECRET)}"
     assert (await refusal(server, cookie=renewed)).status_code == 401
     assert await who(server, renewed) is None
-    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME + 60)
+    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME_SECONDS + 60)
     await post(server, "/logout", {}, await log_in(server, "cat"))
     assert len(chat.ended) == 1  # cat's
     assert (await refusal(server, cookie=renewed)).status_code == 401
@@ -276,7 +276,7 @@ async def test_a_session_that_names_no_time_is_none(server):
 
 
 async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_comes_back(server, monkeypatch):
-    monkeypatch.setattr("fastws.demo.ended.MOST", 3)
+    monkeypatch.setattr("fastws.demo.ended.MAX_REMEMBERED_SESSIONS", 3)
     chat = server.endpoints["/ws/chat/{channel}"].listener
     early, *users = [await log_in(server, name) for name in ("early", "a", "b", "c", "d", "late")]
     late = users.pop()
@@ -293,7 +293,7 @@ async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_
 
 
 def test_what_is_remembered_of_log_outs_is_bounded(monkeypatch):
-    monkeypatch.setattr("fastws.demo.ended.MOST", 1000)
+    monkeypatch.setattr("fastws.demo.ended.MAX_REMEMBERED_SESSIONS", 1000)
     ended, now = Ended(), time.time()
     sessions = [{"id": str(number), "since": now - number} for number in range(5000)]
     for session in sessions:
@@ -402,7 +402,7 @@ def test_an_origin_that_is_none_is_refused_at_once_in_one_sentence(origin):
 # Coming in
 
 
-@pytest.mark.parametrize("channel", ["a" * (MAX_NAME + 1), "%20cars", "a%E2%80%AEb"])
+@pytest.mark.parametrize("channel", ["a" * (MAX_NAME_CHARACTERS + 1), "%20cars", "a%E2%80%AEb"])
 async def test_a_channel_name_that_will_not_do_is_refused_with_a_reason(server, channel):
     response = await refusal(server, f"/ws/chat/{channel}", await log_in(server, "ann"))
     assert response.status_code == 400
@@ -775,7 +775,7 @@ async def test_a_kick_takes_every_tab_out_of_the_channel_and_leaves_them_connect
         ('{"type": "block"}', "bad_field"),
         ('{"type": "block", "user": ["bob"]}', "bad_field"),
         ('{"type": "unblock", "user": 7}', "bad_field"),
-        (json.dumps({"type": "message", "channel": "cars", "message": "x" * (MAX_MESSAGE + 1)}), "too_long"),
+        (json.dumps({"type": "message", "channel": "cars", "message": "x" * (MAX_MESSAGE_CHARACTERS + 1)}), "too_long"),
     ],
 )
 async def test_bad_input_is_answered_with_an_error_and_reaches_nobody(join, sent, code):

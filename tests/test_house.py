@@ -144,7 +144,7 @@ def test_the_stub_is_true_to_the_engine():
 
 
 def test_the_stub_has_the_docstrings_of_the_engine():
-    assert stub.STUB.read_text() == stub.documented(stub.STUB.read_text()), "run: python -m tools.stub"
+    assert stub.STUB.read_text() == stub.with_docstrings(stub.STUB.read_text()), "run: python -m tools.stub"
 
 
 @pytest.mark.timeout(120)

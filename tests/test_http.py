@@ -299,7 +299,7 @@ async def test_shutdown_cancels_what_runs_past_its_timeout(caplog, call):
 
 
 async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(call, monkeypatch):
-    monkeypatch.setattr("fastws.http.CANCEL_GRACE", 0.05)
+    monkeypatch.setattr("fastws.http.CANCEL_GRACE_SECONDS", 0.05)
 
     async def app(scope, receive, send):
         if scope["type"] == "http":
