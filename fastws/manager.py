@@ -156,7 +156,7 @@ class ConnectionManager(Endpoint):
         """Have every connection of a user leave a channel (a kick); the number of subscribers that stay."""
         _channel_name(channel)
         self.life.exit([(ws, channel) for ws in self._members(USER_KIND, user)])
-        self.life.company.remove_if_away(user, channel)
+        self.life.company.remove(user, channel)
         return self._count(channel)
 
     def close_user(self, user: Hashable, code: int = 4001, reason: str = "logged out") -> int:

@@ -327,30 +327,21 @@ class Company:
         self.notices.announce_join(connections, channel)
 
     def depart(self, ws: WebSocket, channel: str) -> None:
-        """A connection has left a channel on purpose: its user does, if it was the last one there."""
-        user = ws.user
-        if user is not None and not self._endpoint._is_there(channel, user):
-            self.remove(user, channel)
+        """A connection has left a channel on purpose; so has its user, if it was the last one there."""
+        self.remove(ws.user, channel)
 
     def remove(self, user: User, channel: str) -> None:
-        """A user without a connection in a channel is out of it, and nobody waits for his or her return."""
-        self.away.end(channel, user)
-        self.notices.announce_leave(channel, user)
-
-    def remove_if_away(self, user: User, channel: str) -> None:
-        """Nobody waits any more for the return of a user to a channel."""
-        if self.away.end(channel, user) is not None:
+        """A user is out of a channel for good, unless one of their connections is still there."""
+        if user is not None and not self._endpoint._is_there(channel, user):
+            self.away.end(channel, user)
             self.notices.announce_leave(channel, user)
 
     def vanish(self, ws: WebSocket, channel: str, since: float, seconds: float) -> None:
-        """A connection is over that was in a channel; its user may be back within so many seconds."""
-        user = ws.user
-        if user is None or self._endpoint._is_there(channel, user):
-            return
-        if seconds > 0:
+        """A connection that was in a channel is over; its user may be back within ``seconds``."""
+        if seconds <= 0:
+            self.remove(ws.user, channel)
+        elif ws.user is not None and not self._endpoint._is_there(channel, ws.user):
             self.away.begin(ws, channel, since, seconds)
-        else:
-            self.remove(user, channel)
 
     def _absence_over(self, absence: Absence) -> None:
         if absence.channel is None:
