@@ -12,7 +12,7 @@ class Direct(Listener):
     def on_handshake(self, request):
         request.user = request.query.get("name")
         if not request.user:
-            raise Reject(400, "who are you? Add ?name=")
+            raise Reject(400, "add ?name= to the URL")
 
     def on_message(self, ws, message):
         request = json.loads(message)

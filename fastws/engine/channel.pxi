@@ -335,7 +335,7 @@ cdef class Endpoint:
         elif isinstance(name, str):
             ws = None if self.reactor is None else self.reactor.find(name)
         else:
-            raise TypeError(f"a connection is named by its id (a str) or itself, not by {name!r}")
+            raise TypeError(f"expected a connection or its id (a str), not {name!r}")
         if ws is None or ws.endpoint is not self:
             return NULL
         return ws.conn
@@ -465,7 +465,7 @@ cdef class Endpoint:
         cdef Group group = groups.get(name)
         cdef bint is_new
         if ws.endpoint is not self:
-            raise ValueError(f"{ws!r} is a connection of another endpoint")
+            raise ValueError(f"{ws!r} belongs to another endpoint")
         if group is None:
             group = groups.setdefault(name, Group(name, kind))
         is_new = group.is_over()

@@ -139,12 +139,12 @@ cdef int give_up(Reactor reactor, Conn* c) except -1:
     """Drop what a peer has sent so far, and the connection with it."""
     cdef WebSocket ws
     if c.state == HEAD:
-        return bad_request(reactor, c, 503, "max_inbound is passed: there are too many unfinished requests")
+        return bad_request(reactor, c, 503, "too many unfinished requests on this server")
     if c.state != OPEN:
-        logger.warning("a connection is dropped: max_inbound is passed, and its input takes %d bytes", inbound_held(c))
+        logger.warning("dropping a connection: max_inbound exceeded, its input takes %d bytes", inbound_held(c))
         return lost(reactor, c)
     ws = <WebSocket>c.ws
     ws.endpoint.closed_unfinished += 1
-    logger.warning("connection %s is closed: max_inbound is passed, and its unfinished messages take %d bytes", ws.id,
+    logger.warning("closing connection %s: max_inbound exceeded, its unfinished messages take %d bytes", ws.id,
                    inbound_held(c), extra={"connection": ws.id, "bytes": inbound_held(c)})
     return begin_close(reactor, c, 1013, b"too much unfinished input")

@@ -116,10 +116,10 @@ cpdef bint is_awaitable(object value):
 def check_close(code, reason):
     """Raises ValueError for what a Close frame may not carry (RFC 6455 5.5 and 7.4); the reason as UTF-8."""
     if not isinstance(code, int) or not close_code_is_valid(code):
-        raise ValueError(f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999")
+        raise ValueError(f"close code {code!r} cannot be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999")
     encoded = reason.encode()
     if len(encoded) > LARGEST_CONTROL - 2:
-        raise ValueError(f"close reason of {len(encoded)} bytes {reason[:20]!r}...: at most 123 bytes of UTF-8 fit")
+        raise ValueError(f"close reason of {len(encoded)} bytes {reason[:20]!r}...: use at most 123 bytes of UTF-8")
     return encoded
 
 
@@ -258,7 +258,7 @@ cdef class WebSocket:
         return key in self.request.data
 
     def __iter__(self):
-        raise TypeError("a WebSocket is no iterable: its messages come to Listener.on_message")
+        raise TypeError("a WebSocket is not iterable: its messages go to Listener.on_message")
 
     def __repr__(self):
         return f"<WebSocket {self.id} {'open' if self.is_open else 'closed'}>"

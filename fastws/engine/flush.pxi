@@ -261,8 +261,8 @@ cdef int meet_doom(Reactor reactor, Conn* c) except -1:
         return lost(reactor, c)
     ws = <WebSocket>c.ws
     ws.endpoint.closed_slow += 1
-    logger.warning("connection %s is too slow: %s with %d bytes pending for it", ws.id,
-                   "max_backlog is passed" if c.doom == DOOM_SLOW else "max_arena is passed", c.pending,
+    logger.warning("connection %s is too slow: %s with %d bytes pending", ws.id,
+                   "max_backlog exceeded" if c.doom == DOOM_SLOW else "max_arena exceeded", c.pending,
                    extra={"connection": ws.id, "pending": c.pending})
     outbox_keep_begun_frame(c)
     c.doom = DOOM_NONE

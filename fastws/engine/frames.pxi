@@ -28,7 +28,7 @@ cdef dict HEADER_ERRORS = {
     HEADER_OPCODE: "reserved opcode",
     HEADER_UNMASKED: "frame is not masked",
     HEADER_CONTROL: "control frame is fragmented or longer than 125 bytes",
-    HEADER_LENGTH: "payload length is not in its shortest form, or over 2^63",
+    HEADER_LENGTH: "payload length is not in its shortest form or exceeds 2^63",
 }
 
 

@@ -182,7 +182,7 @@ cdef class Request:
     @data.setter
     def data(self, value):
         if not isinstance(value, dict):
-            raise TypeError(f"data takes a dict, not {value!r}")
+            raise TypeError(f"data must be a dict, not {value!r}")
         self._data = value
 
     @property
@@ -217,7 +217,7 @@ cdef Request parse_request(bytes head, bint is_secure):
     if len(words) != 3 or IS_TOKEN(words[0].decode("latin-1")) is None or IS_VISIBLE(words[1]) is None:
         raise Reject(400, "the request line is malformed")
     if words[2] not in (b"HTTP/1.1", b"HTTP/1.0"):
-        raise Reject(400, "HTTP/1.1 is spoken here, no other version")
+        raise Reject(400, "only HTTP/1.1 is supported")
     request.method = intern(words[0].decode())
     request.is_secure = is_secure
     fields = parse_fields(head)
@@ -287,7 +287,7 @@ def decode_path(str raw not None):
     except UnicodeDecodeError:
         raise Reject(400, "the path is not UTF-8") from None
     if CONTROL_CHARACTER(path) is not None:
-        raise Reject(400, "the path has control characters")
+        raise Reject(400, "the path contains control characters")
     return path
 
 
@@ -330,24 +330,24 @@ def check_upgrade(Request request not None):
     """RFC 6455 4.2.1: raises Reject with the status and the reason where the upgrade is not in order."""
     headers = request.headers
     if request.method != "GET":
-        raise Reject(405, "a WebSocket is asked for with GET", headers={"Allow": "GET"})
+        raise Reject(405, "WebSocket handshakes must use GET", headers={"Allow": "GET"})
     if request.head().split(b"\r\n", 1)[0].endswith(b"HTTP/1.0"):
-        raise Reject(400, "a WebSocket needs HTTP/1.1")
+        raise Reject(400, "WebSocket handshakes must use HTTP/1.1")
     if not headers.get("host"):
         raise Reject(400, "the Host header field is empty")
     if not has_token(headers, "connection", "upgrade"):
-        raise Reject(400, "the Connection header field does not say Upgrade")
+        raise Reject(400, "the Connection header field must contain Upgrade")
     if headers.get_all("transfer-encoding") or any(length != "0" for length in headers.get_all("content-length")):
-        raise Reject(400, "a WebSocket handshake has no body")
+        raise Reject(400, "a WebSocket handshake must not have a body")
     versions = headers.get_all("sec-websocket-version")
     if len(versions) != 1:
         raise Reject(400, "exactly one Sec-WebSocket-Version header field is required",
                      headers={"Sec-WebSocket-Version": "13"})
     if versions[0] != "13":
-        raise Reject(426, "WebSocket version 13 is spoken here, no other", headers=UPGRADE_REQUIRED)
+        raise Reject(426, "unsupported WebSocket version; use 13", headers=UPGRADE_REQUIRED)
     keys = headers.get_all("sec-websocket-key")
     if len(keys) != 1 or not key_is_valid(keys[0]):
-        raise Reject(400, "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required")
+        raise Reject(400, "exactly one Sec-WebSocket-Key header field with 16 bytes in Base64 is required")
     if any(IS_TOKEN(name) is None for name in request.subprotocols):
         raise Reject(400, "the Sec-WebSocket-Protocol header field is malformed")
     if any(IS_EXTENSION(offer) is None for offer in tokens(headers.get("sec-websocket-extensions", ""))):
@@ -386,6 +386,6 @@ def field_lines(fields):
     for name, values in fields.items():
         for value in [values] if isinstance(values, str) else values:
             if IS_TOKEN(name) is None or IS_FIELD_VALUE(value) is None:
-                raise ValueError(f"header field {name!r}: {value!r} cannot be sent: no control characters, no line breaks")
+                raise ValueError(f"header field {name!r}: {value!r} cannot be sent: remove control characters")
             lines.append(f"{name}: {value}")
     return lines

@@ -77,7 +77,7 @@ cdef int receive_head(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     if end < 0:
         return bad_request(reactor, c, 400, "this is not an HTTP/1.1 request")
     if end == 0 and n > reactor.max_header_size:
-        return bad_request(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
+        return bad_request(reactor, c, 431, f"the request head exceeds {reactor.max_header_size} bytes")
     if end == 0:
         if c.inbound is NULL:
             keep_raw(reactor, c, p, n)
@@ -177,18 +177,18 @@ cdef bint admit(Reactor reactor, Conn* c, FrameHeader* h) except -1:
         return True
     begun = 0 if c.inbound is NULL else c.inbound.message_opcode
     if h.opcode == CONTINUATION and not begun:
-        fail(reactor, c, 1002, "continuation of no message")
+        fail(reactor, c, 1002, "continuation frame without a message")
         return False
     if h.opcode != CONTINUATION and begun:
-        fail(reactor, c, 1002, "a message began before the last one ended")
+        fail(reactor, c, 1002, "new message before the previous one ended")
         return False
     if begun:
         length += c.inbound.message_length
         if c.inbound.fragments >= (<WebSocket>c.ws).endpoint.max_fragments and c.state == OPEN:
-            fail(reactor, c, 1009, f"message has over {(<WebSocket>c.ws).endpoint.max_fragments} fragments")
+            fail(reactor, c, 1009, f"message has more than {(<WebSocket>c.ws).endpoint.max_fragments} fragments")
             return False
     if length > (<WebSocket>c.ws).endpoint.max_message_size and c.state == OPEN:
-        fail(reactor, c, 1009, f"message is over {(<WebSocket>c.ws).endpoint.max_message_size} bytes")
+        fail(reactor, c, 1009, f"message exceeds {(<WebSocket>c.ws).endpoint.max_message_size} bytes")
         return False
     return True
 
@@ -358,7 +358,7 @@ cdef int charge(Reactor reactor, Conn* c, uint32_t messages, size_t size) except
     if debt <= 1 or c.state != OPEN or c.throttled:
         return 0
     if endpoint.closes_over_rate:
-        return fail(reactor, c, 1008, "messages come too fast")
+        return fail(reactor, c, 1008, "rate limit exceeded")
     # Half of the bucket is worked off before the next is taken, lest what was kept is moved for each message.
     c.throttled = True
     c.throttle_end = reactor.now + <uint32_t>((debt - 0.5) * TICKS_PER_SECOND) + 1
@@ -398,11 +398,11 @@ cdef int handle_close(Reactor reactor, Conn* c, const uint8_t* p, size_t n) exce
     cdef int code = 1005
     cdef str reason = ""
     if n == 1:
-        return fail(reactor, c, 1002, "Close frame with half a code")
+        return fail(reactor, c, 1002, "Close frame with an incomplete code")
     if n:
         code = (p[0] << 8) | p[1]
         if not close_code_is_valid(code):
-            return fail(reactor, c, 1002, f"close code {code} may not be sent")
+            return fail(reactor, c, 1002, f"close code {code} must not be sent")
         try:
             reason = PyUnicode_DecodeUTF8(<const char*>p + 2, n - 2, NULL)
         except UnicodeDecodeError:

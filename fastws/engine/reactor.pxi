@@ -321,7 +321,7 @@ cdef class Reactor:
             self.per_address[address] = count + 1
             c.address = address
             return 0
-        bad_request(self, c, 503, "there are too many connections from this address")
+        bad_request(self, c, 503, "too many connections from this address")
         if c.state == DRAINING:         # it has no claim to a descriptor for as long as others
             c.deadline = self.now + min(self.close_ticks, <uint32_t>TICKS_PER_SECOND)
             arm(self, c, c.deadline)
@@ -418,7 +418,7 @@ cdef class Reactor:
             if self.interruption is None:
                 self.interruption = error
         else:
-            logger.error("a connection is dropped: this is a fault of fastws", exc_info=error)
+            logger.error("dropping a connection because of a bug in fastws", exc_info=error)
         if c is not NULL:
             try:
                 lost(self, c)

@@ -17,7 +17,7 @@ cdef double TICK = 1.0 / TICKS_PER_SECOND
 cdef uint32_t ticks(object seconds) except? 0:
     """Whole ticks, rounded up; 0 means never. Raises ValueError for what is no duration."""
     if not seconds >= 0:
-        raise ValueError(f"{seconds!r} is no duration: give seconds, 0 for never")
+        raise ValueError(f"{seconds!r} is not a duration: use seconds, 0 for never")
     return <uint32_t>ceil(min(seconds * TICKS_PER_SECOND, 1 << 30))
 
 
@@ -171,7 +171,7 @@ cdef int expired(Reactor reactor, Conn* c) except -1:
     if not is_past(c.deadline, reactor.now):
         arm(reactor, c, c.deadline)
     elif c.state == HEAD:
-        bad_request(reactor, c, 408, "no complete request came within handshake_timeout")
+        bad_request(reactor, c, 408, "no complete request within handshake_timeout")
     elif c.state == PENDING:
         reactor.server.on_overdue(<WebSocket>c.ws)
     elif c.state == CLOSING or c.state == DRAINING:
