@@ -231,7 +231,7 @@ class JWTAuth:
         ws.send({"type": "authenticated", "expires": _expiry(claims)})
 
     def _continues(self, ws: WebSocket, claims: Claims) -> bool:
-        """Returns whether claims are for the same user and still allow the channel that the connection was opened for."""
+        """Returns whether claims are for the same user and still allow the connection's channel."""
         channel = ws.path_parameters.get("channel")
         is_same = claims[self._user_claim] == (ws.request.claims or {}).get(self._user_claim)
         return is_same and (channel is None or self._allows(claims, channel))
@@ -301,7 +301,7 @@ def _algorithms(key: "Key | KeySet", wanted: Collection[str] | None) -> list[str
         raise ConfigurationError(f"algorithms={wanted!r}: use a list such as ['RS256']")
     for name in wanted:
         if name not in signing:
-            raise ConfigurationError(f"algorithms={wanted!r}: {name!r} is not a signature algorithm")
+            raise ConfigurationError(f"algorithms={wanted!r}: {name!r} is not a signature algorithm; try 'RS256'")
         if not JWSRegistry.filter_algorithms(key, [name]):
             raise ConfigurationError(f"algorithms={wanted!r}: {name!r} does not fit this kind of key; remove it")
     return list(wanted)
