@@ -1,4 +1,4 @@
-"""A peer's process: started on a core of its own, measured from /proc, and gone at the end whatever happens."""
+"""A peer's process: started on its own core, measured from /proc, and killed at the end whatever happens."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ libc = ctypes.CDLL(None)
 
 
 class StartError(Exception):
-    """A peer did not come up; says why."""
+    """A peer did not start; the message says why."""
 
 
 class Server:
@@ -30,7 +30,7 @@ class Server:
 
     def __enter__(self):
         command = [*self.peer.command, "--port", str(self.port), *self.arguments]
-        self.output = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it, and a full one would stop the server
+        self.output = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it, and a full one would block the server
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=self.output, stderr=self.output, preexec_fn=self.settle_in
         )
@@ -63,11 +63,11 @@ class Server:
         return Path(f"/proc/self/fd/{self.output.fileno()}").read_text(errors="replace")
 
     def cpu(self):
-        """Seconds of CPU that all its threads have used, exactly; /proc/PID/stat has steps of 10 ms."""
+        """Returns the exact seconds of CPU used by all its threads; /proc/PID/stat has a resolution of 10 ms."""
         return time.clock_gettime(~self.process.pid << 3 | 2)  # clock_getcpuclockid(3)
 
     def memory(self):
-        """Resident bytes."""
+        """Returns resident bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGESIZE")
 

@@ -1,4 +1,4 @@
-"""Whether the load generator can be trusted: `pytest bench`."""
+"""Tests of the load generator: `pytest bench`."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""Who may come in, and where: a bearer token says who it is, a table says which channels are theirs."""
+"""Authentication and authorization: a bearer token identifies the user, a table lists their channels."""
 
 from fastws import Listener, Reject, Server
 

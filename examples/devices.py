@@ -1,4 +1,4 @@
-"""Devices: a message to a user reaches each of their connections, and the sender's other ones.
+"""Devices: a message to a user reaches each of their connections, including the sender's other ones.
 
 Connect to /ws/direct?name=ann, as often as you like, and send {"to": "bob", "message": "hi"}.
 """

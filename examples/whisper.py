@@ -1,6 +1,6 @@
-"""Whisper: a message to some members of a channel, which nobody else gets.
+"""Whisper: a message that only some members of a channel get.
 
-Connect to /ws/table/blue?name=ann and send {"to": ["bob"], "message": "psst"}; without "to" it goes to all.
+Connect to /ws/table/blue?name=ann and send {"to": ["bob"], "message": "psst"}; without "to" it goes to all members.
 """
 
 import json

@@ -17,7 +17,7 @@ STUB = Path(__file__).parent.parent / "fastws" / "_core.pyi"
 
 
 class Slot(NamedTuple):
-    """Where the stub documents something: the text from `start` to `end` is that docstring, or what stands for it."""
+    """Where a docstring belongs in the stub: it replaces the text from `start` to `end`."""
 
     start: int
     end: int
@@ -29,14 +29,14 @@ def main() -> None:
 
 
 def with_docstrings(stub: str) -> str:
-    """The stub with the docstrings of public classes, methods, properties and functions as the engine has them."""
+    """Returns the stub with the engine's docstrings of public classes, methods, properties and functions."""
     for slot in reversed(list(slots(Source(stub), ast.parse(stub), _core))):
         stub = stub[: slot.start] + slot.text + stub[slot.end :]
     return stub
 
 
 class Source:
-    """A text, and the places in it that syntax trees name."""
+    """A text, and the positions of syntax nodes in it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -45,19 +45,19 @@ class Source:
             self._lines.append(self._lines[-1] + len(line))
 
     def before(self, node: ast.stmt) -> int:
-        """The end of what precedes a statement and its decorators."""
+        """Returns the end of what precedes a statement and its decorators."""
         first = min([node, *getattr(node, "decorator_list", [])], key=lambda each: each.lineno)
         return len(self.text[: self._lines[first.lineno - 1] + first.col_offset].rstrip(" \n@"))
 
     def after(self, node: ast.stmt) -> int:
-        """The end of a statement."""
+        """Returns the end of a statement."""
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         return self._lines[node.end_lineno - 1] + node.end_col_offset
 
 
 def slots(source: Source, tree: ast.Module | ast.ClassDef, engine: Any) -> Iterator[Slot]:
-    """The slots of a module or a class, in order; `engine` is the same thing in the engine."""
+    """Yields the slots of a module or a class in order; `engine` is its counterpart in the engine."""
     for node, following in pairwise([*tree.body, None]):
         if isinstance(node, ast.ClassDef) and is_public(node.name):
             first, its = node.body[0], getattr(engine, node.name)
@@ -84,7 +84,7 @@ def is_string(node: ast.stmt | None) -> TypeGuard[ast.Expr]:
 
 
 def docstring_lines(its: Any, column: int) -> str:
-    """The docstring of something in the engine, on lines of its own; "" where it has none."""
+    """Returns the docstring of an object in the engine on lines of its own, or ""."""
     doc = inspect.cleandoc(its.__doc__ or "")
     if not doc:
         return ""

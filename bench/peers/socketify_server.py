@@ -4,7 +4,7 @@ from socketify import App, AppListenOptions, OpCode
 
 from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready
 
-MAX_BACKPRESSURE_BYTES = 1 << 30  # bytes a connection may have pending; the default drops messages from 64 KiB on
+MAX_BACKPRESSURE_BYTES = 1 << 30  # pending per connection; the default drops messages beyond 64 KiB
 groups = {}
 
 

@@ -1,4 +1,4 @@
-"""One publisher, itself a member, and everyone gets each message."""
+"""One publisher, itself a member; every member gets each message."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ def run(session, setup):
     clients = session.connect(["/ws/bench"] * setup.clients)
     stream = session.load.add_stream(clients[:1], clients, size=setup.size, window=1)
     for window in setup.windows:
-        session.load.settle(1)  # so that all of a window's messages start together
+        session.load.settle(1)  # so that all messages of a window start together
         session.load.widen(stream, window)
         yield f"{setup.clients:,} x {setup.size:,} B, {window:,} in flight", session.measure()
 

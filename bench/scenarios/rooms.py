@@ -1,4 +1,4 @@
-"""Chat-like traffic: 1,000 channels of about 10, everyone in three of them, the members of each speaking in turn."""
+"""Chat-like traffic: 1,000 channels of about 10 clients, each client in three of them, and members sending in turn."""
 
 from bench.scenarios import BUSY, CPU, Figure, Scenario
 

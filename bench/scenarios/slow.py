@@ -1,7 +1,6 @@
-"""50 of 60 clients do not read, while 1,000 messages of 16 KiB a second go to all: what becomes of the other ten?
+"""50 of 60 clients do not read, while 1,000 messages of 16 KiB a second go to all. How do the other ten fare?
 
-Rate and latency count from when the sockets of the 50 have taken all that the kernel grants them; memory counts from
-the start.
+Rate and latency are measured once the socket buffers of the 50 are full, memory from the start.
 """
 
 from bench.scenarios import CPU, Figure, Scenario

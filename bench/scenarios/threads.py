@@ -1,4 +1,4 @@
-"""How long fastws needs to write one message to 9,000 sockets that nobody reads, by the number of flush threads."""
+"""How long fastws takes to write one message to 9,000 sockets that nobody reads, by number of flush threads."""
 
 import fcntl
 import struct
@@ -12,8 +12,8 @@ CLIENTS = 9_000
 MESSAGES = 30
 MESSAGE_BYTES = 64
 FRAME_BYTES = MESSAGE_BYTES + 2
-STRIDE = 128  # every 128th socket is watched: watching all would take the core that the flush is to have
-LIMIT_SECONDS = 5
+STRIDE = 128  # every 128th socket is watched: watching all would use the core that the flush needs
+TIMEOUT_SECONDS = 5
 POLL_SECONDS = 0.0005
 
 
@@ -27,15 +27,15 @@ def run(session, threads):
 
 
 def time_message(load, stream, count, watched):
-    """Seconds from sending the message until it lies in every socket, as the `count`-th one there."""
+    """Returns the seconds from sending the message until it is in every socket, as the `count`-th one there."""
     load.widen(stream, count)
     start = time.monotonic()
     load.run(0)
     for client in watched:
         while unread(client) < count * FRAME_BYTES:
             time.sleep(POLL_SECONDS)
-            if time.monotonic() - start > LIMIT_SECONDS:
-                raise TimeoutError(f"message {count} did not reach every socket within {LIMIT_SECONDS} s")
+            if time.monotonic() - start > TIMEOUT_SECONDS:
+                raise TimeoutError(f"message {count} did not reach every socket within {TIMEOUT_SECONDS} s")
     return time.monotonic() - start
 
 

@@ -1,4 +1,4 @@
-"""In a channel of 10,000: messages to ten chosen connections (`to=`), and to all but the sender (`exclude=`)."""
+"""In a channel of 10,000: messages to ten chosen connections (`to=`), or to all but the sender (`exclude=`)."""
 
 from bench.peers.common import GROUP_SIZE
 from bench.scenarios import BUSY, CPU, Figure, Scenario
