@@ -5,8 +5,8 @@ Switches, from the environment (each combination has its own build directories):
     FASTWS_DEBUG=1                      counters and assertions, -O0 -g
     FASTWS_COVERAGE=1                   gcc's counters of executed lines, which tools/engine_coverage.py reads
     FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP; add fuzzer-no-link for libFuzzer
-    FASTWS_SANITIZE=thread              gcc's ThreadSanitizer, with OpenMP from tests/openmp.c; several flush threads
-                                        even for two connections
+    FASTWS_SANITIZE=thread              gcc's ThreadSanitizer, with OpenMP from tests/lib/openmp.c; several flush
+                                        threads even for two connections
 """
 
 import os
@@ -73,7 +73,7 @@ def engine() -> Extension:
     rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").glob(kind)]
     sources = ["fastws/_core.pyx"]
     if THREADS:
-        sources.append("tests/openmp.c")
+        sources.append("tests/lib/openmp.c")
     return Extension(
         "fastws._core",
         sources=sources,
@@ -103,7 +103,7 @@ class BuildEngine(build_ext):
             if COVERAGE:
                 extension.extra_link_args.append("--coverage")
             if THREADS:
-                # Without the library, which tests/openmp.c replaces.
+                # Without the library, which tests/lib/openmp.c replaces.
                 extension.extra_compile_args.append("-fopenmp")
             elif not SANITIZE and self.has_openmp():
                 extension.extra_compile_args.append("-fopenmp")
