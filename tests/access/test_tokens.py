@@ -1,4 +1,4 @@
-"""JSON Web Tokens: how they come, which channels they open, and how they are set up."""
+"""JSON Web Tokens: how they are sent, which channels they allow, and their configuration."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from ..lib.raw import request
 from ..lib.support import Recorder, records_naming
 from ..lib.tokens import OTHER_SECRET, PUBLIC_PEM, RSA, SECRET, Who, bearer, jwks, refused, token, user
 
-# -- how a token comes
+# -- how a token is sent
 
 
 async def test_a_token_in_the_header_says_who_it_is_and_its_claims_are_there(site, join):

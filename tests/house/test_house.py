@@ -1,4 +1,4 @@
-"""Rules of the house: the public names, types that are true, and a clean linter."""
+"""House rules: the public names, correct types, and a clean linter."""
 
 import ast
 import graphlib
@@ -40,7 +40,7 @@ PUBLIC = {
 }
 
 
-# Slow to import, or for one way to use fastws only.
+# Slow to import, or needed only for some uses of fastws.
 NEEDED_BY_FEW = {
     "importlib.metadata",
     "email.message",
@@ -65,7 +65,7 @@ NEEDED_BY_FEW = {
 
 
 def check(*command):
-    """Run a tool over the project; its output is the failure."""
+    """Run a tool on the project; if it fails, its output is the message."""
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -115,7 +115,7 @@ def test_the_engine_knows_no_python_module_above_it():
 
 
 def imports(source):
-    """The modules of ours that a module imports as it is imported, or under TYPE_CHECKING."""
+    """Our modules that a module imports at import time or under TYPE_CHECKING."""
     package = ["fastws", *source.relative_to(ROOT / "fastws").parts[:-1]]
     for node in top_level(ast.parse(source.read_text()).body):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -144,7 +144,7 @@ def test_the_stub_is_true_to_the_engine():
 
 
 def test_the_stub_has_the_docstrings_of_the_engine():
-    assert stub.STUB.read_text() == stub.documented(stub.STUB.read_text()), "run: python -m tools.stub"
+    assert stub.STUB.read_text() == stub.with_docstrings(stub.STUB.read_text()), "run: python -m tools.stub"
 
 
 @pytest.mark.timeout(120)
@@ -159,7 +159,7 @@ def test_the_options_have_the_same_types_as_keywords(keywords, options):
 
 
 def test_every_exception_is_below_the_root():
-    """But for those of the command line, which are click's."""
+    """Except those of the command line, which are click's."""
     modules = {importlib.import_module(f"fastws.{source.stem}") for source in (ROOT / "fastws").glob("[!_]*.py")}
     own = {
         value
