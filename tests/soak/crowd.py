@@ -1,4 +1,4 @@
-"""The clients of the soak test: guests, who check all that they receive, and pests, who act like hostile strangers.
+"""The clients of the soak test: guests, who check all that they receive, and pests, who act like hostile strangers."""
 
 import asyncio
 import random
