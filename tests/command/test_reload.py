@@ -103,7 +103,7 @@ def test_a_syntax_error_is_a_log_line_and_the_old_code_serves_on(reloading):
 
 def test_a_server_that_cannot_start_is_started_again_after_the_next_change(reloading):
     reloading.write("two", "import nothing_like_that\n")
-    reloading.until("the server ended with status 1: it starts again when a file changes")
+    reloading.until("the server exited with status 1; it restarts when a file changes")
     reloading.write("three")
     reloading.until("fastws listening", times=2)
     assert reloading.answer() == "three"
@@ -146,7 +146,7 @@ def test_passed_sockets_are_passed_on_to_every_new_server(folder, listening, how
 
 def test_a_bad_option_ends_it_at_once():
     ended = run("serve", "--reload", "--port", "70000")
-    assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: 0 to 65,535 works\n")
+    assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: use 0 to 65,535\n")
 
 
 def test_without_watchfiles_it_says_what_to_install():

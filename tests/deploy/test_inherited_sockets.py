@@ -51,9 +51,9 @@ def test_what_was_passed_to_another_process_is_not_ours(monkeypatch):
 @pytest.mark.parametrize(
     ("count", "names", "message"),
     [
-        ("two", None, "LISTEN_FDS='two': must be a number: check the service manager"),
-        ("-1", None, "LISTEN_FDS='-1': must be a number: check the service manager"),
-        ("2", "web", "LISTEN_FDNAMES='web': give 2 names, as LISTEN_FDS says"),
+        ("two", None, "LISTEN_FDS='two' must be a number: check the service manager"),
+        ("-1", None, "LISTEN_FDS='-1' must be a number: check the service manager"),
+        ("2", "web", "LISTEN_FDNAMES='web' must have 2 names, as LISTEN_FDS says"),
     ],
 )
 def test_variables_that_contradict_themselves_are_refused(monkeypatch, count, names, message):
@@ -112,10 +112,10 @@ async def test_what_is_no_listening_socket_is_refused_in_one_sentence(tmp_path):
     datagram = socket.socket(type=socket.SOCK_DGRAM)
     with left, right, datagram, tmp_path.joinpath("file").open("w") as file:
         for fd, what in [
-            (left.fileno(), "no listening stream socket"),
-            (datagram.fileno(), "no listening stream socket"),
-            (file.fileno(), "no socket"),
-            (12345, "no socket"),
+            (left.fileno(), "not a listening stream socket"),
+            (datagram.fileno(), "not a listening stream socket"),
+            (file.fileno(), "not a socket"),
+            (12345, "not a socket"),
         ]:
             with pytest.raises(ConfigurationError, match=f"fd={fd} is {what}"):
                 await Server(fd=[fd]).start()

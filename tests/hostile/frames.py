@@ -127,7 +127,7 @@ FRAMES = {
     # Close (5.5.1, 7.4)
     "a Close of one byte": (frame(CLOSE, b"\x03"), HALF_CODE),
     **{
-        f"a Close with code {code}": (close_frame(code), closed(1002, b"close code %d may not be sent" % code))
+        f"a Close with code {code}": (close_frame(code), closed(1002, b"close code %d must not be sent" % code))
         for code in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
     },
     "a Close whose reason is no UTF-8": (close_frame(1000, b"\xff"), REASON),
@@ -136,7 +136,7 @@ FRAMES = {
     "a Close whose reason is overlong": (close_frame(1000, b"x" * 121 + b"\xc0\xaf"), REASON),
     "a Close with a bad code and a bad reason": (
         close_frame(1005, b"\xff"),
-        closed(1002, b"close code 1005 may not be sent"),
+        closed(1002, b"close code 1005 must not be sent"),
     ),
     "an empty Close": (close_frame(None), says(CLOSE, b"")),
     "a Close with the longest reason": (close_frame(1001, b"x" * 123), closed(1001)),
