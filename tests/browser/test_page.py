@@ -228,7 +228,7 @@ async def test_a_refusal_is_seen_on_a_phone_where_a_panel_was_open(join):
     await phone.page.get_by_role("button", name="Channels").tap()
     await phone("#other").evaluate("input => input.value = 'x'.repeat(33)")
     await phone("#other").press("Enter")
-    await expect(phone(".event.error")).to_contain_text("Refused: a channel's name must be")
+    await expect(phone(".event.error")).to_contain_text("Refused: a channel name must be")
     await expect(phone("#channels")).to_be_hidden()
     await phone.page.get_by_role("button", name="Members").tap()
     await phone.invite("nobody")
