@@ -104,7 +104,7 @@ class Client:
             self._wire.transport.send(WSMsgType.TEXT, orjson.dumps(message))
 
     async def receive(self) -> Message:
-        """Return the next message, text as `str`, binary as `bytes`; raises Closed when there are no more."""
+        """Returns the next message, text as `str`, binary as `bytes`; raises Closed when there are no more."""
         wire = self._wire
         await self._until(lambda: bool(wire.messages) or wire.disconnected, "a message")
         if wire.messages:
@@ -112,11 +112,11 @@ class Client:
         raise Closed(*await self.closed())
 
     async def receive_json(self) -> Any:
-        """Return the next message, decoded from JSON."""
+        """Returns the next message, decoded from JSON."""
         return orjson.loads(await self.receive())
 
     async def received(self) -> list[Message]:
-        """Return all messages that arrive before the answer to a ping sent now.
+        """Returns all messages that arrive before the answer to a ping sent now.
 
         The server sends in order, so an empty list proves that it has sent nothing.
         """
@@ -126,7 +126,7 @@ class Client:
         return messages
 
     async def ping(self) -> float:
-        """Send a ping, wait for its pong, and return the seconds between them."""
+        """Send a ping and wait for its pong. Returns the seconds between them."""
         wire = self._wire
         payload = next(wire.ping_payloads)
         started = time.perf_counter()
@@ -138,12 +138,12 @@ class Client:
         return time.perf_counter() - started
 
     async def close(self, code: int | None = 1000, reason: str = "") -> tuple[int, str]:
-        """Send a close frame (empty for `code=None`); return the server's code and reason."""
+        """Send a close frame (empty for `code=None`). Returns the server's code and reason."""
         self._wire.send_close(code, reason)
         return await self.closed()
 
     async def closed(self) -> tuple[int, str]:
-        """Wait until the server has closed the connection; return its code and reason.
+        """Wait until the server has closed the connection. Returns its code and reason.
 
         The code is 1005 if its close frame had none, and 1006 if no close frame came. Raises
         picows.WSProtocolError if the server violated RFC 6455.
