@@ -55,7 +55,7 @@ def broadcaster(count, left_out=()):
 
 
 def errors_of(answer, *, window=8, size=64, threads=1):
-    """Returns the faults that one client finds; with several threads it is not a client of the first, which sends first."""
+    """Returns the faults that one client finds; with several threads not one of the first, which sends first."""
     with server(answer) as port, Load(port, threads) as load:
         client = load.add_clients(["/"] * threads)[-1:]
         load.connect()
