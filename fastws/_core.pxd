@@ -3,8 +3,11 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef class Reactor
+cdef class Request
 
-# arena.pxi ------------------------------------------------------------------------------------------------
+
+# memory: arena -------------------------------------------------------------------------------------------
 
 cdef struct Block:
     # Bytes of encoded frames, `size` of them behind this header. Owned by its references: one for each Range
@@ -48,7 +51,7 @@ cdef struct Releases:
     int count
 
 
-# frames.pxi -----------------------------------------------------------------------------------------------
+# protocol: frames, UTF-8; peer: inbound ------------------------------------------------------------------
 
 cdef struct Utf8:
     # Where a validation stands between two bytes: continuation bytes due, and the bounds of the next one.
@@ -87,17 +90,28 @@ cdef struct Inbound:
     uint8_t[125] ping
 
 
-# connection.pxi -------------------------------------------------------------------------------------------
+# peer: connection ----------------------------------------------------------------------------------------
 
 cdef struct Membership:
     void* group                 # a Group; alive as long as it has a member
     uint32_t position           # in the group's arrays
     uint32_t joined             # tick; of a user's devices in a channel one has that of the first
 
+cdef struct Wire:
+    # What one kind of wire does for a connection that is not CLOSED. One constant table for each kind: SOCKET
+    # (loop/socket.pxi) and TRANSPORT (loop/transport.pxi).
+    void (*write)(Conn* c, Releases* releases) noexcept nogil   # what is pending, as far as it goes; sets `outcome`
+    int (*write_with_python)(Reactor reactor, Conn* c) except -1    # likewise, where the outcome was OUTCOME_PYTHON
+    int (*pause)(Reactor reactor, Conn* c) except -1            # receive no more
+    int (*resume)(Reactor reactor, Conn* c) except -1           # receive again
+    int (*describe)(Conn* c, Request request) except -1         # note where the peer is, and whether TLS is between
+    int (*close)(Conn* c) except -1                             # at once, without a word
+    object (*give_away)(Reactor reactor, Conn* c)               # a descriptor or a transport, the caller's from now on
+
 cdef struct Conn:
     # One accepted socket. Owned by its Reactor's slabs and recycled only by reap().
     # First what fan-out and flush touch.
-    int fd                      # owned; -1: the wire is `wire`, or gone
+    int fd                      # owned; -1: the wire is `transport`, or gone
     uint8_t state
     uint8_t fresh               # on the reactor's fresh list
     uint8_t rest                # on the reactor's rest list
@@ -110,6 +124,7 @@ cdef struct Conn:
     uint32_t last_message       # tick
     Range* ranges               # `own_ranges`, or malloc'ed and owned
     Range[2] own_ranges
+    const Wire* wire            # the table of its kind
     uint64_t mark               # equals Reactor.mark when chosen in the current targeting
     # What reading touches.
     void* ws                    # the WebSocket; a strong reference from the head of its request on
@@ -142,7 +157,7 @@ cdef struct Conn:
     uint32_t membership_count
     uint32_t membership_capacity
     Membership[2] own_memberships
-    void* wire                  # a TransportWire, strong reference; NULL: the wire is `fd`
+    void* transport             # a TransportWire, strong reference; NULL: the wire is `fd`, or gone
     uint64_t address            # under which it counts in Reactor.per_address; 0: nowhere
 
 cdef struct ConnList:
@@ -190,7 +205,7 @@ cdef class WebSocket:
     cdef object __weakref__
 
 
-# channel.pxi ----------------------------------------------------------------------------------------------
+# peer: groups, endpoint ----------------------------------------------------------------------------------
 
 cdef class Group:
     # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint, all
@@ -243,23 +258,20 @@ cdef class Endpoint:
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
     cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken)
     cdef uint64_t exclude(self, exclude) except 0
-    cdef bint deliver(self, Conn* c, Frame* frame) noexcept
-    cdef bint make_room(self, Conn* c, Frame* frame) noexcept
     cdef Conn* find(self, name) except? NULL
-    cdef int detach(self, Conn* c) except -1
 
 
-# reactor.pxi ----------------------------------------------------------------------------------------------
+# loop ----------------------------------------------------------------------------------------------------
 
 cdef class Reactor:
     cdef object _loop
-    cdef object server                      # told of requests and of trouble: see reactor.pxi
+    cdef object server                      # told of requests and of trouble: see loop/reactor.pxi
     cdef int epoll_fd
     cdef unsigned long thread
     cdef Arena arena
     cdef uint64_t max_arena
     cdef uint64_t max_inbound
-    cdef uint64_t inbound_bytes             # kept for all connections: unfinished input, and messages behind a busy handler
+    cdef uint64_t inbound_bytes             # of all connections: unfinished input, messages that wait for a handler
     cdef int flush_threads
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks
@@ -282,43 +294,26 @@ cdef class Reactor:
     cdef ConnList rest
     cdef ConnList again_list
     cdef ConnList doomed
-    cdef ConnList on_transport              # met by a flush, to be written with the GIL
+    cdef ConnList for_python                # met by a flush, to be written with the GIL
     cdef ConnList graveyard
     cdef list listeners                     # sockets; epoll knows them by index
     cdef bint accept_paused                 # no descriptors left
     cdef bint accept_trouble                # and that was logged; until an accept succeeds
     cdef uint64_t connections               # sockets, whatever their state
     cdef uint64_t lingering                 # of them, those shut down on our side: nothing is owed to their peers
-    cdef Conn** wheel                       # timers.pxi
+    cdef Conn** wheel                       # WHEEL_SLOTS lists
     cdef uint64_t* occupied                 # a bit per slot of the wheel
     cdef uint32_t wheel_time                # tick up to which the wheel has turned
     cdef uint32_t timer_due                 # tick for which the loop's timer is set
     cdef bint timer_stale                   # `timer_due` changed since the loop's timer was set
     cdef object timer_handle
-    cdef object interruption                # a KeyboardInterrupt or SystemExit that a handler raised; raised when a tick is done
+    cdef object interruption                # a handler's KeyboardInterrupt or SystemExit, for after the tick
     cdef object __weakref__
 
-    cdef WebSocket find(self, str name)
-    cdef int set_peer(self, Conn* c, Request request) except -1
-    cdef Conn* at(self, uint32_t slot) noexcept
     cdef int tick(self) except -1
     cdef int poll(self) except -1
-    cdef int read_waiting(self) except -1
-    cdef void came(self, Conn* c) noexcept
-    cdef bint watch_listener(self, Py_ssize_t index, int operation) noexcept
-    cdef bint accept_one(self, int listener) except -1
-    cdef int count_address(self, Conn* c) except -1
-    cdef int forget_address(self, Conn* c) except -1
-    cdef Conn* connect(self, int fd) except NULL
-    cdef int grow(self) except -1
-    cdef WebSocket websocket(self, Conn* c)
-    cdef int accept(self, int listener) except -1
-    cdef int pause_accept(self, int error) except -1
-    cdef int survive(self, Conn* c, error) except -1
-    cdef int handle(self, Conn* c, uint32_t events) except -1
-    cdef int read(self, Conn* c, bint to_the_end) except -1
-    cdef void read_again(self, Conn* c) noexcept
-    cdef int unblocked(self, Conn* c) except -1
+    # The one call from a room to one below it: once our Close is queued, reading goes on for the peer's.
+    cdef int read_on(self, Conn* c) except -1
 
 
 cdef class TransportWire:

@@ -1,5 +1,5 @@
 # Types of the engine. The docstrings are those of the engine, copied by `python -m tools.stub`.
-# ruff: noqa: E501, PYI021
+# ruff: noqa: PYI021
 
 import asyncio
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -71,7 +71,7 @@ class Request:
         """Case-insensitive mapping of header fields."""
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies sent, by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
+        """The cookies by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
     @property
     def remote_address(self) -> tuple[str, int]:
         """(host, port) of the peer."""
@@ -209,10 +209,11 @@ class Endpoint:
     def stats(self) -> dict[str, int]:
         """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
 
-        ``throttled`` counts the times that a connection was not read for coming too fast (`max_message_rate`,
-        `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with
-        1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it;
-        ``closed_unfinished`` connections closed with 1013 since `max_inbound` was passed, and they held the most.
+        ``throttled`` counts the times that a connection was not read because its peer sent too fast
+        (`max_message_rate`, `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow``
+        counts connections closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and
+        ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts connections closed with
+        1013 because `max_inbound` was passed and they held the most.
         """
     def broadcast(
         self,
@@ -272,8 +273,9 @@ class Reactor:
     def listen(self, sock: socket) -> None:
         """Accept on a listening, non-blocking socket, which stays the caller's."""
     def stop_listening(self, for_good: bool) -> None:
-        """Accept no more, where it is `for_good` none but those whom the kernel let in already. The sockets may be closed
-        afterwards.
+        """Accept no more; `for_good`: only those that the kernel has let in already.
+
+        The sockets may be closed afterwards.
         """
     def is_shaking_hands(self, seconds: float) -> bool:
         """Whether somebody who came less than `seconds` ago still sends a request, or waits for its answer."""
@@ -288,7 +290,7 @@ class Reactor:
 
 @disjoint_base
 class TransportWire:
-    """An asyncio protocol that feeds a connection; the connection writes to `transport` (flush.pxi)."""
+    """An asyncio protocol that feeds a connection; the connection writes to `transport`."""
     def __new__(cls, reactor: Reactor, is_secure: bool = False) -> Self: ...
     @property
     def transport(self) -> asyncio.Transport: ...

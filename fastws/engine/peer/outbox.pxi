@@ -5,7 +5,7 @@
 
 cdef enum:
     OWN_RANGES = 2
-    COMPACT_FROM = 1024                 # ranges; from here on small ones move into private blocks before the array grows
+    COMPACT_FROM = 1024                 # ranges; with more, small ones move into private blocks before the array grows
     SMALL_RANGE = 4096                  # bytes
 
 

@@ -1,9 +1,10 @@
-# Packing: the head of a request, kept small while its connection is open. Most of it is what every browser says, so it is
-# kept as references to a fixed text of usual header lines, and the bytes between. Several times as fast as raw deflate
-# with that text for a dictionary, at about the same size: what is left is names, keys and cookies, which nothing shortens.
+# Packing: the head of a request, kept small while its connection is open. Most of it is what every browser says, so it
+# is kept as references to a fixed text of usual header lines, and the bytes between them. That is several times as fast
+# as raw deflate with that text for a dictionary, at about the same size: what is left is names, keys and cookies, which
+# nothing shortens.
 #
-# A packed head is a row of pieces. 0nnnnnnn: the n + 1 bytes that follow. 1ppppppp pppppppp llllllll: l + SHORTEST bytes
-# of USUAL from p on.
+# A packed head is a row of pieces. 0nnnnnnn: the n + 1 bytes that follow. 1ppppppp pppppppp llllllll: l + SHORTEST
+# bytes of USUAL from p on.
 
 cdef enum:
     SHORTEST = 4                        # a reference takes three bytes, and the piece after it may take one more
@@ -25,7 +26,8 @@ cdef bytes USUAL = (
     b".0.0.0 Safari/537.36\r\nUpgrade: websocket\r\nOrigin: http://127.0.0.1:"
     b" (Macintosh; Intel Mac OS X 10_15_7) (X11; Linux x86_64) (Linux; Android 10; K) Mobile Safari/537.36\r\nUpgrade: "
     # Firefox
-    b" (Windows NT 10.0; Win64; x64; rv:145.0) (X11; Linux x86_64; rv:145.0) (Macintosh; Intel Mac OS X 10.15; rv:145.0)"
+    b" (Windows NT 10.0; Win64; x64; rv:145.0) (X11; Linux x86_64; rv:145.0)"
+    b" (Macintosh; Intel Mac OS X 10.15; rv:145.0)"
     b" Gecko/20100101 Firefox/145.0\r\nAccept: */*\r\nAccept-Language: en-US,en;q=0.5\r\n"
     b"Accept-Encoding: gzip, deflate, br, zstd\r\nSec-WebSocket-Version: 13\r\nOrigin: https://"
     b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Key: ==\r\nSec-GPC: 1\r\nDNT: 1\r\n"
@@ -48,8 +50,10 @@ cdef bytes USUAL = (
     b"GET /ws/")
 assert len(USUAL) <= MOST_USUAL
 
-cdef uint16_t[STARTS] last_start        # by the hash of four bytes: where in USUAL they stand last, plus one; 0: nowhere
-cdef uint16_t[MOST_USUAL] start_before  # by a place in USUAL: where that hash is met before it, likewise
+# By the hash of four bytes: where USUAL has them last, plus one; 0: nowhere.
+cdef uint16_t[STARTS] last_start
+# By a place in USUAL: where that hash is met before it, likewise.
+cdef uint16_t[MOST_USUAL] start_before
 
 
 cdef inline uint32_t start_hash(const uint8_t* p) noexcept nogil:

@@ -1,0 +1,36 @@
+# Agenda: what is to be done before a tick ends: connections to write, to read on, to close.
+#
+# A connection is on the `fresh` list from when something is queued for it until a flush has written it.
+
+
+cdef int wake(Reactor reactor) except -1:
+    """Outside of a tick: flush, and set the timer, when the loop comes round."""
+    if not (reactor.busy or reactor.tick_scheduled):
+        reactor.tick_scheduled = True
+        reactor._loop.call_soon(reactor._on_wake)
+    return 0
+
+
+cdef void push_fresh(Reactor reactor, Conn* c) noexcept:
+    c.fresh = True
+    list_push(&reactor.fresh, c)
+
+
+cdef int flush_soon(Reactor reactor, Conn* c) except -1:
+    """Something was queued for one connection."""
+    if not (c.fresh or c.blocked):
+        push_fresh(reactor, c)
+    return wake(reactor)
+
+
+cdef void doom(Reactor reactor, Conn* c, int why) noexcept:
+    """Have it closed at the end of the tick: no handler may run now."""
+    if c.doom == DOOM_NONE and c.state != CLOSED:
+        c.doom = why
+        list_push(&reactor.doomed, c)
+
+
+cdef void read_again(Reactor reactor, Conn* c) noexcept:
+    if not c.again:
+        c.again = True
+        list_push(&reactor.again_list, c)

@@ -1,0 +1,258 @@
+# Closing: every way in which a connection ends, and the code that its peer or its listener is told.
+
+from fastws.errors import ProtocolError
+
+cdef enum:                              # RFC 6455 7.4.1, and the IANA registry for 1012 to 1014
+    CODE_NORMAL = 1000
+    CODE_GOING_AWAY = 1001
+    CODE_PROTOCOL_ERROR = 1002
+    CODE_NONE = 1005                    # never sent: the peer's Close had no code
+    CODE_ABNORMAL = 1006                # never sent: no Close came
+    CODE_NOT_UTF8 = 1007
+    CODE_POLICY = 1008
+    CODE_TOO_BIG = 1009
+    CODE_TRY_LATER = 1013
+
+
+cdef inline bint close_code_is_valid(int64_t code) noexcept nogil:
+    """Whether a Close frame may carry the code (RFC 6455 7.4, and the IANA registry for 1012 to 1014)."""
+    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
+
+
+def check_close(code, reason):
+    """Raises ValueError for what a Close frame may not carry (RFC 6455 5.5 and 7.4); the reason as UTF-8."""
+    if not isinstance(code, int) or not close_code_is_valid(code):
+        raise ValueError(f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999")
+    encoded = reason.encode()
+    if len(encoded) > LARGEST_CONTROL - 2:
+        raise ValueError(f"close reason of {len(encoded)} bytes {reason[:20]!r}...: at most 123 bytes of UTF-8 fit")
+    return encoded
+
+
+# -- the end of the wire
+
+
+cdef int release_conn(Reactor reactor, Conn* c) except -1:
+    """Give back all memory but the Conn itself, which is recycled at the end of the tick."""
+    c.state = CLOSED
+    reactor.connections -= 1
+    reactor.lingering -= c.fin_sent
+    forget_address(reactor, c)
+    disarm(reactor, c)
+    outbox_clear(c)
+    inbound_free(reactor, c)
+    list_push(&reactor.graveyard, c)
+    return 0
+
+
+cdef give_away(Reactor reactor, Conn* c):
+    """Take the wire out of the engine: a file descriptor or a transport, the caller's from now on."""
+    given = c.wire.give_away(reactor, c)
+    release_conn(reactor, c)
+    wake(reactor)
+    return given
+
+
+cdef int finish(Reactor reactor, Conn* c, int code, str reason) except -1:
+    """Tell the endpoint, once, that the connection is over; it has left everything by then."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    if c.finished:
+        return 0
+    c.finished = True
+    forget_waiting(ws)
+    leave_groups(c)
+    ws.endpoint.life.closed(ws, code, reason)
+    return 0
+
+
+cdef int lost(Reactor reactor, Conn* c) except -1:
+    """The wire is gone, or is dropped now: no word to the peer."""
+    cdef uint8_t state = c.state
+    if state == CLOSED:
+        return 0
+    release_conn(reactor, c)
+    c.wire.close(c)
+    if state == PENDING:
+        reactor.server.on_abandoned(<WebSocket>c.ws)
+    elif OPENING <= state <= CLOSING:
+        finish(reactor, c, CODE_ABNORMAL, "")
+    return wake(reactor)
+
+
+cdef int drain(Reactor reactor, Conn* c) except -1:
+    """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
+    c.state = DRAINING
+    c.paused = False
+    inbound_free(reactor, c)
+    forget_address(reactor, c)
+    read_clock(reactor)
+    c.deadline = reactor.now + reactor.close_ticks
+    arm(reactor, c, c.deadline)
+    c.wire.resume(reactor, c)
+    return flush_soon(reactor, c)
+
+
+cdef inline void note_fin_sent(Reactor reactor, Conn* c) noexcept:
+    """Our side is shut down: nothing is owed to the peer any more."""
+    c.fin_sent = True
+    reactor.lingering += 1
+
+
+cdef int ended(Reactor reactor, Conn* c) except -1:
+    """The peer shut its side down. It may still read: what is pending goes out first."""
+    cdef uint8_t state = c.state
+    if state < OPENING or c.fin_received:
+        return lost(reactor, c)
+    c.fin_received = True
+    if state == DRAINING:
+        return flush_soon(reactor, c)
+    drain(reactor, c)
+    return finish(reactor, c, CODE_ABNORMAL, "")
+
+
+cdef int survive(Reactor reactor, Conn* c, error) except -1:
+    """What came through every guard costs one connection, and not the rest of a batch, whose edges would not come
+    again: a fault of ours, no memory, or a handler that ends the program, which is to happen once the tick is done."""
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if reactor.interruption is None:
+            reactor.interruption = error
+    else:
+        logger.error("a connection is dropped: this is a fault of fastws", exc_info=error)
+    if c is not NULL:
+        try:
+            lost(reactor, c)
+        except BaseException as another:            # it is CLOSED by now
+            return survive(reactor, NULL, another)
+    return wake(reactor)
+
+
+# -- we close
+
+
+cdef int begin_close(Reactor reactor, Conn* c, int code, bytes reason) except -1:
+    """Queue our Close behind all that is pending, and leave everything at once."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    queue_close(reactor, c, code, reason)
+    read_clock(reactor)
+    leave_groups(c)
+    forget_waiting(ws)
+    if c.inbound is not NULL:           # what is missing of it will be dropped
+        free(take_message(reactor, c.inbound))
+    c.deadline = reactor.now + ws.endpoint.close_ticks
+    arm(reactor, c, c.deadline)
+    if c.state == OPENING:
+        c.state = CLOSING               # its input waits until on_open has ended
+        return 0
+    c.state = CLOSING
+    return reactor.read_on(c)
+
+
+cdef int close_idle(Reactor reactor, Conn* c) except -1:
+    return begin_close(reactor, c, CODE_GOING_AWAY, b"idle timeout")
+
+
+cdef int close_silent(Reactor reactor, Conn* c) except -1:
+    """It has not answered a ping within ping_timeout: nobody is there to be told a code."""
+    logger.info("no answer to a ping", extra={"connection": (<WebSocket>c.ws).id})
+    return lost(reactor, c)
+
+
+cdef int close_slow(Reactor reactor, Conn* c) except -1:
+    """It has not read: max_backlog is passed, or what it has not read fills the arena."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    ws.endpoint.closed_slow += 1
+    logger.warning("connection %s is too slow: %s with %d bytes pending for it", ws.id,
+                   "max_backlog is passed" if c.doom == DOOM_SLOW else "max_arena is passed", c.pending,
+                   extra={"connection": ws.id, "pending": c.pending})
+    outbox_keep_begun_frame(c)
+    c.doom = DOOM_NONE
+    return begin_close(reactor, c, CODE_TRY_LATER, b"too slow")
+
+
+cdef int meet_doom(Reactor reactor, Conn* c) except -1:
+    """Do now what doom() had to put off."""
+    if c.state == CLOSED:
+        return 0
+    return lost(reactor, c) if c.doom == DOOM_LOST else close_slow(reactor, c)
+
+
+cdef int close_unfinished(Reactor reactor, Conn* c) except -1:
+    """max_inbound is passed: drop what a peer has sent so far, and the connection with it."""
+    cdef WebSocket ws
+    if c.state == HEAD:
+        return bad_request(reactor, c, 503, "max_inbound is passed: there are too many unfinished requests")
+    if c.state != OPEN:
+        logger.warning("a connection is dropped: max_inbound is passed, and its input takes %d bytes", inbound_held(c))
+        return lost(reactor, c)
+    ws = <WebSocket>c.ws
+    ws.endpoint.closed_unfinished += 1
+    logger.warning("connection %s is closed: max_inbound is passed, and its unfinished messages take %d bytes", ws.id,
+                   inbound_held(c), extra={"connection": ws.id, "bytes": inbound_held(c)})
+    return begin_close(reactor, c, CODE_TRY_LATER, b"too much unfinished input")
+
+
+# -- the peer is at fault
+
+
+cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
+    """Fail the connection (RFC 6455 7.1.7): say why, read no more, tell the listener."""
+    cdef WebSocket ws = <WebSocket>c.ws
+    if c.state == OPEN:
+        queue_close(reactor, c, code, reason.encode())
+    drain(reactor, c)
+    ws.endpoint.life.protocol_failed(ws, ProtocolError(code, reason))
+    return finish(reactor, c, CODE_ABNORMAL, "")
+
+
+cdef int fail_protocol(Reactor reactor, Conn* c, reason) except -1:
+    return fail(reactor, c, CODE_PROTOCOL_ERROR, reason)
+
+
+cdef int fail_encoding(Reactor reactor, Conn* c, reason) except -1:
+    return fail(reactor, c, CODE_NOT_UTF8, reason)
+
+
+cdef int fail_size(Reactor reactor, Conn* c) except -1:
+    return fail(reactor, c, CODE_TOO_BIG, f"message is over {(<WebSocket>c.ws).endpoint.max_message_size} bytes")
+
+
+cdef int fail_fragments(Reactor reactor, Conn* c) except -1:
+    return fail(reactor, c, CODE_TOO_BIG, f"message has over {(<WebSocket>c.ws).endpoint.max_fragments} fragments")
+
+
+cdef int fail_rate(Reactor reactor, Conn* c) except -1:
+    return fail(reactor, c, CODE_POLICY, "messages come too fast")
+
+
+# -- no WebSocket yet: statuses of HTTP
+
+
+cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
+    """Refuse what is no request: the server makes the answer, and logs it."""
+    cdef WebSocket ws = websocket_of(reactor, c)
+    inbound_free(reactor, c)
+    ws.request = Request(b"")           # for its address
+    c.wire.describe(c, ws.request)
+    reactor.server.on_bad_request(ws, status, message)
+    return 0
+
+
+cdef int refuse_malformed(Reactor reactor, Conn* c) except -1:
+    return bad_request(reactor, c, 400, "this is not an HTTP/1.1 request")
+
+
+cdef int refuse_large_head(Reactor reactor, Conn* c) except -1:
+    return bad_request(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
+
+
+cdef int refuse_late(Reactor reactor, Conn* c) except -1:
+    return bad_request(reactor, c, 408, "no complete request came within handshake_timeout")
+
+
+cdef int refuse_crowded(Reactor reactor, Conn* c) except -1:
+    """max_connections_per_ip is passed."""
+    bad_request(reactor, c, 503, "there are too many connections from this address")
+    if c.state == DRAINING:             # it has no claim to a descriptor for as long as others
+        c.deadline = reactor.now + min(reactor.close_ticks, <uint32_t>TICKS_PER_SECOND)
+        arm(reactor, c, c.deadline)
+    return 0
