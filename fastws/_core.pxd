@@ -27,7 +27,7 @@ cdef struct Arena:
     Block* oldest
     Block* newest
     Block* emptied              # last reference gone, not yet collected; pushed by any flush thread
-    Block* pool                 # blocks of BLOCK_SIZE, ready for use
+    Block* pool                 # blocks of BLOCK_BYTES, ready for use
     uint64_t born               # of the newest block
     uint32_t pooled
     uint32_t blocks             # live
@@ -114,7 +114,7 @@ cdef struct Conn:
     int fd                      # owned; -1: the wire is `transport`, or gone
     uint8_t state
     uint8_t fresh               # on the reactor's fresh list
-    uint8_t rest                # on the reactor's rest list
+    uint8_t overdue             # on the reactor's overdue list
     uint8_t blocked             # the socket is full; an EPOLLOUT edge is to come
     uint32_t head               # outbox: ranges[head : head + count]
     uint32_t count
@@ -133,10 +133,10 @@ cdef struct Conn:
     uint8_t paused              # not read: a handler is behind
     uint8_t readable            # something came while paused
     uint8_t again               # on the reactor's again list
-    uint8_t busy                # an async message handler runs
+    uint8_t handler_runs        # an async message handler
     uint8_t outcome             # what the last flush met
     uint8_t doom                # why it must go; set where no Python may run
-    uint8_t finished            # the application was told
+    uint8_t closed_told         # the application was told that it is over
     uint8_t fin_sent            # our side of the socket is shut down
     uint8_t fin_received        # the peer's side is
     uint8_t linked              # in the timer wheel
@@ -196,7 +196,7 @@ cdef class WebSocket:
     cdef Reactor reactor
     cdef readonly Request request
     cdef Endpoint endpoint
-    cdef tuple left                         # (group, tick of joining) when it left; until the listener was told
+    cdef tuple left_groups                  # (group, tick of joining) when it left; until the listener was told
     cdef object waiting                     # deque of messages behind a busy handler, or None
     cdef size_t waiting_bytes               # of its messages; counted in Reactor.inbound_bytes
     cdef uint64_t serial
@@ -257,7 +257,7 @@ cdef class Endpoint:
     cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
     cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken)
-    cdef uint64_t exclude(self, exclude) except 0
+    cdef uint64_t mark_excluded(self, exclude) except 0
     cdef Conn* find(self, name) except? NULL
 
 
@@ -283,15 +283,15 @@ cdef class Reactor:
     cdef uint64_t mark
     cdef uint32_t now                       # tick
     cdef double epoch                       # of tick 0, as Unix time in seconds
-    cdef bint busy                          # in a tick or a flush: what is queued now goes out at its end
+    cdef bint in_tick                       # in a tick or a flush: what is queued now goes out at its end
     cdef bint tick_scheduled
     cdef bint closed
     cdef uint8_t* buffer                    # one receive buffer for all connections
-    cdef Conn** slabs                       # arrays of SLAB connections, never moved
+    cdef Conn** slabs                       # arrays of SLAB_CONNECTIONS connections, never moved
     cdef uint32_t slab_count
     cdef ConnList unused
     cdef ConnList fresh
-    cdef ConnList rest
+    cdef ConnList overdue
     cdef ConnList again_list
     cdef ConnList doomed
     cdef ConnList for_python                # met by a flush, to be written with the GIL

@@ -177,13 +177,13 @@ def test_the_floors_are_in_their_order_and_hold_every_room():
 def test_what_would_be_a_use_of_a_lower_room_is_found():
     """The counting itself: it sees every kind of definition."""
     names = {room.rpartition("/")[2].removesuffix(".pxi"): defined(source) for room, source in rooms().items()}
-    assert {"block_new", "BLOCK_SIZE"} <= names["arena"]
-    assert {"TICK", "ticks", "NO_TIMER"} <= names["clock"]
+    assert {"block_new", "BLOCK_BYTES"} <= names["arena"]
+    assert {"TICK_SECONDS", "ticks", "NO_TIMER"} <= names["clock"]
     assert {"HEAD", "OPEN", "logger", "is_sendable"} <= names["connection"]
     assert {"Headers", "parse_request"} <= names["request"]
-    assert {"SOCKET", "socket_write", "BUFFER"} <= names["socket"]
+    assert {"SOCKET", "socket_write", "BUFFER_BYTES"} <= names["socket"]
     assert {"many", ".deliver_all"} <= names["endpoint"]
-    assert {"resume", "received"} <= names["input"]
+    assert {"resume", "receive"} <= names["input"]
     assert {".tick", ".read_on"} <= names["reactor"]
 
 

@@ -118,7 +118,7 @@ class Admission:
         if self._is_full():
             self._refuse(ws, 503, FULL, RETRY)
             return
-        detached = ws._detach()
+        detached = ws._give_away()
         if detached is None:
             return
         wire, data, claim = detached

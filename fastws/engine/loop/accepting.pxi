@@ -1,9 +1,9 @@
 # Accepting: new sockets, as many as there are descriptors for.
 
 cdef enum:
-    ACCEPTS = 256                       # of one listener, before others have their turn
+    ACCEPTS_PER_TURN = 256              # of one listener, before others have their turn
 
-cdef double ACCEPT_PAUSE = 0.1          # seconds, when there are no descriptors
+cdef double ACCEPT_PAUSE_SECONDS = 0.1     # when there are no descriptors
 
 
 cdef bint watch_listener(Reactor reactor, Py_ssize_t index, int operation) noexcept:
@@ -21,7 +21,7 @@ cdef int pause_accept(Reactor reactor, int error) except -1:
     reactor.accept_paused = True
     for i in range(len(reactor.listeners)):
         watch_listener(reactor, i, EPOLL_CTL_DEL)
-    reactor._loop.call_later(ACCEPT_PAUSE, reactor._on_accept_due)
+    reactor._loop.call_later(ACCEPT_PAUSE_SECONDS, reactor._on_accept_due)
     if not reactor.accept_trouble:
         reactor.accept_trouble = True
         reactor.server.on_accept_paused(error)
@@ -41,11 +41,11 @@ cdef bint accept_one(Reactor reactor, int listener) except -1:
         return errno == ECONNABORTED or errno == EINTR
     reactor.accept_trouble = False
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
-    c = connect(reactor, fd, &SOCKET)
+    c = conn_take(reactor, fd, &SOCKET)
     event.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
     event.data.ptr = c
     if epoll_ctl(reactor.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
-        lost(reactor, c)
+        drop(reactor, c)
     elif not claim_address(reactor, c):
         refuse_crowded(reactor, c)
     return True
@@ -56,7 +56,7 @@ cdef int accept_many(Reactor reactor, int listener) except -1:
     if listener >= len(reactor.listeners):
         return 0
     fd = reactor.listeners[listener].fileno()
-    for turn in range(ACCEPTS):
+    for turn in range(ACCEPTS_PER_TURN):
         if not accept_one(reactor, fd):
             break
     return 0

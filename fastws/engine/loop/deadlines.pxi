@@ -1,7 +1,7 @@
 # Deadlines: what happens when one passes.
 
 
-cdef int expired_open(Reactor reactor, Conn* c) except -1:
+cdef int meet_open_deadline(Reactor reactor, Conn* c) except -1:
     """Idle for too long, due for a ping, dead, or none of it yet."""
     cdef Endpoint endpoint = (<WebSocket>c.ws).endpoint
     if c.doom != DOOM_NONE:
@@ -9,7 +9,7 @@ cdef int expired_open(Reactor reactor, Conn* c) except -1:
     if c.idle_timeout and is_past(c.last_message + c.idle_timeout, reactor.now):
         return close_idle(reactor, c)
     if c.throttled and is_past(c.throttle_end, reactor.now):
-        throttle_over(reactor, c)
+        end_throttle(reactor, c)
         if c.state != OPEN:
             return 0
     if c.paused:
@@ -29,17 +29,17 @@ cdef int expired_open(Reactor reactor, Conn* c) except -1:
     return 0
 
 
-cdef int expired(Reactor reactor, Conn* c) except -1:
+cdef int meet_deadline(Reactor reactor, Conn* c) except -1:
     if c.state == OPEN or c.state == OPENING:
-        return expired_open(reactor, c)
+        return meet_open_deadline(reactor, c)
     if not is_past(c.deadline, reactor.now):
         arm(reactor, c, c.deadline)
     elif c.state == HEAD:
         refuse_late(reactor, c)
     elif c.state == PENDING:
         reactor.server.on_overdue(<WebSocket>c.ws)
-    elif c.state == CLOSING or c.state == DRAINING:
-        lost(reactor, c)
+    elif c.state == CLOSING or c.state == FLUSHING_OUT:
+        drop(reactor, c)
     return 0
 
 
@@ -57,7 +57,7 @@ cdef int turn_wheel(Reactor reactor) except -1:
             c = slot[0]
             disarm(reactor, c)
             try:
-                expired(reactor, c)
+                meet_deadline(reactor, c)
             except BaseException as error:
                 survive(reactor, c, error)
     reactor.timer_due = next_occupied(reactor)

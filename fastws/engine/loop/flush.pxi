@@ -1,12 +1,12 @@
 # Flush: every connection with something pending gets one system call, without the GIL, on one or more threads.
 #
 # A connection waits on the `fresh` list since something was queued for it. What a flush could not reach within its
-# time budget moves to the `rest` list, behind all that is fresh: a fan-out to 50,000 delays no echo.
+# time budget moves to the `overdue` list, behind all that is fresh: a fan-out to 50,000 delays no echo.
 
 cdef enum:
-    FLUSH_BATCH = 128                   # connections and thread between two looks at the clock
-    FLUSH_BUDGET = 2000000              # ns, for the fresh and for the rest
-    GIL_FREE_FROM = 8                   # connections; fewer are done before the GIL would be back
+    BATCH_PER_THREAD = 128              # connections and thread between two looks at the clock
+    FLUSH_BUDGET_NS = 2000000           # for the fresh and for the overdue
+    MIN_BATCH_WITHOUT_GIL = 8           # connections; fewer are done before the GIL would be back
 
 
 cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
@@ -18,7 +18,7 @@ cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
         if fresh:
             batch[i].fresh = False
         else:
-            batch[i].rest = False
+            batch[i].overdue = False
         write_pending(batch[i], &releases)
     release_now(&releases)
 
@@ -68,14 +68,14 @@ cdef int settle(Reactor reactor) except -1:
 
 cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
     """Write connections from the front of a list until it is empty or the budget is spent."""
-    cdef int64_t deadline = nanoseconds() + FLUSH_BUDGET
+    cdef int64_t deadline = nanoseconds() + FLUSH_BUDGET_NS
     cdef Conn** batch
     cdef size_t count
     settle(reactor)
     while waiting.count:
         batch = waiting.items + waiting.start
-        count = min(waiting.count, <size_t>(FLUSH_BATCH * reactor.flush_threads))
-        if count < GIL_FREE_FROM:
+        count = min(waiting.count, <size_t>(BATCH_PER_THREAD * reactor.flush_threads))
+        if count < MIN_BATCH_WITHOUT_GIL:
             flush_batch(reactor, batch, count, fresh)
         else:
             with nogil:
@@ -89,23 +89,23 @@ cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
 
 
 cdef int flush(Reactor reactor) except -1:
-    """Write the fresh, then the rest, each within a budget; what that does not reach waits for the loop's next turn."""
+    """Write the fresh, then the overdue, each within a budget; what is left then waits for the next turn of the loop."""
     cdef Conn* c
-    if reactor.busy:
+    if reactor.in_tick:
         return 0
-    reactor.busy = True
+    reactor.in_tick = True
     try:
         flush_list(reactor, &reactor.fresh, True)
         while reactor.fresh.count:
             c = reactor.fresh.items[reactor.fresh.start]
             list_drop_first(&reactor.fresh, 1)
             c.fresh = False
-            if not c.rest:
-                c.rest = True
-                list_push(&reactor.rest, c)
-        flush_list(reactor, &reactor.rest, False)
+            if not c.overdue:
+                c.overdue = True
+                list_push(&reactor.overdue, c)
+        flush_list(reactor, &reactor.overdue, False)
     finally:
-        reactor.busy = False
+        reactor.in_tick = False
     arena_collect(&reactor.arena)
     if reactor.arena.bytes > reactor.max_arena and relieve(reactor):
         settle(reactor)
@@ -115,7 +115,7 @@ cdef int flush(Reactor reactor) except -1:
         reactor.server.on_idle()
     if reactor.timer_stale:
         set_timer(reactor)
-    if (reactor.fresh.count or reactor.rest.count or reactor.again_list.count or reactor.doomed.count
+    if (reactor.fresh.count or reactor.overdue.count or reactor.again_list.count or reactor.doomed.count
             or reactor.interruption is not None):
         wake(reactor)
     return 0

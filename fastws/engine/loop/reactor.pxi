@@ -3,9 +3,9 @@
 from cpython.exc cimport PyErr_SetFromErrno
 
 cdef enum:
-    EVENTS = 512                        # taken from epoll at once
-    BATCHES = 4                         # of events, between two flushes
-    LAST_ACCEPTS = 4096                 # of one listener that is to be closed
+    EVENTS_PER_BATCH = 512              # taken from epoll at once
+    BATCHES_PER_TICK = 4                # of events, between two flushes
+    ACCEPTS_AT_STOP = 4096              # of one listener that is to be closed
 
 
 @cython.final
@@ -35,13 +35,13 @@ cdef class Reactor:
         self.close_ticks = ticks(options.close_timeout)
         self.listeners = []
         self.timer_due = NO_TIMER
-        self.buffer = <uint8_t*>malloc(BUFFER)
+        self.buffer = <uint8_t*>malloc(BUFFER_BYTES)
         self.wheel = <Conn**>calloc(WHEEL_SLOTS, sizeof(Conn*))
         self.occupied = <uint64_t*>calloc(WHEEL_SLOTS // 64, sizeof(uint64_t))
         if self.buffer is NULL or self.wheel is NULL or self.occupied is NULL:
             raise MemoryError
         read_clock(self)
-        self.epoch = wall_clock() - read_ticks() * TICK
+        self.epoch = wall_clock() - read_ticks() * TICK_SECONDS
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -51,7 +51,7 @@ cdef class Reactor:
         free(self.slabs)
         free(self.unused.items)
         free(self.fresh.items)
-        free(self.rest.items)
+        free(self.overdue.items)
         free(self.again_list.items)
         free(self.doomed.items)
         free(self.for_python.items)
@@ -78,7 +78,7 @@ cdef class Reactor:
     def counters(self):
         """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
-                "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "rest": self.rest.count,
+                "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "overdue": self.overdue.count,
                 "again": self.again_list.count, "inbound_bytes": self.inbound_bytes,
                 "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
 
@@ -108,7 +108,7 @@ cdef class Reactor:
             return
         read_clock(self)
         for listener in listeners:
-            for turn in range(LAST_ACCEPTS):
+            for turn in range(ACCEPTS_AT_STOP):
                 if not accept_one(self, listener.fileno()):
                     break
         wake(self)
@@ -119,7 +119,7 @@ cdef class Reactor:
         cdef uint32_t recent = ticks(seconds)
         cdef Conn* c
         read_clock(self)
-        for i in range(self.slab_count * SLAB):
+        for i in range(self.slab_count * SLAB_CONNECTIONS):
             c = conn_at(self, i)
             if c.state in (HEAD, PENDING) and not is_past(c.deadline - self.handshake_ticks + recent, self.now):
                 return True
@@ -128,15 +128,15 @@ cdef class Reactor:
     def hang_up(self):
         """Drop those that have not asked for anything."""
         cdef uint32_t i
-        for i in range(self.slab_count * SLAB):
+        for i in range(self.slab_count * SLAB_CONNECTIONS):
             if conn_at(self, i).state == HEAD:
-                lost(self, conn_at(self, i))
+                drop(self, conn_at(self, i))
 
     def websockets(self):
         """Every connection that was accepted as a WebSocket and is not over yet."""
         cdef uint32_t i
         found = []
-        for i in range(self.slab_count * SLAB):
+        for i in range(self.slab_count * SLAB_CONNECTIONS):
             if OPENING <= conn_at(self, i).state <= CLOSING:
                 found.append(<WebSocket>conn_at(self, i).ws)
         return found
@@ -145,13 +145,13 @@ cdef class Reactor:
         """The end: drop whatever is still connected, and watch nothing any more."""
         cdef uint32_t i
         self.stop_listening(False)
-        for i in range(self.slab_count * SLAB):
+        for i in range(self.slab_count * SLAB_CONNECTIONS):
             if conn_at(self, i).state != CLOSED:
-                lost(self, conn_at(self, i))
+                drop(self, conn_at(self, i))
         while self.fresh.count:                                 # no tick will come that takes them off
             list_pop(&self.fresh).fresh = False
-        while self.rest.count:
-            list_pop(&self.rest).rest = False
+        while self.overdue.count:
+            list_pop(&self.overdue).overdue = False
         while self.again_list.count:
             list_pop(&self.again_list).again = False
         self.closed = True
@@ -163,7 +163,7 @@ cdef class Reactor:
             self.epoll_fd = -1
 
     def release_address(self, uint64_t claim):
-        """Count one connection less from an address: its claim came from `WebSocket._detach`; 0 is none."""
+        """Count one connection less from an address: its claim came from `WebSocket._give_away`; 0 is none."""
         unclaim_address(self, claim)
 
     # -- events
@@ -183,11 +183,11 @@ cdef class Reactor:
     def _on_timer(self):
         """A deadline has come."""
         self.timer_handle = None
-        self.busy = True
+        self.in_tick = True
         try:
             turn_wheel(self)
         finally:
-            self.busy = False
+            self.in_tick = False
         flush(self)
 
     cdef int tick(self) except -1:
@@ -195,21 +195,21 @@ cdef class Reactor:
         if self.closed:
             return 0
         read_clock(self)
-        self.busy = True
+        self.in_tick = True
         try:
             self.poll()
             read_waiting(self)
         finally:
-            self.busy = False
+            self.in_tick = False
         return flush(self)
 
     cdef int poll(self) except -1:
-        cdef epoll_event[EVENTS] events
+        cdef epoll_event[EVENTS_PER_BATCH] events
         cdef int batch, i, count
         if self.epoll_fd < 0:
             return 0
-        for batch in range(BATCHES):
-            count = epoll_wait(self.epoll_fd, events, EVENTS, 0)
+        for batch in range(BATCHES_PER_TICK):
+            count = epoll_wait(self.epoll_fd, events, EVENTS_PER_BATCH, 0)
             for i in range(count):
                 try:
                     if events[i].data.u64 & 1:
@@ -218,7 +218,7 @@ cdef class Reactor:
                         socket_event(self, <Conn*>events[i].data.ptr, events[i].events)
                 except BaseException as error:
                     survive(self, NULL if events[i].data.u64 & 1 else <Conn*>events[i].data.ptr, error)
-            if count < EVENTS:
+            if count < EVENTS_PER_BATCH:
                 break
         return 0
 

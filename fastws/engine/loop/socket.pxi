@@ -1,11 +1,11 @@
 # Socket: the first kind of wire, a socket that epoll watches. It is written without the GIL, on any thread.
 
 cdef enum:
-    VECTORS = 64                        # ranges in one system call
-    READS = 4                           # of one connection, before others have their turn
+    RANGES_PER_WRITE = 64               # in one system call
+    READS_PER_TURN = 4                  # of one connection, before others have their turn
 
 cdef enum:
-    BUFFER = 128 * 1024                 # bytes received at once
+    BUFFER_BYTES = 128 * 1024           # received at once
 
 cdef Wire SOCKET                        # no write_with_python: it is not asked for
 SOCKET.write = socket_write
@@ -35,15 +35,15 @@ cdef void socket_write(Conn* c, Releases* releases) noexcept nogil:
         elif errno != EINTR:
             c.outcome = OUTCOME_LOST
             return
-    if c.count == 0 and c.state == DRAINING:
+    if c.count == 0 and c.state == FLUSHING_OUT:
         c.outcome = OUTCOME_EMPTY
 
 
 cdef ssize_t send_ranges(int fd, const Range* ranges, uint32_t count) noexcept nogil:
-    cdef iovec[VECTORS] vectors
+    cdef iovec[RANGES_PER_WRITE] vectors
     cdef msghdr message
     cdef uint32_t i
-    count = min(count, <uint32_t>VECTORS)
+    count = min(count, <uint32_t>RANGES_PER_WRITE)
     for i in range(count):
         vectors[i].iov_base = block_data(ranges[i].block) + ranges[i].offset
         vectors[i].iov_len = ranges[i].length
@@ -113,37 +113,37 @@ cdef int socket_event(Reactor reactor, Conn* c, uint32_t events) except -1:
     if not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
         return 0
     if c.fin_received:                  # the peer's end is told again with each edge for what it still reads
-        return lost(reactor, c) if events & (EPOLLHUP | EPOLLERR) else 0
+        return drop(reactor, c) if events & (EPOLLHUP | EPOLLERR) else 0
     if not c.paused:
         socket_read(reactor, c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0)
     elif events & (EPOLLHUP | EPOLLERR):
-        return lost(reactor, c)
+        return drop(reactor, c)
     else:
         c.readable = True
     # Nobody is left to decide for.
-    return lost(reactor, c) if c.state == PENDING and events & EPOLLRDHUP else 0
+    return drop(reactor, c) if c.state == PENDING and events & EPOLLRDHUP else 0
 
 
 cdef int socket_read(Reactor reactor, Conn* c, bint to_the_end) except -1:
     """Receive until the socket is empty, by a short read or, where an end is announced, by that."""
     cdef ssize_t n
     cdef int turn
-    for turn in range(READS):
-        n = recv(c.fd, reactor.buffer, BUFFER, MSG_DONTWAIT)
+    for turn in range(READS_PER_TURN):
+        n = recv(c.fd, reactor.buffer, BUFFER_BYTES, MSG_DONTWAIT)
         if n < 0 and errno == EINTR:
             continue
         if n < 0 and (errno == EAGAIN or errno == EWOULDBLOCK):
             return 0
         if n <= 0:
-            return ended(reactor, c) if n == 0 and c.count else lost(reactor, c)
-        came(reactor, c)
-        received(reactor, c, reactor.buffer, <size_t>n)
+            return peer_shut_down(reactor, c) if n == 0 and c.count else drop(reactor, c)
+        note_received(reactor, c)
+        receive(reactor, c, reactor.buffer, <size_t>n)
         if c.state == CLOSED:
             return 0
         if c.paused:
             c.readable = True
             return 0
-        if n < BUFFER and not to_the_end:
+        if n < BUFFER_BYTES and not to_the_end:
             return 0
     read_again(reactor, c)
     return 0

@@ -1,7 +1,7 @@
 # Transport: the second kind of wire. TLS, and systems without epoll, go through an asyncio transport.
 
 cdef enum:
-    TRANSPORT_WRITE = 256 * 1024        # bytes
+    TRANSPORT_WRITE_BYTES = 256 * 1024  # handed over at once
 
 cdef Wire TRANSPORT
 TRANSPORT.write = transport_write
@@ -31,7 +31,7 @@ cdef int transport_write_with_python(Reactor reactor, Conn* c) except -1:
     cdef Range* r
     cdef char* to
     while c.count and not c.blocked and c.state != CLOSED:
-        size = min(<size_t>c.pending, <size_t>TRANSPORT_WRITE)
+        size = min(<size_t>c.pending, <size_t>TRANSPORT_WRITE_BYTES)
         data = PyBytes_FromStringAndSize(NULL, size)
         to = PyBytes_AS_STRING(data)
         r = outbox_first(c)
@@ -43,7 +43,7 @@ cdef int transport_write_with_python(Reactor reactor, Conn* c) except -1:
         outbox_consume(c, size, &releases)
         release_now(&releases)
         transport_of(c).write(data)     # may call pause_writing(), which sets `blocked`
-    if c.count == 0 and c.state == DRAINING:
+    if c.count == 0 and c.state == FLUSHING_OUT:
         transport_end(reactor, c, transport_of(c))
     return 0
 
@@ -114,7 +114,7 @@ cdef class TransportWire:
             return
         transport.set_write_buffer_limits(high=64 * 1024)
         read_clock(self.reactor)
-        c = connect(self.reactor, -1, &TRANSPORT)
+        c = conn_take(self.reactor, -1, &TRANSPORT)
         c.transport = <void*>self
         Py_INCREF(self)
         self.conn = c
@@ -124,7 +124,7 @@ cdef class TransportWire:
 
     def get_buffer(self, hint):
         """The reactor's buffer: filled and used within one callback of the loop."""
-        return <uint8_t[:BUFFER]>self.reactor.buffer
+        return <uint8_t[:BUFFER_BYTES]>self.reactor.buffer
 
     def buffer_updated(self, Py_ssize_t n):
         self.take(n)
@@ -132,8 +132,8 @@ cdef class TransportWire:
     def data_received(self, data):
         """Bytes from whoever had the transport before."""
         cdef bytes chunk
-        for start in range(0, len(data), BUFFER):
-            chunk = data[start:start + BUFFER]
+        for start in range(0, len(data), BUFFER_BYTES):
+            chunk = data[start:start + BUFFER_BYTES]
             memcpy(self.reactor.buffer, PyBytes_AS_STRING(chunk), len(chunk))
             self.take(len(chunk))
 
@@ -142,27 +142,27 @@ cdef class TransportWire:
         if self.conn is NULL:
             return 0
         read_clock(reactor)
-        came(reactor, self.conn)
-        reactor.busy = True
+        note_received(reactor, self.conn)
+        reactor.in_tick = True
         try:
-            received(reactor, self.conn, reactor.buffer, n)
+            receive(reactor, self.conn, reactor.buffer, n)
         except BaseException as error:
             survive(reactor, self.conn, error)
         finally:
-            reactor.busy = False
+            reactor.in_tick = False
         return wake(reactor)
 
     def eof_received(self):
         """The peer ended its side: so do we, once what is pending was handed over. True: the transport has to wait for
         that, which one for TLS cannot."""
         if self.conn is not NULL:
-            ended(self.reactor, self.conn)
+            peer_shut_down(self.reactor, self.conn)
             flush(self.reactor)
         return self.conn is not NULL and self.conn.count > 0 and self.transport.can_write_eof()
 
     def connection_lost(self, error):
         if self.conn is not NULL:
-            lost(self.reactor, self.conn)
+            drop(self.reactor, self.conn)
 
     def pause_writing(self):
         if self.conn is not NULL:

@@ -4,8 +4,8 @@
 # last reference goes is pushed on the `emptied` stack and taken off it by arena_collect(), on the loop's thread.
 
 cdef enum:
-    BLOCK_SIZE = 128 * 1024             # bytes, header included
-    LARGE_FRAME = 32 * 1024             # a frame from here on has a block to itself
+    BLOCK_BYTES = 128 * 1024            # header included
+    LARGE_FRAME_BYTES = 32 * 1024       # a frame from here on has a block to itself
     POOL_BLOCKS = 32
 
 
@@ -17,7 +17,7 @@ cdef Block* block_new(Arena* arena, size_t size) noexcept nogil:
     """A block with room for `size` bytes and one reference, the caller's; NULL without memory."""
     cdef Block* block
     cdef size_t total = size + sizeof(Block)
-    if total <= BLOCK_SIZE and total > LARGE_FRAME and arena.pool is not NULL:
+    if total <= BLOCK_BYTES and total > LARGE_FRAME_BYTES and arena.pool is not NULL:
         block = arena.pool
         arena.pool = block.emptied_next
         arena.pooled -= 1
@@ -77,7 +77,7 @@ cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
         block.next.previous = block.previous
     arena.blocks -= 1
     arena.bytes -= block.size
-    if block.size + sizeof(Block) == BLOCK_SIZE and arena.pooled < POOL_BLOCKS:
+    if block.size + sizeof(Block) == BLOCK_BYTES and arena.pooled < POOL_BLOCKS:
         block.emptied_next = arena.pool
         arena.pool = block
         arena.pooled += 1
@@ -88,13 +88,13 @@ cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
 cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:
     """A block with `size` bytes free behind `used`; the caller holds one reference. NULL without memory."""
     cdef Block* block = arena.current
-    if size > LARGE_FRAME:
+    if size > LARGE_FRAME_BYTES:
         return block_new(arena, size)
     if block is NULL or block.size - block.used < size:
         if block is not NULL:
             arena.current = NULL
             block_release(block, 1)
-        block = block_new(arena, BLOCK_SIZE - sizeof(Block))
+        block = block_new(arena, BLOCK_BYTES - sizeof(Block))
         if block is NULL:
             return NULL
         arena.current = block

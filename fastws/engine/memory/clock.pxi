@@ -7,7 +7,7 @@ cdef enum:
     TICKS_PER_SECOND = 100
     NO_TIMER = 0xffffffff
 
-cdef double TICK = 1.0 / TICKS_PER_SECOND
+cdef double TICK_SECONDS = 1.0 / TICKS_PER_SECOND
 
 
 cdef uint32_t ticks(object seconds) except? 0:
@@ -38,7 +38,7 @@ cdef void read_clock(Reactor reactor) noexcept:
 cdef double unix_time(Reactor reactor, uint32_t tick) noexcept:
     """Of a tick that is past, in seconds."""
     cdef uint64_t now = read_ticks()
-    return reactor.epoch + (now - (<uint32_t>now - tick)) * TICK
+    return reactor.epoch + (now - (<uint32_t>now - tick)) * TICK_SECONDS
 
 
 cdef uint32_t tick_at(Reactor reactor, double time) noexcept:

@@ -74,5 +74,5 @@ cdef int set_timer(Reactor reactor) except -1:
         reactor.timer_handle = None
     if reactor.timer_due != NO_TIMER and not reactor.closed:
         delay = <int>ticks_left(reactor.timer_due, reactor.now) + 1
-        reactor.timer_handle = reactor._loop.call_later(delay * TICK, reactor._on_timer)
+        reactor.timer_handle = reactor._loop.call_later(delay * TICK_SECONDS, reactor._on_timer)
     return 0

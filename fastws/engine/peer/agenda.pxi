@@ -5,7 +5,7 @@
 
 cdef int wake(Reactor reactor) except -1:
     """Outside of a tick: flush, and set the timer, when the loop comes round."""
-    if not (reactor.busy or reactor.tick_scheduled):
+    if not (reactor.in_tick or reactor.tick_scheduled):
         reactor.tick_scheduled = True
         reactor._loop.call_soon(reactor._on_wake)
     return 0

@@ -20,20 +20,20 @@ cdef int receive_head(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
             keep_raw(reactor, c, p, n)
         return 0
     head = PyBytes_FromStringAndSize(<const char*>p, end)
-    return head_complete(reactor, c, head, p + end, n - end)
+    return complete_head(reactor, c, head, p + end, n - end)
 
 
-cdef int head_complete(Reactor reactor, Conn* c, bytes head, const uint8_t* rest, size_t n) except -1:
+cdef int complete_head(Reactor reactor, Conn* c, bytes head, const uint8_t* remainder, size_t n) except -1:
     cdef WebSocket ws
     cdef Request request
     cdef Inbound* inbound = c.inbound
     if inbound is NULL:
         if n:
-            keep_raw(reactor, c, rest, n)
+            keep_raw(reactor, c, remainder, n)
     else:
         inbound.raw_length = n
         if n:
-            memmove(inbound.raw, rest, n)
+            memmove(inbound.raw, remainder, n)
         else:
             inbound_free(reactor, c)
     ws = websocket_of(reactor, c)

@@ -24,7 +24,7 @@ def check_close(code, reason):
     if not isinstance(code, int) or not close_code_is_valid(code):
         raise ValueError(f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999")
     encoded = reason.encode()
-    if len(encoded) > LARGEST_CONTROL - 2:
+    if len(encoded) > MAX_CONTROL_BYTES - 2:
         raise ValueError(f"close reason of {len(encoded)} bytes {reason[:20]!r}...: at most 123 bytes of UTF-8 fit")
     return encoded
 
@@ -53,19 +53,19 @@ cdef give_away(Reactor reactor, Conn* c):
     return given
 
 
-cdef int finish(Reactor reactor, Conn* c, int code, str reason) except -1:
+cdef int tell_closed(Reactor reactor, Conn* c, int code, str reason) except -1:
     """Tell the endpoint, once, that the connection is over; it has left everything by then."""
     cdef WebSocket ws = <WebSocket>c.ws
-    if c.finished:
+    if c.closed_told:
         return 0
-    c.finished = True
+    c.closed_told = True
     forget_waiting(ws)
     leave_groups(c)
     ws.endpoint.life.closed(ws, code, reason)
     return 0
 
 
-cdef int lost(Reactor reactor, Conn* c) except -1:
+cdef int drop(Reactor reactor, Conn* c) except -1:
     """The wire is gone, or is dropped now: no word to the peer."""
     cdef uint8_t state = c.state
     if state == CLOSED:
@@ -75,13 +75,13 @@ cdef int lost(Reactor reactor, Conn* c) except -1:
     if state == PENDING:
         reactor.server.on_abandoned(<WebSocket>c.ws)
     elif OPENING <= state <= CLOSING:
-        finish(reactor, c, CODE_ABNORMAL, "")
+        tell_closed(reactor, c, CODE_ABNORMAL, "")
     return wake(reactor)
 
 
-cdef int drain(Reactor reactor, Conn* c) except -1:
+cdef int flush_out(Reactor reactor, Conn* c) except -1:
     """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
-    c.state = DRAINING
+    c.state = FLUSHING_OUT
     c.paused = False
     inbound_free(reactor, c)
     forget_address(reactor, c)
@@ -98,16 +98,16 @@ cdef inline void note_fin_sent(Reactor reactor, Conn* c) noexcept:
     reactor.lingering += 1
 
 
-cdef int ended(Reactor reactor, Conn* c) except -1:
+cdef int peer_shut_down(Reactor reactor, Conn* c) except -1:
     """The peer shut its side down. It may still read: what is pending goes out first."""
     cdef uint8_t state = c.state
     if state < OPENING or c.fin_received:
-        return lost(reactor, c)
+        return drop(reactor, c)
     c.fin_received = True
-    if state == DRAINING:
+    if state == FLUSHING_OUT:
         return flush_soon(reactor, c)
-    drain(reactor, c)
-    return finish(reactor, c, CODE_ABNORMAL, "")
+    flush_out(reactor, c)
+    return tell_closed(reactor, c, CODE_ABNORMAL, "")
 
 
 cdef int survive(Reactor reactor, Conn* c, error) except -1:
@@ -120,7 +120,7 @@ cdef int survive(Reactor reactor, Conn* c, error) except -1:
         logger.error("a connection is dropped: this is a fault of fastws", exc_info=error)
     if c is not NULL:
         try:
-            lost(reactor, c)
+            drop(reactor, c)
         except BaseException as another:            # it is CLOSED by now
             return survive(reactor, NULL, another)
     return wake(reactor)
@@ -154,7 +154,7 @@ cdef int close_idle(Reactor reactor, Conn* c) except -1:
 cdef int close_silent(Reactor reactor, Conn* c) except -1:
     """It has not answered a ping within ping_timeout: nobody is there to be told a code."""
     logger.info("no answer to a ping", extra={"connection": (<WebSocket>c.ws).id})
-    return lost(reactor, c)
+    return drop(reactor, c)
 
 
 cdef int close_slow(Reactor reactor, Conn* c) except -1:
@@ -173,7 +173,7 @@ cdef int meet_doom(Reactor reactor, Conn* c) except -1:
     """Do now what doom() had to put off."""
     if c.state == CLOSED:
         return 0
-    return lost(reactor, c) if c.doom == DOOM_LOST else close_slow(reactor, c)
+    return drop(reactor, c) if c.doom == DOOM_LOST else close_slow(reactor, c)
 
 
 cdef int close_unfinished(Reactor reactor, Conn* c) except -1:
@@ -183,7 +183,7 @@ cdef int close_unfinished(Reactor reactor, Conn* c) except -1:
         return bad_request(reactor, c, 503, "max_inbound is passed: there are too many unfinished requests")
     if c.state != OPEN:
         logger.warning("a connection is dropped: max_inbound is passed, and its input takes %d bytes", inbound_held(c))
-        return lost(reactor, c)
+        return drop(reactor, c)
     ws = <WebSocket>c.ws
     ws.endpoint.closed_unfinished += 1
     logger.warning("connection %s is closed: max_inbound is passed, and its unfinished messages take %d bytes", ws.id,
@@ -199,9 +199,9 @@ cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
     cdef WebSocket ws = <WebSocket>c.ws
     if c.state == OPEN:
         queue_close(reactor, c, code, reason.encode())
-    drain(reactor, c)
+    flush_out(reactor, c)
     ws.endpoint.life.protocol_failed(ws, ProtocolError(code, reason))
-    return finish(reactor, c, CODE_ABNORMAL, "")
+    return tell_closed(reactor, c, CODE_ABNORMAL, "")
 
 
 cdef int fail_protocol(Reactor reactor, Conn* c, reason) except -1:
@@ -252,7 +252,7 @@ cdef int refuse_late(Reactor reactor, Conn* c) except -1:
 cdef int refuse_crowded(Reactor reactor, Conn* c) except -1:
     """max_connections_per_ip is passed."""
     bad_request(reactor, c, 503, "there are too many connections from this address")
-    if c.state == DRAINING:             # it has no claim to a descriptor for as long as others
+    if c.state == FLUSHING_OUT:             # it has no claim to a descriptor for as long as others
         c.deadline = reactor.now + min(reactor.close_ticks, <uint32_t>TICKS_PER_SECOND)
         arm(reactor, c, c.deadline)
     return 0

@@ -10,7 +10,7 @@ cdef enum:                              # Conn.state, in the order of a life
     OPENING                             # accepted; on_open runs, input waits
     OPEN
     CLOSING                             # our Close is queued; the peer's is awaited
-    DRAINING                            # nothing more is read; what is queued goes out, then the socket is shut down
+    FLUSHING_OUT                        # nothing more is read; what is queued goes out, then the socket is shut down
     CLOSED                              # socket gone; the Conn waits to be recycled
 
 cdef enum:                              # Conn.doom

@@ -31,8 +31,8 @@ cdef int handle_close(Reactor reactor, Conn* c, const uint8_t* p, size_t n) exce
             return fail_encoding(reactor, c, "close reason is not UTF-8")
     if c.state == OPEN:
         queue_control(reactor, c, CLOSE, p, min(n, <size_t>2))
-    drain(reactor, c)
-    return finish(reactor, c, code, reason)
+    flush_out(reactor, c)
+    return tell_closed(reactor, c, code, reason)
 
 
 cdef int unblock(Reactor reactor, Conn* c) except -1:
@@ -43,5 +43,5 @@ cdef int unblock(Reactor reactor, Conn* c) except -1:
         inbound.ping_due = False
         if is_sendable(c):
             queue_control(reactor, c, PONG, inbound.ping, inbound.ping_length)
-        inbound_rest(reactor, c)
+        inbound_release_memory(reactor, c)
     return flush_soon(reactor, c)

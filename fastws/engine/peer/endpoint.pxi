@@ -1,8 +1,8 @@
 # Endpoint: who is connected, who is in which channel, and sending to them.
 
 cdef enum:
-    LEAST_FRAGMENTS = 1024              # that a message may have in any case
-    FRAGMENT = 64                       # bytes, on average, of the smallest fragments of a large message
+    MIN_FRAGMENTS_ALLOWED = 1024        # that a message may have in any case
+    MEAN_FRAGMENT_BYTES = 64            # of the smallest fragments of a large message
 
 
 cpdef object many(value):
@@ -26,7 +26,7 @@ cdef class Endpoint:
         self.reactor = reactor
         self.on_message = on_message
         self.max_message_size = options.max_message_size
-        self.max_fragments = max(self.max_message_size // FRAGMENT, <uint64_t>LEAST_FRAGMENTS)
+        self.max_fragments = max(self.max_message_size // MEAN_FRAGMENT_BYTES, <uint64_t>MIN_FRAGMENTS_ALLOWED)
         self.seconds_per_message = 1 / options.max_message_rate if options.max_message_rate else 0
         self.seconds_per_byte = 1 / options.max_byte_rate if options.max_byte_rate else 0
         self.is_rated = self.seconds_per_message > 0 or self.seconds_per_byte > 0
@@ -85,7 +85,7 @@ cdef class Endpoint:
         cdef uint32_t i
         cdef uint32_t addressed = 0
         cdef Conn* c
-        cdef uint64_t excluded = self.exclude(exclude)
+        cdef uint64_t excluded = self.mark_excluded(exclude)
         cdef Conn** members = group.members
         cdef uint32_t count = group.count
         read_clock(self.reactor)
@@ -97,7 +97,7 @@ cdef class Endpoint:
                 continue
             addressed += 1
             deliver(self, c, frame)
-            if not (c.fresh or c.rest or c.blocked):
+            if not (c.fresh or c.overdue or c.blocked):
                 push_fresh(self.reactor, c)
         wake(self.reactor)
         return addressed
@@ -107,7 +107,7 @@ cdef class Endpoint:
         cdef uint32_t i
         cdef uint32_t addressed = 0
         cdef Group user_group
-        cdef uint64_t excluded = self.exclude(exclude)
+        cdef uint64_t excluded = self.mark_excluded(exclude)
         cdef uint64_t taken
         read_clock(self.reactor)
         self.reactor.mark += 1
@@ -131,7 +131,7 @@ cdef class Endpoint:
         flush_soon(self.reactor, c)
         return True
 
-    cdef uint64_t exclude(self, exclude) except 0:
+    cdef uint64_t mark_excluded(self, exclude) except 0:
         """Mark those that are not to be addressed; the mark."""
         cdef Conn* c
         self.reactor.mark += 1
@@ -297,7 +297,7 @@ cdef class Endpoint:
         return group.count, True, is_new
 
     def _leave(self, name, WebSocket ws not None):
-        """Take an open connection out of a channel; whether it was in it. Its channel waits for _told()."""
+        """Take an open connection out of a channel; whether it was in it. Its channel waits for _release_group()."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         cdef Group group = self.channel_groups.get(name)
         cdef Group user
@@ -314,7 +314,7 @@ cdef class Endpoint:
         group.leaving += 1
         return True
 
-    def _told(self, int kind, name):
+    def _release_group(self, int kind, name):
         """The listener was told that a connection left; whether the group went with it."""
         cdef dict groups = self.groups(kind)
         cdef Group group = groups[name]

@@ -159,11 +159,11 @@ cdef Py_ssize_t count_occupied(dict groups):
 
 
 cdef int leave_groups(Conn* c) except -1:
-    """Take a connection out of everything at once; its groups wait for _told()."""
+    """Take a connection out of everything at once; its groups wait for _release_group()."""
     cdef WebSocket ws = <WebSocket>c.ws
     cdef Group group, user
     cdef uint32_t i, joined
-    if ws.left is not None:
+    if ws.left_groups is not None:
         return 0
     left = []
     user = user_of(c)
@@ -178,7 +178,7 @@ cdef int leave_groups(Conn* c) except -1:
             group.leaving += 1
             left.append((group, joined))
     left.reverse()
-    ws.left = tuple(left)
+    ws.left_groups = tuple(left)
     if c.memberships is not c.own_memberships:
         free(c.memberships)
         c.memberships = c.own_memberships

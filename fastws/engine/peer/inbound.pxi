@@ -41,7 +41,7 @@ cdef inline size_t inbound_held(const Conn* c) noexcept:
     return held if c.inbound is NULL else held + c.inbound.raw_capacity + c.inbound.message_capacity
 
 
-cdef inline void inbound_rest(Reactor reactor, Conn* c) noexcept:
+cdef inline void inbound_release_memory(Reactor reactor, Conn* c) noexcept:
     """Give the memory back when nothing is unfinished."""
     cdef Inbound* inbound = c.inbound
     if (inbound is not NULL and not inbound.in_frame and inbound.message_opcode == 0 and inbound.raw_length == 0
@@ -83,7 +83,7 @@ cdef int pause(Reactor reactor, Conn* c) except -1:
     return c.wire.pause(reactor, c)
 
 
-cdef inline void came(Reactor reactor, Conn* c) noexcept:
+cdef inline void note_received(Reactor reactor, Conn* c) noexcept:
     """Something was received: the peer lives."""
     c.last_received = reactor.now
     c.ping_sent = False

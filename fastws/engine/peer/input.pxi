@@ -23,7 +23,7 @@ cdef int begin_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
 
 cdef int end_frame(Reactor reactor, Conn* c) except -1:
     cdef Inbound* inbound = c.inbound
-    cdef uint8_t[LARGEST_CONTROL] control
+    cdef uint8_t[MAX_CONTROL_BYTES] control
     cdef uint8_t opcode = inbound.message_opcode
     cdef char* message
     if inbound.opcode & 0x8:
@@ -67,7 +67,7 @@ cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) e
     return step
 
 
-cdef bint admit(Reactor reactor, Conn* c, FrameHeader* h) except -1:
+cdef bint admit_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
     """Whether the frame may come now, and is neither too large nor one too many (RFC 6455 5.4, 10.4)."""
     cdef uint8_t begun
     cdef uint64_t length = h.length
@@ -116,7 +116,7 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
         if h.opcode == CLOSE and (<WebSocket>c.ws).waiting:
             pause(reactor, c)               # a Close waits behind the messages that wait
             return keep_raw(reactor, c, p, n)
-        if not admit(reactor, c, &h):
+        if not admit_frame(reactor, c, &h):
             return 0
         p += h.size
         n -= h.size
@@ -163,11 +163,11 @@ cdef int receive_frames(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -
     else:
         keep_raw(reactor, c, p, n)
         feed_raw(reactor, c)
-    inbound_rest(reactor, c)
+    inbound_release_memory(reactor, c)
     return 0
 
 
-cdef int keep(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
+cdef int keep_early(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
     """Input for which it is too early. A transport is read while a handshake is decided, for only so its end is met."""
     keep_raw(reactor, c, p, n)
     if c.state == PENDING and c.inbound.raw_length > reactor.max_header_size:
@@ -175,14 +175,14 @@ cdef int keep(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
     return 0
 
 
-cdef int received(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
+cdef int receive(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
     """`n` bytes came; `p` is writable and the caller's."""
-    if c.state == DRAINING or c.state == CLOSED:
+    if c.state == FLUSHING_OUT or c.state == CLOSED:
         return 0
     if c.state == HEAD:
         receive_head(reactor, c, p, n)
     elif c.paused:
-        keep(reactor, c, p, n)
+        keep_early(reactor, c, p, n)
     else:
         receive_frames(reactor, c, p, n)
     if reactor.inbound_bytes > reactor.max_inbound:
@@ -198,13 +198,13 @@ cdef int resume(Reactor reactor, Conn* c) except -1:
     read_clock(reactor)
     if c.inbound is not NULL and c.inbound.raw_length:
         feed_raw(reactor, c)
-        inbound_rest(reactor, c)
+        inbound_release_memory(reactor, c)
     if not c.paused:
         c.wire.resume(reactor, c)
     return wake(reactor)
 
 
-cdef int throttle_over(Reactor reactor, Conn* c) except -1:
+cdef int end_throttle(Reactor reactor, Conn* c) except -1:
     """The time of a peer that sent too much has come; a handler may still hold it up."""
     c.throttled = False
     if (<WebSocket>c.ws).waiting:

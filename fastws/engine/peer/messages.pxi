@@ -3,7 +3,7 @@
 from collections import deque
 
 cdef enum:
-    WAITING_MESSAGES = 64               # behind an async handler; past it the socket is not read
+    MAX_WAITING_MESSAGES = 64           # behind an async handler; past it the socket is not read
 
 
 cpdef bint is_awaitable(object value):
@@ -29,14 +29,14 @@ cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
     c.last_message = reactor.now
     if ws.endpoint.on_message is None or c.state != OPEN:
         return 0
-    if not c.busy:
+    if not c.handler_runs:
         return call_on_message(reactor, c, ws, message)
     if ws.waiting is None:
         ws.waiting = deque()
     ws.waiting.append(message)
     ws.waiting_bytes += len(message)
     reactor.inbound_bytes += len(message)
-    if len(ws.waiting) >= WAITING_MESSAGES or ws.waiting_bytes >= ws.endpoint.max_message_size:
+    if len(ws.waiting) >= MAX_WAITING_MESSAGES or ws.waiting_bytes >= ws.endpoint.max_message_size:
         return pause(reactor, c)
     return 0
 
@@ -47,7 +47,7 @@ cdef int call_on_message(Reactor reactor, Conn* c, WebSocket ws, message) except
         if result is None:
             return 0
         if is_awaitable(result):
-            c.busy = True
+            c.handler_runs = True
             ws.endpoint.life.await_message(ws, result)
             return 0
     except (KeyboardInterrupt, SystemExit):

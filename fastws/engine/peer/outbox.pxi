@@ -5,8 +5,8 @@
 
 cdef enum:
     OWN_RANGES = 2
-    COMPACT_FROM = 1024                 # ranges; with more, small ones move into private blocks before the array grows
-    SMALL_RANGE = 4096                  # bytes
+    COMPACT_FROM_RANGES = 1024          # with more, small ones move into private blocks before the array grows
+    SMALL_RANGE_BYTES = 4096
 
 
 cdef inline Range* outbox_first(Conn* c) noexcept nogil:
@@ -37,7 +37,7 @@ cdef bint outbox_grow(Conn* c) noexcept nogil:
     """Room for one more range: by moving to the front, by compaction, or by a larger array."""
     cdef uint32_t capacity
     cdef Range* larger
-    if c.count >= COMPACT_FROM:
+    if c.count >= COMPACT_FROM_RANGES:
         outbox_compact(c)
     if c.head:
         memmove(c.ranges, outbox_first(c), c.count * sizeof(Range))
@@ -67,7 +67,7 @@ cdef void outbox_compact(Conn* c) noexcept nogil:
     while i < c.count:
         bytes = 0
         end = i
-        while end < c.count and ranges[end].length < SMALL_RANGE and not range_is_private(&ranges[end]):
+        while end < c.count and ranges[end].length < SMALL_RANGE_BYTES and not range_is_private(&ranges[end]):
             bytes += ranges[end].length
             end += 1
         if end == i:
@@ -116,7 +116,7 @@ cdef void outbox_consume(Conn* c, size_t sent, Releases* releases) noexcept nogi
         c.head += 1
         c.count -= 1
     if c.count == 0:
-        outbox_rest(c)
+        outbox_release_memory(c)
 
 
 cdef inline void release_later(Releases* releases, Block* block) noexcept nogil:
@@ -133,7 +133,7 @@ cdef inline void release_now(Releases* releases) noexcept nogil:
     releases.count = 0
 
 
-cdef inline void outbox_rest(Conn* c) noexcept nogil:
+cdef inline void outbox_release_memory(Conn* c) noexcept nogil:
     """An empty outbox keeps no memory but its own two ranges."""
     c.head = 0
     if c.ranges is not c.own_ranges:
@@ -243,7 +243,7 @@ cdef void outbox_cut(Conn* c, uint32_t index, uint32_t size) noexcept nogil:
         c.head += 1
         c.count -= 1
         if c.count == 0:
-            outbox_rest(c)
+            outbox_release_memory(c)
 
 
 cdef void outbox_keep_begun_frame(Conn* c) noexcept nogil:

@@ -35,9 +35,9 @@ cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_
     cdef Block* block
     cdef uint8_t* p
     cdef uint32_t header
-    if length > LARGEST_MESSAGE:
-        raise ValueError(f"message of {length} bytes: at most {LARGEST_MESSAGE} can be sent")
-    block = arena_room(&reactor.arena, LONGEST_HEADER + length)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"message of {length} bytes: at most {MAX_MESSAGE_BYTES} can be sent")
+    block = arena_room(&reactor.arena, MAX_HEADER_BYTES + length)
     if block is NULL:
         raise MemoryError
     p = <uint8_t*>block_data(block) + block.used

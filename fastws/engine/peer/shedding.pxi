@@ -1,7 +1,7 @@
 # Shedding: who has to go when memory for all runs out: what peers sent (max_inbound), or have not read (max_arena).
 
 cdef enum:
-    LEAST_SHED = 1024                   # bytes; whoever holds less is not to blame
+    MIN_SHED_BYTES = 1024               # whoever holds less is not to blame
 
 
 cdef int shed(Reactor reactor) except -1:
@@ -11,11 +11,11 @@ cdef int shed(Reactor reactor) except -1:
     cdef size_t largest
     while reactor.inbound_bytes > goal:
         largest = 0
-        for i in range(reactor.slab_count * SLAB):
+        for i in range(reactor.slab_count * SLAB_CONNECTIONS):
             largest = max(largest, inbound_held(conn_at(reactor, i)))
-        if largest < LEAST_SHED:
+        if largest < MIN_SHED_BYTES:
             break
-        for i in range(reactor.slab_count * SLAB):
+        for i in range(reactor.slab_count * SLAB_CONNECTIONS):
             if inbound_held(conn_at(reactor, i)) * 2 >= largest and reactor.inbound_bytes > goal:
                 close_unfinished(reactor, conn_at(reactor, i))
     return 0
@@ -29,7 +29,7 @@ cdef bint relieve(Reactor reactor) noexcept:
     cdef uint64_t spared = 0
     cdef uint64_t born = 0
     cdef Block* block
-    for i in range(reactor.slab_count * SLAB):
+    for i in range(reactor.slab_count * SLAB_CONNECTIONS):
         c = conn_at(reactor, i)
         if c.count:
             outbox_compact(c)
@@ -41,7 +41,7 @@ cdef bint relieve(Reactor reactor) noexcept:
         spared += block.size
         born = block.born
         block = block.next
-    for i in range(reactor.slab_count * SLAB):
+    for i in range(reactor.slab_count * SLAB_CONNECTIONS):
         c = conn_at(reactor, i)
         for j in range(c.count):
             if outbox_first(c)[j].block.born <= born:

@@ -1,7 +1,7 @@
-# Slabs: the memory of all connections, never moved; taken by connect(), recycled by reap().
+# Slabs: the memory of all connections, never moved; taken by conn_take(), recycled by reap().
 
 cdef enum:
-    SLAB = 256                          # connections allocated together
+    SLAB_CONNECTIONS = 256              # allocated together
 
 
 cdef void conn_clear(Conn* c, uint32_t slot) noexcept nogil:
@@ -16,10 +16,10 @@ cdef void conn_clear(Conn* c, uint32_t slot) noexcept nogil:
 
 
 cdef inline Conn* conn_at(Reactor reactor, uint32_t slot) noexcept:
-    return reactor.slabs[slot // SLAB] + slot % SLAB
+    return reactor.slabs[slot // SLAB_CONNECTIONS] + slot % SLAB_CONNECTIONS
 
 
-cdef Conn* connect(Reactor reactor, int fd, const Wire* wire) except NULL:
+cdef Conn* conn_take(Reactor reactor, int fd, const Wire* wire) except NULL:
     """A connection for a new socket, its head awaited."""
     cdef Conn* c
     if reactor.unused.count == 0:
@@ -37,12 +37,12 @@ cdef Conn* connect(Reactor reactor, int fd, const Wire* wire) except NULL:
 cdef int grow(Reactor reactor) except -1:
     """One more slab, and room on every list for its connections."""
     cdef uint32_t i
-    cdef size_t total = (reactor.slab_count + 1) * SLAB
+    cdef size_t total = (reactor.slab_count + 1) * SLAB_CONNECTIONS
     cdef Conn* slab
     cdef void* moved
     list_reserve(&reactor.unused, total)
     list_reserve(&reactor.fresh, total)
-    list_reserve(&reactor.rest, total)
+    list_reserve(&reactor.overdue, total)
     list_reserve(&reactor.again_list, total)
     list_reserve(&reactor.doomed, total)
     list_reserve(&reactor.for_python, total)
@@ -51,14 +51,14 @@ cdef int grow(Reactor reactor) except -1:
     if moved is NULL:
         raise MemoryError
     reactor.slabs = <Conn**>moved
-    slab = <Conn*>malloc(SLAB * sizeof(Conn))
+    slab = <Conn*>malloc(SLAB_CONNECTIONS * sizeof(Conn))
     if slab is NULL:
         raise MemoryError
     reactor.slabs[reactor.slab_count] = slab
-    for i in range(SLAB):
-        conn_clear(slab + i, reactor.slab_count * SLAB + i)
-    for i in range(SLAB):
-        list_push(&reactor.unused, slab + (SLAB - 1 - i))      # the first one is taken first
+    for i in range(SLAB_CONNECTIONS):
+        conn_clear(slab + i, reactor.slab_count * SLAB_CONNECTIONS + i)
+    for i in range(SLAB_CONNECTIONS):
+        list_push(&reactor.unused, slab + (SLAB_CONNECTIONS - 1 - i))      # the first one is taken first
     reactor.slab_count += 1
     return 0
 
@@ -89,7 +89,7 @@ cdef WebSocket find_websocket(Reactor reactor, str name):
         number = int(slot, 16)
     except ValueError:
         return None
-    if not 0 <= number < reactor.slab_count * SLAB:
+    if not 0 <= number < reactor.slab_count * SLAB_CONNECTIONS:
         return None
     c = conn_at(reactor, number)
     if c.ws is NULL:
@@ -107,7 +107,7 @@ cdef int reap(Reactor reactor) except -1:
     cdef WebSocket ws
     for i in range(reactor.graveyard.count):
         c = reactor.graveyard.items[i]
-        if c.fresh or c.rest or c.again:
+        if c.fresh or c.overdue or c.again:
             reactor.graveyard.items[kept] = c
             kept += 1
             continue

@@ -96,8 +96,8 @@ cdef class WebSocket:
         cdef uint32_t i
         cdef Group group
         names = []
-        if self.left is not None:
-            for group, _ in self.left:
+        if self.left_groups is not None:
+            for group, _ in self.left_groups:
                 if group.kind == CHANNEL:
                     names.append(group.name)
         elif self.conn is not NULL:
@@ -110,7 +110,7 @@ cdef class WebSocket:
     @property
     def idle_timeout(self):
         """Seconds without a message either way (pings do not count) after which it is closed with 1001; 0: never."""
-        return self.idle_ticks * TICK
+        return self.idle_ticks * TICK_SECONDS
 
     @idle_timeout.setter
     def idle_timeout(self, seconds):
@@ -187,7 +187,7 @@ cdef class WebSocket:
         cdef Conn* c = self.conn
         if c is not NULL and (c.state == HEAD or c.state == PENDING):
             queue_bytes(self.reactor, c, response)
-            drain(self.reactor, c)
+            flush_out(self.reactor, c)
 
     def _accept(self, Endpoint endpoint not None, bytes response not None):
         """Answer with 101; from here on it is a connection of `endpoint`. False when the peer is gone."""
@@ -216,7 +216,7 @@ cdef class WebSocket:
         if c is not NULL and c.state in (OPEN, CLOSING):
             resume(self.reactor, c)
 
-    def _detach(self):
+    def _give_away(self):
         """Give the wire away: (file descriptor or transport, bytes read so far, claim). None when the peer is gone.
 
         The claim is the peer's address, which counts until `Reactor.release_address` is called with it.
@@ -232,7 +232,7 @@ cdef class WebSocket:
         c.address = 0
         return give_away(self.reactor, c), data, claim
 
-    def _handled(self, result):
+    def _take_result(self, result):
         """An async message handler ended with `result`: on with the messages that wait."""
         cdef Conn* c = self.conn
         if result is not None and self.is_open:
@@ -240,8 +240,8 @@ cdef class WebSocket:
         if c is NULL:
             forget_waiting(self)
             return
-        c.busy = False
-        while self.waiting and not c.busy and is_sendable(c):
+        c.handler_runs = False
+        while self.waiting and not c.handler_runs and is_sendable(c):
             message = self.waiting.popleft()
             self.waiting_bytes -= len(message)
             self.reactor.inbound_bytes -= len(message)
@@ -251,11 +251,11 @@ cdef class WebSocket:
         if not self.waiting:
             resume(self.reactor, c)
 
-    def _left(self):
+    def _left_groups(self):
         """[(kind, name, Unix time of joining)] of the groups it was in when it left them, in the order of joining."""
         cdef Group group
-        return [(group.kind, group.name, unix_time(self.reactor, joined)) for group, joined in self.left or ()]
+        return [(group.kind, group.name, unix_time(self.reactor, joined)) for group, joined in self.left_groups or ()]
 
-    def _forget(self):
+    def _forget_groups(self):
         """The listener was told everything: no channels any more."""
-        self.left = ()
+        self.left_groups = ()

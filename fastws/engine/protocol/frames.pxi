@@ -9,9 +9,9 @@ cdef enum:
     PONG = 0xA
 
 cdef enum:
-    LONGEST_HEADER = 10                 # bytes, of a frame that a server sends
-    LARGEST_CONTROL = 125               # bytes of payload, RFC 6455 5.5
-    LARGEST_MESSAGE = 1 << 30           # bytes; a frame is one range, and its length 32 bits
+    MAX_HEADER_BYTES = 10               # of a frame that a server sends
+    MAX_CONTROL_BYTES = 125             # of payload, RFC 6455 5.5
+    MAX_MESSAGE_BYTES = 1 << 30         # a frame is one range, and its length 32 bits
 
 # What header_parse() finds, besides a header.
 cdef enum:
@@ -81,7 +81,7 @@ cdef int header_parse(const uint8_t* p, size_t n, FrameHeader* h) noexcept nogil
     if not p[1] & 0x80:
         return HEADER_UNMASKED
     length7 = p[1] & 0x7f
-    if h.opcode & 0x8 and (not h.final or length7 > LARGEST_CONTROL):
+    if h.opcode & 0x8 and (not h.final or length7 > MAX_CONTROL_BYTES):
         return HEADER_CONTROL
     h.length = length7
     h.size = 6
