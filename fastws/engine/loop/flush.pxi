@@ -89,7 +89,7 @@ cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
 
 
 cdef int flush(Reactor reactor) except -1:
-    """Write the fresh, then the overdue, each within a budget; what is left then waits for the next turn of the loop."""
+    """Write the fresh, then the overdue, each within a budget; what remains waits for the next turn of the loop."""
     cdef Conn* c
     if reactor.in_tick:
         return 0
