@@ -54,7 +54,7 @@ cdef struct Releases:
 # protocol: frames, UTF-8; peer: inbound ------------------------------------------------------------------
 
 cdef struct Utf8:
-    # Where a validation stands between two bytes: continuation bytes due, and the bounds of the next one.
+    # The state of a validation between two bytes: continuation bytes due, and the bounds of the next one.
     uint8_t due
     uint8_t low
     uint8_t high
@@ -68,7 +68,7 @@ cdef struct FrameHeader:
 
 cdef struct Inbound:
     # What of the peer's input is unfinished. Owned by its Conn; an idle connection has none.
-    char* raw                   # not parsed yet: half a head or header, or input behind a busy handler
+    char* raw                   # not parsed yet: half a head or header, or input that waits for a handler
     size_t raw_length
     size_t raw_capacity
     char* message               # unmasked payload of the message so far
@@ -130,7 +130,7 @@ cdef struct Conn:
     void* ws                    # the WebSocket; a strong reference from the head of its request on
     Inbound* inbound            # owned; NULL when nothing is unfinished
     uint32_t last_received      # tick
-    uint8_t paused              # not read: a handler is behind
+    uint8_t paused              # not read: a handler runs
     uint8_t readable            # something came while paused
     uint8_t again               # on the reactor's again list
     uint8_t handler_runs        # an async message handler
@@ -141,10 +141,10 @@ cdef struct Conn:
     uint8_t fin_received        # the peer's side is
     uint8_t linked              # in the timer wheel
     uint8_t ping_sent           # and nothing received since
-    uint8_t throttled           # not read: it sent too much, and waits for `throttle_end`
+    uint8_t throttled           # not read: it sent too fast, and waits until `throttle_end`
     # The rest.
     uint32_t slot               # in the reactor's slabs
-    uint32_t deadline           # tick; of handshake, close or drain; when the ping went, while open
+    uint32_t deadline           # tick; of the handshake, the close or the flushing out; of the pong, while open
     uint32_t idle_timeout       # ticks; 0: none
     uint32_t charged            # tick of the last charge
     uint32_t throttle_end       # tick
@@ -196,8 +196,8 @@ cdef class WebSocket:
     cdef Reactor reactor
     cdef readonly Request request
     cdef Endpoint endpoint
-    cdef tuple left_groups                  # (group, tick of joining) when it left; until the listener was told
-    cdef object waiting                     # deque of messages behind a busy handler, or None
+    cdef tuple left_groups                  # (group, tick of joining) of all it left; until the listener is told
+    cdef object waiting                     # deque of messages that wait for a handler, or None
     cdef size_t waiting_bytes               # of its messages; counted in Reactor.inbound_bytes
     cdef uint64_t serial
     cdef uint32_t slot
@@ -208,11 +208,11 @@ cdef class WebSocket:
 # peer: groups, endpoint ----------------------------------------------------------------------------------
 
 cdef class Group:
-    # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint, all
-    # but the last kind from their first member until the listener was told that the last is gone.
+    # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint; all
+    # but the last kind exist from their first member until the listener has been told that the last one left.
     cdef object name
     cdef int kind
-    cdef uint32_t leaving                   # members gone whose listener has not been told yet
+    cdef uint32_t leaving                   # members that left, and the listener has not been told yet
     cdef uint32_t count
     cdef uint32_t capacity
     cdef Conn** members
@@ -276,7 +276,7 @@ cdef class Reactor:
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks
     cdef uint32_t close_ticks
-    cdef uint64_t max_connections_per_ip    # 0: any number, and none is counted
+    cdef uint64_t max_connections_per_ip    # 0: any number, and addresses are not counted
     cdef dict per_address                   # address -> connections and handshakes from there
     cdef str id_prefix
     cdef uint64_t next_serial

@@ -1,7 +1,7 @@
 # Accepting: new sockets, as many as there are descriptors for.
 
 cdef enum:
-    ACCEPTS_PER_TURN = 256              # of one listener, before others have their turn
+    ACCEPTS_PER_TURN = 256              # from one listener, before others have their turn
 
 cdef double ACCEPT_PAUSE_SECONDS = 0.1     # when there are no descriptors
 
@@ -14,7 +14,7 @@ cdef bint watch_listener(Reactor reactor, Py_ssize_t index, int operation) noexc
 
 
 cdef int pause_accept(Reactor reactor, int error) except -1:
-    """No descriptors (or memory): leave the backlog to the kernel for a moment; log it once."""
+    """There are no descriptors (or no memory): leave the backlog to the kernel for a moment. It is logged once."""
     cdef Py_ssize_t i
     if reactor.accept_paused:
         return 0
@@ -29,7 +29,7 @@ cdef int pause_accept(Reactor reactor, int error) except -1:
 
 
 cdef bint accept_one(Reactor reactor, int listener) except -1:
-    """Accept one connection; whether there may be more."""
+    """Accept one connection. Returns whether there may be more."""
     cdef int one = 1
     cdef epoll_event event
     cdef Conn* c

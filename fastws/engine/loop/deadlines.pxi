@@ -2,7 +2,7 @@
 
 
 cdef int meet_open_deadline(Reactor reactor, Conn* c) except -1:
-    """Idle for too long, due for a ping, dead, or none of it yet."""
+    """It has been idle for too long, is due for a ping, is dead, or nothing of the kind yet."""
     cdef Endpoint endpoint = (<WebSocket>c.ws).endpoint
     if c.doom != DOOM_NONE:
         return 0
@@ -13,7 +13,7 @@ cdef int meet_open_deadline(Reactor reactor, Conn* c) except -1:
         if c.state != OPEN:
             return 0
     if c.paused:
-        c.last_received = reactor.now                      # its input waits for us, not we for it
+        c.last_received = reactor.now                      # its input waits for us: we do not wait for it
         c.ping_sent = False
     if c.ping_sent and is_past(c.deadline, reactor.now):
         return close_silent(reactor, c)

@@ -1,12 +1,13 @@
 # Flush: every connection with something pending gets one system call, without the GIL, on one or more threads.
 #
-# A connection waits on the `fresh` list since something was queued for it. What a flush could not reach within its
-# time budget moves to the `overdue` list, behind all that is fresh: a fan-out to 50,000 delays no echo.
+# A connection is on the `fresh` list from when something is queued for it until a flush writes it. Connections that a
+# flush could not reach within its time budget move to the `overdue` list, after all fresh ones, so that a fan-out to
+# 50,000 delays no echo.
 
 cdef enum:
-    BATCH_PER_THREAD = 128              # connections and thread between two looks at the clock
+    BATCH_PER_THREAD = 128              # connections between two looks at the clock
     FLUSH_BUDGET_NS = 2000000           # for the fresh and for the overdue
-    MIN_BATCH_WITHOUT_GIL = 8           # connections; fewer are done before the GIL would be back
+    MIN_BATCH_WITHOUT_GIL = 8           # connections; fewer are written before the GIL would be back
 
 
 cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
@@ -35,7 +36,7 @@ cdef void flush_batch(Reactor reactor, Conn** batch, size_t count, bint fresh) n
 
 
 cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
-    """Sort out what needs more than a write; no Python runs here, for it might queue and so move `batch`."""
+    """Sort out what needs more than a write. No Python runs here, because it might queue and so move `batch`."""
     cdef size_t i
     cdef Conn* c
     for i in range(count):
@@ -49,7 +50,7 @@ cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
 
 
 cdef int settle(Reactor reactor) except -1:
-    """Close what is doomed and write what goes over transports; handlers run in here."""
+    """Close the doomed, and write what takes the GIL. Handlers run in here."""
     cdef Conn* c
     while reactor.for_python.count:
         c = list_pop(&reactor.for_python)

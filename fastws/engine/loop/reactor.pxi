@@ -5,18 +5,18 @@ from cpython.exc cimport PyErr_SetFromErrno
 cdef enum:
     EVENTS_PER_BATCH = 512              # taken from epoll at once
     BATCHES_PER_TICK = 4                # of events, between two flushes
-    ACCEPTS_AT_STOP = 4096              # of one listener that is to be closed
+    ACCEPTS_AT_STOP = 4096              # from one listener that is about to be closed
 
 
 @cython.final
 cdef class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` where there is
-    none to speak of, ``server.on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
-    ``server.on_abandoned(ws)`` where its peer left before, ``server.on_accept_paused(errno)`` when descriptors run out,
-    and ``server.on_idle()`` when it listens no more and `is_idle`. The `life` of an endpoint is told of the rest:
-    ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
+    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
+    else that a peer sends first, ``server.on_overdue(ws)`` if a request got no answer within `handshake_timeout`,
+    ``server.on_abandoned(ws)`` if its peer left before that, ``server.on_accept_paused(errno)`` when descriptors run
+    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint everything
+    else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
 
     def __cinit__(self, loop, server, options, str id_prefix not None):
@@ -71,19 +71,19 @@ cdef class Reactor:
 
     @property
     def is_idle(self):
-        """Whether nobody is connected whom anything is owed."""
+        """True when no peer still has data coming."""
         return self.connections == self.lingering
 
     @property
     def counters(self):
-        """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
+        """Counts that return to zero when nobody is connected, except for the one block being filled."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
                 "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "overdue": self.overdue.count,
                 "again": self.again_list.count, "inbound_bytes": self.inbound_bytes,
                 "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
 
     def listen(self, sock):
-        """Accept on a listening, non-blocking socket, which stays the caller's."""
+        """Accept on a listening, non-blocking socket, which the caller still owns."""
         if self.epoll_fd < 0:
             self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
             if self.epoll_fd < 0:
@@ -94,7 +94,7 @@ cdef class Reactor:
             PyErr_SetFromErrno(OSError)
 
     def stop_listening(self, bint for_good):
-        """Accept no more; `for_good`: only those that the kernel has let in already.
+        """Stop accepting; if `for_good`, first take the connections that the kernel has already let in.
 
         The sockets may be closed afterwards.
         """
@@ -114,7 +114,7 @@ cdef class Reactor:
         wake(self)
 
     def is_shaking_hands(self, seconds):
-        """Whether somebody who came less than `seconds` ago still sends a request, or waits for its answer."""
+        """Returns whether a peer that connected less than `seconds` ago still has no answer to its request."""
         cdef uint32_t i
         cdef uint32_t recent = ticks(seconds)
         cdef Conn* c
@@ -126,14 +126,14 @@ cdef class Reactor:
         return False
 
     def hang_up(self):
-        """Drop those that have not asked for anything."""
+        """Drop the connections that have not sent a whole request."""
         cdef uint32_t i
         for i in range(self.slab_count * SLAB_CONNECTIONS):
             if conn_at(self, i).state == HEAD:
                 drop(self, conn_at(self, i))
 
     def websockets(self):
-        """Every connection that was accepted as a WebSocket and is not over yet."""
+        """Returns every connection that was accepted as a WebSocket and is not over yet."""
         cdef uint32_t i
         found = []
         for i in range(self.slab_count * SLAB_CONNECTIONS):
@@ -163,7 +163,7 @@ cdef class Reactor:
             self.epoll_fd = -1
 
     def release_address(self, uint64_t claim):
-        """Count one connection less from an address: its claim came from `WebSocket._give_away`; 0 is none."""
+        """Count one connection fewer from an address. The claim came from `WebSocket._give_away`; 0 stands for none."""
         unclaim_address(self, claim)
 
     # -- events
@@ -173,7 +173,7 @@ cdef class Reactor:
         self.tick()
 
     def _on_wake(self):
-        """One turn for what other code queued, what a flush left, and what has more to read."""
+        """Do what other code queued, what a flush left, and what has more to read."""
         self.tick_scheduled = False
         if self.interruption is not None:
             interruption, self.interruption = self.interruption, None
@@ -230,7 +230,7 @@ cdef class Reactor:
         for i in range(len(self.listeners)):
             watch_listener(self, i, EPOLL_CTL_ADD)
 
-    # -- what rooms above it may ask of it
+    # -- for the room `closing`
 
     cdef int read_on(self, Conn* c) except -1:
         return resume(self, c)

@@ -7,7 +7,7 @@ cdef enum:
 cdef enum:
     BUFFER_BYTES = 128 * 1024           # received at once
 
-cdef Wire SOCKET                        # no write_with_python: it is not asked for
+cdef Wire SOCKET                        # write_with_python stays NULL: socket_write() never asks for it
 SOCKET.write = socket_write
 SOCKET.pause = socket_pause
 SOCKET.resume = socket_resume
@@ -16,7 +16,7 @@ SOCKET.close = socket_close
 SOCKET.give_away = socket_give_away
 
 
-# -- what the table names
+# -- the functions of the table
 
 
 cdef void socket_write(Conn* c, Releases* releases) noexcept nogil:
@@ -54,7 +54,7 @@ cdef ssize_t send_ranges(int fd, const Range* ranges, uint32_t count) noexcept n
 
 
 cdef int socket_pause(Reactor reactor, Conn* c) except -1:
-    return 0                            # the edges that come are noted: c.readable
+    return 0                            # socket_event() notes further edges: c.readable
 
 
 cdef int socket_resume(Reactor reactor, Conn* c) except -1:
@@ -93,7 +93,7 @@ cdef socket_give_away(Reactor reactor, Conn* c):
 
 
 cdef inline void socket_end(Reactor reactor, Conn* c) noexcept:
-    """All is written (OUTCOME_EMPTY): half-close, and wait for the peer; what it had to say might else be reset."""
+    """All is written: half-close, and wait for the peer. Otherwise what was written might be lost to a reset."""
     if c.fin_received:
         doom(reactor, c, DOOM_LOST)
     elif not c.fin_sent:
@@ -112,7 +112,7 @@ cdef int socket_event(Reactor reactor, Conn* c, uint32_t events) except -1:
         unblock(reactor, c)
     if not events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
         return 0
-    if c.fin_received:                  # the peer's end is told again with each edge for what it still reads
+    if c.fin_received:                  # each edge for what the peer still reads tells its end again
         return drop(reactor, c) if events & (EPOLLHUP | EPOLLERR) else 0
     if not c.paused:
         socket_read(reactor, c, events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) != 0)
@@ -120,12 +120,12 @@ cdef int socket_event(Reactor reactor, Conn* c, uint32_t events) except -1:
         return drop(reactor, c)
     else:
         c.readable = True
-    # Nobody is left to decide for.
+    # A peer that left while its handshake is decided.
     return drop(reactor, c) if c.state == PENDING and events & EPOLLRDHUP else 0
 
 
 cdef int socket_read(Reactor reactor, Conn* c, bint to_the_end) except -1:
-    """Receive until the socket is empty, by a short read or, where an end is announced, by that."""
+    """Receive until the socket is empty, which a short read shows; if its end is announced, until that."""
     cdef ssize_t n
     cdef int turn
     for turn in range(READS_PER_TURN):
@@ -150,7 +150,7 @@ cdef int socket_read(Reactor reactor, Conn* c, bint to_the_end) except -1:
 
 
 cdef int read_waiting(Reactor reactor) except -1:
-    """Those that had more to read than their turn allowed."""
+    """Read the connections that had more than their last turn allowed."""
     cdef size_t n = reactor.again_list.count
     cdef Conn* c
     while n:

@@ -13,7 +13,7 @@ TRANSPORT.close = transport_close
 TRANSPORT.give_away = transport_give_away
 
 
-# -- what the table names
+# -- the functions of the table
 
 
 cdef inline object transport_of(Conn* c):
@@ -25,7 +25,7 @@ cdef void transport_write(Conn* c, Releases* releases) noexcept nogil:
 
 
 cdef int transport_write_with_python(Reactor reactor, Conn* c) except -1:
-    """Hand the outbox to the transport, as far as that wants more."""
+    """Hand the outbox to the transport for as long as that wants more."""
     cdef Releases releases = Releases(NULL, 0)
     cdef size_t n, size
     cdef Range* r
@@ -49,7 +49,8 @@ cdef int transport_write_with_python(Reactor reactor, Conn* c) except -1:
 
 
 cdef int transport_end(Reactor reactor, Conn* c, transport) except -1:
-    """All is written. Half-close where the wire can, and wait for the peer; what it had to say might else be reset."""
+    """All is written: half-close if the wire can, and wait for the peer. Otherwise what was written might be lost to a
+    reset."""
     if c.fin_received or not transport.can_write_eof():
         transport.close()
     elif not c.fin_sent:
@@ -87,7 +88,7 @@ cdef transport_give_away(Reactor reactor, Conn* c):
 
 
 cdef transport_release(Conn* c):
-    """Part the connection from its transport, and return that."""
+    """Part the connection from its transport. Returns the transport."""
     cdef TransportWire wire = <TransportWire>c.transport
     c.transport = NULL
     Py_DECREF(wire)
@@ -123,7 +124,7 @@ cdef class TransportWire:
         wake(self.reactor)
 
     def get_buffer(self, hint):
-        """The reactor's buffer: filled and used within one callback of the loop."""
+        """Returns the reactor's buffer, which is filled and used within one callback of the loop."""
         return <uint8_t[:BUFFER_BYTES]>self.reactor.buffer
 
     def buffer_updated(self, Py_ssize_t n):
@@ -153,8 +154,10 @@ cdef class TransportWire:
         return wake(reactor)
 
     def eof_received(self):
-        """The peer ended its side: so do we, once what is pending was handed over. True: the transport has to wait for
-        that, which one for TLS cannot."""
+        """The peer shut its side down, and so do we, once everything pending has been handed over.
+
+        Returns True if the transport has to wait for that, which one for TLS cannot.
+        """
         if self.conn is not NULL:
             peer_shut_down(self.reactor, self.conn)
             flush(self.reactor)

@@ -11,7 +11,7 @@ cdef double TICK_SECONDS = 1.0 / TICKS_PER_SECOND
 
 
 cdef uint32_t ticks(object seconds) except? 0:
-    """Whole ticks, rounded up; 0 means never. Raises ValueError for what is no duration."""
+    """Returns whole ticks, rounded up; 0 means never. Raises ValueError for anything but a duration."""
     if not seconds >= 0:
         raise ValueError(f"{seconds!r} is no duration: give seconds, 0 for never")
     return <uint32_t>ceil(min(seconds * TICKS_PER_SECOND, 1 << 30))
@@ -36,11 +36,11 @@ cdef void read_clock(Reactor reactor) noexcept:
 
 
 cdef double unix_time(Reactor reactor, uint32_t tick) noexcept:
-    """Of a tick that is past, in seconds."""
+    """Returns the Unix time of a past tick, in seconds."""
     cdef uint64_t now = read_ticks()
     return reactor.epoch + (now - (<uint32_t>now - tick)) * TICK_SECONDS
 
 
 cdef uint32_t tick_at(Reactor reactor, double time) noexcept:
-    """The tick at a Unix time, which unix_time() gave."""
+    """Returns the tick at a Unix time that unix_time() returned."""
     return <uint32_t><uint64_t>((time - reactor.epoch) * TICKS_PER_SECOND + 0.5)

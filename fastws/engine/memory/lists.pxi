@@ -2,7 +2,7 @@
 
 
 cdef int list_reserve(ConnList* l, size_t capacity) except -1:
-    """Make room. Copies what is on the list and nothing else: pages never used cost no memory."""
+    """Make room. Copies only what is on the list, so that pages never used cost no memory."""
     cdef Conn** larger
     if capacity <= l.capacity:
         return 0
@@ -19,7 +19,7 @@ cdef int list_reserve(ConnList* l, size_t capacity) except -1:
 
 
 cdef inline void list_push(ConnList* l, Conn* c) noexcept nogil:
-    """Lists have room for every connection of the reactor, and each stands at most once on one."""
+    """There is room: a list holds every connection of the reactor at most once."""
     if l.start + l.count == l.capacity:
         memmove(l.items, l.items + l.start, l.count * sizeof(Conn*))
         l.start = 0

@@ -3,7 +3,7 @@
 # A connection is linked into the slot of its earliest deadline and is looked at only then; traffic only notes the tick.
 
 cdef enum:
-    WHEEL_SLOTS = 4096                  # 41 s; what is further off is looked at on the way
+    WHEEL_SLOTS = 4096                  # 41 s; connections with later deadlines are looked at on the way
 
 
 cdef inline void wheel_unlink(Conn** wheel, uint64_t* occupied, Conn* c) noexcept nogil:
@@ -35,7 +35,7 @@ cdef void arm(Reactor reactor, Conn* c, uint32_t deadline) noexcept:
     if c.linked:
         wheel_unlink(reactor.wheel, reactor.occupied, c)
     if reactor.timer_due == NO_TIMER:
-        reactor.wheel_time = reactor.now                      # nothing stands anywhere: the wheel need not turn
+        reactor.wheel_time = reactor.now                      # the wheel is empty and need not turn
     if is_past(due, reactor.wheel_time):
         due = reactor.wheel_time + 1
     elif due - reactor.wheel_time >= WHEEL_SLOTS:
@@ -52,7 +52,7 @@ cdef void disarm(Reactor reactor, Conn* c) noexcept:
 
 
 cdef uint32_t next_occupied(Reactor reactor) noexcept:
-    """The first tick after the hand at which something stands, or NO_TIMER."""
+    """Returns the first tick after the hand whose slot is occupied, or NO_TIMER."""
     cdef uint32_t i = 1
     cdef uint32_t slot
     while i < WHEEL_SLOTS:
@@ -67,7 +67,7 @@ cdef uint32_t next_occupied(Reactor reactor) noexcept:
 
 
 cdef int set_timer(Reactor reactor) except -1:
-    """Have the loop call when the first slot is due."""
+    """Have the loop call back when the first slot is due."""
     reactor.timer_stale = False
     if reactor.timer_handle is not None:
         reactor.timer_handle.cancel()

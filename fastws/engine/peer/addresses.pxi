@@ -2,19 +2,19 @@
 
 
 cdef uint64_t address_key(int family, const uint8_t* address) noexcept:
-    """One number for whoever is behind an address: IPv4 by itself, also where it is mapped into IPv6, and IPv6 by its
-    /64, which is what one subscriber gets (RFC 6177)."""
+    """Returns one number for whoever has an address: an IPv4 address, even when mapped into IPv6, or the /64 of an IPv6
+    address, which is what one subscriber gets (RFC 6177)."""
     cdef uint64_t key = 0
     cdef int i
     if family == AF_INET6 and memcmp(address, b"\0\0\0\0\0\0\0\0\0\0\xff\xff", 12) == 0:
         return address_key(AF_INET, address + 12)
     for i in range(4 if family == AF_INET else 8):
         key = key << 8 | address[i]
-    return key | <uint64_t>1 << 32 if family == AF_INET else key or 1       # 0::/8 is nobody's (RFC 4291 2.4)
+    return key | <uint64_t>1 << 32 if family == AF_INET else key or 1       # 0::/8 belongs to nobody (RFC 4291 2.4)
 
 
 cdef bint claim_address(Reactor reactor, Conn* c) except -1:
-    """Count a new connection under its address; False where there are too many from there. A unix socket has none."""
+    """Count a new connection under its address, if it has one. Returns False if there are too many from there."""
     cdef Request peer
     if reactor.max_connections_per_ip == 0:
         return True
@@ -35,7 +35,7 @@ cdef bint claim_address(Reactor reactor, Conn* c) except -1:
 
 
 cdef int unclaim_address(Reactor reactor, uint64_t address) except -1:
-    """Count one connection less from an address; 0 is none."""
+    """Count one connection fewer from an address; 0 stands for none."""
     if address == 0:
         return 0
     count = reactor.per_address.pop(address)
@@ -45,7 +45,7 @@ cdef int unclaim_address(Reactor reactor, uint64_t address) except -1:
 
 
 cdef int forget_address(Reactor reactor, Conn* c) except -1:
-    """It counts no longer."""
+    """Stop counting a connection under its address."""
     cdef uint64_t address = c.address
     c.address = 0
     return unclaim_address(reactor, address)

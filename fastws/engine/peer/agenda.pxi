@@ -1,10 +1,8 @@
-# Agenda: what is to be done before a tick ends: connections to write, to read on, to close.
-#
-# A connection is on the `fresh` list from when something is queued for it until a flush has written it.
+# Agenda: what has to be done before a tick ends, or in the next one: connections to write, to read again, to close.
 
 
 cdef int wake(Reactor reactor) except -1:
-    """Outside of a tick: flush, and set the timer, when the loop comes round."""
+    """Outside a tick, have the loop call back soon, to flush and to set the timer."""
     if not (reactor.in_tick or reactor.tick_scheduled):
         reactor.tick_scheduled = True
         reactor._loop.call_soon(reactor._on_wake)
@@ -24,7 +22,7 @@ cdef int flush_soon(Reactor reactor, Conn* c) except -1:
 
 
 cdef void doom(Reactor reactor, Conn* c, int why) noexcept:
-    """Have it closed at the end of the tick: no handler may run now."""
+    """Have a connection closed at the end of the tick, because no handler may run now."""
     if c.doom == DOOM_NONE and c.state != CLOSED:
         c.doom = why
         list_push(&reactor.doomed, c)

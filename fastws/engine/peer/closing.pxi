@@ -15,12 +15,12 @@ cdef enum:                              # RFC 6455 7.4.1, and the IANA registry 
 
 
 cdef inline bint close_code_is_valid(int64_t code) noexcept nogil:
-    """Whether a Close frame may carry the code (RFC 6455 7.4, and the IANA registry for 1012 to 1014)."""
+    """Returns whether a Close frame may carry the code."""
     return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
 
 
 def check_close(code, reason):
-    """Raises ValueError for what a Close frame may not carry (RFC 6455 5.5 and 7.4); the reason as UTF-8."""
+    """Returns the reason as UTF-8. Raises ValueError if a Close may not carry it or the code (RFC 6455 5.5 and 7.4)."""
     if not isinstance(code, int) or not close_code_is_valid(code):
         raise ValueError(f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999")
     encoded = reason.encode()
@@ -33,7 +33,7 @@ def check_close(code, reason):
 
 
 cdef int release_conn(Reactor reactor, Conn* c) except -1:
-    """Give back all memory but the Conn itself, which is recycled at the end of the tick."""
+    """Give back all memory except the Conn itself, which is recycled at the end of the tick."""
     c.state = CLOSED
     reactor.connections -= 1
     reactor.lingering -= c.fin_sent
@@ -46,7 +46,7 @@ cdef int release_conn(Reactor reactor, Conn* c) except -1:
 
 
 cdef give_away(Reactor reactor, Conn* c):
-    """Take the wire out of the engine: a file descriptor or a transport, the caller's from now on."""
+    """Take the wire out of the engine. Returns a file descriptor or a transport, the caller's from now on."""
     given = c.wire.give_away(reactor, c)
     release_conn(reactor, c)
     wake(reactor)
@@ -66,7 +66,7 @@ cdef int tell_closed(Reactor reactor, Conn* c, int code, str reason) except -1:
 
 
 cdef int drop(Reactor reactor, Conn* c) except -1:
-    """The wire is gone, or is dropped now: no word to the peer."""
+    """The wire is gone, or is dropped now, without a word to the peer."""
     cdef uint8_t state = c.state
     if state == CLOSED:
         return 0
@@ -80,7 +80,7 @@ cdef int drop(Reactor reactor, Conn* c) except -1:
 
 
 cdef int flush_out(Reactor reactor, Conn* c) except -1:
-    """Read no more; write what is queued, then shut the socket down and wait for the peer to do so (RFC 6455 7.1.1)."""
+    """Stop reading; write what is queued, then shut our side down and wait for the peer to do so (RFC 6455 7.1.1)."""
     c.state = FLUSHING_OUT
     c.paused = False
     inbound_free(reactor, c)
@@ -93,13 +93,13 @@ cdef int flush_out(Reactor reactor, Conn* c) except -1:
 
 
 cdef inline void note_fin_sent(Reactor reactor, Conn* c) noexcept:
-    """Our side is shut down: nothing is owed to the peer any more."""
+    """Our side is shut down: nothing is owed to the peer any longer."""
     c.fin_sent = True
     reactor.lingering += 1
 
 
 cdef int peer_shut_down(Reactor reactor, Conn* c) except -1:
-    """The peer shut its side down. It may still read: what is pending goes out first."""
+    """The peer shut its side down. It may still read, so what is pending goes out first."""
     cdef uint8_t state = c.state
     if state < OPENING or c.fin_received:
         return drop(reactor, c)
@@ -111,8 +111,9 @@ cdef int peer_shut_down(Reactor reactor, Conn* c) except -1:
 
 
 cdef int survive(Reactor reactor, Conn* c, error) except -1:
-    """What came through every guard costs one connection, and not the rest of a batch, whose edges would not come
-    again: a fault of ours, no memory, or a handler that ends the program, which is to happen once the tick is done."""
+    """An exception that nothing else caught costs one connection, and not the rest of a batch, whose edges would not
+    come again. It is a fault of ours, a lack of memory, or a handler that ends the program, which happens after the
+    tick."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         if reactor.interruption is None:
             reactor.interruption = error
@@ -130,13 +131,13 @@ cdef int survive(Reactor reactor, Conn* c, error) except -1:
 
 
 cdef int begin_close(Reactor reactor, Conn* c, int code, bytes reason) except -1:
-    """Queue our Close behind all that is pending, and leave everything at once."""
+    """Queue our Close after everything pending, and leave all groups at once."""
     cdef WebSocket ws = <WebSocket>c.ws
     queue_close(reactor, c, code, reason)
     read_clock(reactor)
     leave_groups(c)
     forget_waiting(ws)
-    if c.inbound is not NULL:           # what is missing of it will be dropped
+    if c.inbound is not NULL:           # the rest of its message will be dropped
         free(take_message(reactor, c.inbound))
     c.deadline = reactor.now + ws.endpoint.close_ticks
     arm(reactor, c, c.deadline)
@@ -152,13 +153,13 @@ cdef int close_idle(Reactor reactor, Conn* c) except -1:
 
 
 cdef int close_silent(Reactor reactor, Conn* c) except -1:
-    """It has not answered a ping within ping_timeout: nobody is there to be told a code."""
+    """It has not answered a ping within ping_timeout, so nobody is there to be told a code."""
     logger.info("no answer to a ping", extra={"connection": (<WebSocket>c.ws).id})
     return drop(reactor, c)
 
 
 cdef int close_slow(Reactor reactor, Conn* c) except -1:
-    """It has not read: max_backlog is passed, or what it has not read fills the arena."""
+    """Its peer does not read: max_backlog is passed, or what is pending for it fills the arena."""
     cdef WebSocket ws = <WebSocket>c.ws
     ws.endpoint.closed_slow += 1
     logger.warning("connection %s is too slow: %s with %d bytes pending for it", ws.id,
@@ -228,7 +229,7 @@ cdef int fail_rate(Reactor reactor, Conn* c) except -1:
 
 
 cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
-    """Refuse what is no request: the server makes the answer, and logs it."""
+    """Refuse what is not a valid request: the server makes the answer, and logs it."""
     cdef WebSocket ws = websocket_of(reactor, c)
     inbound_free(reactor, c)
     ws.request = Request(b"")           # for its address
@@ -252,7 +253,7 @@ cdef int refuse_late(Reactor reactor, Conn* c) except -1:
 cdef int refuse_crowded(Reactor reactor, Conn* c) except -1:
     """max_connections_per_ip is passed."""
     bad_request(reactor, c, 503, "there are too many connections from this address")
-    if c.state == FLUSHING_OUT:             # it has no claim to a descriptor for as long as others
+    if c.state == FLUSHING_OUT:             # it may not hold a descriptor for as long as others
         c.deadline = reactor.now + min(reactor.close_ticks, <uint32_t>TICKS_PER_SECOND)
         arm(reactor, c, c.deadline)
     return 0

@@ -1,16 +1,16 @@
-# Connection: the states of a connection, what it waits for, and the WebSocket that stands for it.
+# Connection: the states of a connection, and the deadline of an open one.
 
 from logging import getLogger
 
 cdef object logger = getLogger("fastws.connection")
 
 cdef enum:                              # Conn.state, in the order of a life
-    HEAD                                # the request's head is being received
+    HEAD                                # the head of the request is being received
     PENDING                             # the server decides on it
     OPENING                             # accepted; on_open runs, input waits
     OPEN
     CLOSING                             # our Close is queued; the peer's is awaited
-    FLUSHING_OUT                        # nothing more is read; what is queued goes out, then the socket is shut down
+    FLUSHING_OUT                        # no more is read; what is queued goes out, then the socket is shut down
     CLOSED                              # socket gone; the Conn waits to be recycled
 
 cdef enum:                              # Conn.doom
@@ -38,7 +38,7 @@ cdef inline bint is_sendable(const Conn* c) noexcept nogil:
 
 
 cdef void arm_open(Reactor reactor, Conn* c) noexcept:
-    """Stand at the earliest deadline of an open connection."""
+    """Have an open connection looked at when the earliest of its deadlines comes."""
     cdef Endpoint endpoint = (<WebSocket>c.ws).endpoint
     cdef uint32_t wait = NO_TIMER
     cdef uint32_t due

@@ -16,7 +16,7 @@ cdef int handle_control(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t*
 
 
 cdef int handle_close(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
-    """The peer's Close (RFC 6455 5.5.1): answer it unless it is the answer, and be done."""
+    """The peer's Close (RFC 6455 5.5.1): answer it, unless it is itself the answer, and be done."""
     cdef int code = CODE_NONE
     cdef str reason = ""
     if n == 1:

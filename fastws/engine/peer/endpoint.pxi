@@ -1,12 +1,12 @@
 # Endpoint: who is connected, who is in which channel, and sending to them.
 
 cdef enum:
-    MIN_FRAGMENTS_ALLOWED = 1024        # that a message may have in any case
+    MIN_FRAGMENTS_ALLOWED = 1024        # that a message may always have
     MEAN_FRAGMENT_BYTES = 64            # of the smallest fragments of a large message
 
 
 cpdef object many(value):
-    """A single id, user or connection as well as a list of them."""
+    """Returns an iterable of ids, users or connections; a single one may be given, too."""
     if isinstance(value, (str, bytes, WebSocket)) or not hasattr(type(value), "__iter__"):
         return (value,)
     return value
@@ -22,7 +22,7 @@ cdef class Endpoint:
         self.everyone = Group(None, EVERYONE)
 
     def _attach(self, Reactor reactor not None, on_message, options):
-        """Serve by `reactor`; once, before the first connection."""
+        """Be served by `reactor`. Called once, before the first connection."""
         self.reactor = reactor
         self.on_message = on_message
         self.max_message_size = options.max_message_size
@@ -42,7 +42,7 @@ cdef class Endpoint:
     # -- sending
 
     def broadcast(self, channel, message, *, to=None, users=None, exclude=None):
-        """Send a message to the members of a channel; how many were addressed.
+        """Send a message to the members of a channel. Returns how many were addressed.
 
         Where ``to`` (ids) or ``users`` is given, only to those members named in either; never to those in
         ``exclude`` (connections or ids). A single value serves as well as a list. Encoded once, never waits.
@@ -63,11 +63,11 @@ cdef class Endpoint:
             release_frame(self.reactor, &frame)
 
     def send(self, ids, message):
-        """Send a message to connections by id, of this endpoint only; how many were addressed."""
+        """Send a message to connections of this endpoint, by id. Returns how many were addressed."""
         return self.send_chosen(ids, None, message, None)
 
     def send_to_user(self, users, message, *, exclude=None):
-        """Send a message to every connection (device) of a user or of several; how many were addressed."""
+        """Send a message to every connection (device) of one or several users. Returns how many were addressed."""
         return self.send_chosen(None, users, message, exclude)
 
     cdef send_chosen(self, ids, users, message, exclude):
@@ -103,7 +103,7 @@ cdef class Endpoint:
         return addressed
 
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0:
-        """To connections named by id or by user; only to members of `group` where one is given."""
+        """Deliver to connections named by id or by user; if a `group` is given, only to its members."""
         cdef uint32_t i
         cdef uint32_t addressed = 0
         cdef Group user_group
@@ -132,7 +132,7 @@ cdef class Endpoint:
         return True
 
     cdef uint64_t mark_excluded(self, exclude) except 0:
-        """Mark those that are not to be addressed; the mark."""
+        """Mark the connections that are not to be addressed. Returns the mark."""
         cdef Conn* c
         self.reactor.mark += 1
         if exclude is not None:
@@ -143,7 +143,7 @@ cdef class Endpoint:
         return self.reactor.mark
 
     cdef Conn* find(self, name) except? NULL:
-        """The connection of this endpoint that an id or a WebSocket names, or NULL."""
+        """Returns the connection of this endpoint that an id or a WebSocket names, or NULL."""
         cdef WebSocket ws
         if isinstance(name, WebSocket):
             ws = name
@@ -158,7 +158,7 @@ cdef class Endpoint:
     # -- who is there
 
     def _check_thread(self):
-        """Raises RuntimeError on another thread than the loop's."""
+        """Raises RuntimeError on any thread but the loop's."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
 
     cdef dict groups(self, int kind):
@@ -167,12 +167,12 @@ cdef class Endpoint:
         return self.user_groups if kind == USER else self.session_groups
 
     def _find(self, name):
-        """The open connection with this id, or None."""
+        """Returns the open connection with this id, or None."""
         cdef Conn* c = self.find(name) if isinstance(name, str) else NULL
         return <WebSocket>c.ws if c is not NULL and is_sendable(c) else None
 
     def _members(self, int kind, name):
-        """The connections of a group."""
+        """Returns the connections of a group."""
         cdef Group group = self.everyone
         cdef uint32_t i
         check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
@@ -183,25 +183,25 @@ cdef class Endpoint:
         return [<WebSocket>group.members[i].ws for i in range(group.count)]
 
     def _counts(self, int kind):
-        """{name: number of connections} of the channels or the users that have any."""
+        """Returns {name: number of connections} for the channels or the users that have any."""
         cdef Group group
         check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
         return {name: group.count for name, group in self.groups(kind).items() if group.count}
 
     def _count(self, channel):
-        """Number of subscribers."""
+        """Returns the number of subscribers."""
         cdef Group group = self.channel_groups.get(channel)
         return 0 if group is None else group.count
 
     def _people(self, channel):
-        """{user: (Unix time of the first device's joining, number of devices)} of a channel."""
+        """Returns {user: (Unix time when the first device joined, number of devices)} for a channel."""
         cdef Group group
         cdef uint32_t i = 0
         cdef uint32_t joined
         cdef dict people = {}
         check_thread(self.reactor, "asyncio.run_coroutine_threadsafe")
         group = self.channel_groups.get(channel)
-        while group is not None and i < group.count:        # comparing users may run anybody's code
+        while group is not None and i < group.count:        # comparing users may run any code
             joined = group.members[i].memberships[group.back[i]].joined
             user = (<WebSocket>group.members[i].ws).request.user
             i += 1
@@ -213,7 +213,7 @@ cdef class Endpoint:
         return people
 
     def _person(self, channel, user):
-        """The same of one user; (0, 0) where he or she has no connection in the channel."""
+        """Returns the same for one user; (0, 0) if the user has no connection in the channel."""
         cdef Group group = self.channel_groups.get(channel)
         cdef Group devices = self.user_groups.get(user)
         cdef uint32_t i, joined
@@ -230,13 +230,13 @@ cdef class Endpoint:
         return unix_time(self.reactor, first) if count else 0.0, count
 
     def _is_there(self, channel, user):
-        """Whether a user has a connection in a channel."""
+        """Returns whether a user has a connection in a channel."""
         cdef Group group = self.channel_groups.get(channel)
         cdef Group devices = self.user_groups.get(user)
         return group is not None and devices is not None and device_in(devices, group, NULL) is not NULL
 
     def _backdate(self, channel, WebSocket ws not None, double since):
-        """A connection is in a channel since a Unix time that was before it joined."""
+        """Let a connection count as in a channel since a Unix time before it joined."""
         cdef Group group = self.channel_groups.get(channel)
         cdef int64_t index = -1
         if group is not None and ws.conn is not NULL:
@@ -275,7 +275,7 @@ cdef class Endpoint:
     # -- joining and leaving, without telling the listener
 
     def _join(self, int kind, name, WebSocket ws not None):
-        """Add an open connection to a group: (members now, whether it joined, whether the group is new)."""
+        """Add an open connection to a group. Returns (members now, whether it joined, whether the group is new)."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         cdef dict groups = self.groups(kind)
         cdef Group group = groups.get(name)
@@ -286,7 +286,7 @@ cdef class Endpoint:
             group = groups.setdefault(name, Group(name, kind))
         is_new = group.is_over()
         try:
-            # Only here, behind the dict: comparing names may run anybody's code.
+            # Only here, after the lookup in the dict: comparing names may run any code.
             if ws.conn is NULL or not is_sendable(ws.conn) or membership_find(ws.conn, group) >= 0:
                 return group.count, False, False
             read_clock(self.reactor)
@@ -297,7 +297,7 @@ cdef class Endpoint:
         return group.count, True, is_new
 
     def _leave(self, name, WebSocket ws not None):
-        """Take an open connection out of a channel; whether it was in it. Its channel waits for _release_group()."""
+        """Take an open connection out of a channel; that stays until _release_group(). Returns whether it was in it."""
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         cdef Group group = self.channel_groups.get(name)
         cdef Group user
@@ -315,7 +315,7 @@ cdef class Endpoint:
         return True
 
     def _release_group(self, int kind, name):
-        """The listener was told that a connection left; whether the group went with it."""
+        """The listener has been told that a connection left. Returns whether the group is gone with it."""
         cdef dict groups = self.groups(kind)
         cdef Group group = groups[name]
         group.leaving -= 1

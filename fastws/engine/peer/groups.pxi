@@ -55,7 +55,7 @@ cdef class Group:
         return 0
 
     cdef void remove(self, Conn* c, uint32_t index) noexcept:
-        """Remove the member whose membership `index` this is, in constant time: the last ones fill the gaps."""
+        """Remove a member, whose membership `index` this is, in constant time: the last ones fill the gaps."""
         cdef uint32_t position = c.memberships[index].position
         cdef Conn* moved
         cdef Membership* last
@@ -72,7 +72,7 @@ cdef class Group:
             (<Group>last.group).back[last.position] = index
 
     cdef bint is_over(self):
-        """Whether nobody is in it, and nobody leaving is still to be told of."""
+        """Returns whether it has no members, and the listener has been told of every departure."""
         return self.count == 0 and self.leaving == 0
 
 
@@ -100,7 +100,10 @@ cdef int membership_reserve(Conn* c) except -1:
 
 
 cdef inline int64_t membership_find(const Conn* c, Group group) noexcept:
-    """Index of `group` in the connection's memberships, or -1. Looks at whichever are fewer: these, or the members."""
+    """Returns the index of `group` in the connection's memberships, or -1.
+
+    Looks at whichever are fewer: the memberships, or the group's members.
+    """
     cdef uint32_t i
     if group.count < c.membership_count:
         for i in range(group.count):
@@ -114,14 +117,14 @@ cdef inline int64_t membership_find(const Conn* c, Group group) noexcept:
 
 
 cdef inline Group user_of(const Conn* c):
-    """All connections of this one's user, or None."""
+    """Returns all connections of this one's user, or None."""
     if c.membership_count > USER_INDEX and (<Group>c.memberships[USER_INDEX].group).kind == USER:
         return <Group>c.memberships[USER_INDEX].group
     return None
 
 
 cdef Conn* device_in(Group user, Group channel, const Conn* but) noexcept:
-    """A connection of a user that is in a channel, and is not `but`; NULL where there is none.
+    """Returns a connection of a user that is in a channel, other than `but`; NULL if there is none.
 
     Looks at whichever are fewer: the user's connections or the channel's members.
     """
@@ -138,7 +141,7 @@ cdef Conn* device_in(Group user, Group channel, const Conn* but) noexcept:
 
 
 cdef void bequeath(Conn* c, uint32_t index, Group user) noexcept:
-    """A device leaves a channel: another one of the user's, if any is there, inherits the time of joining."""
+    """A device leaves a channel: another of the user's devices there, if any, inherits the time of joining."""
     cdef Group channel = <Group>c.memberships[index].group
     cdef uint32_t joined = c.memberships[index].joined
     cdef Conn* heir = device_in(user, channel, c)
@@ -150,7 +153,7 @@ cdef void bequeath(Conn* c, uint32_t index, Group user) noexcept:
 
 
 cdef Py_ssize_t count_occupied(dict groups):
-    """How many have a member; others wait until the listener was told that the last is gone."""
+    """Returns how many have a member; the others wait until the listener has been told that the last one left."""
     cdef Group group
     cdef Py_ssize_t count = 0
     for group in groups.values():
@@ -159,7 +162,7 @@ cdef Py_ssize_t count_occupied(dict groups):
 
 
 cdef int leave_groups(Conn* c) except -1:
-    """Take a connection out of everything at once; its groups wait for _release_group()."""
+    """Take a connection out of all its groups at once; the groups stay until _release_group()."""
     cdef WebSocket ws = <WebSocket>c.ws
     cdef Group group, user
     cdef uint32_t i, joined

@@ -19,7 +19,7 @@ cdef void inbound_free(Reactor reactor, Conn* c) noexcept:
 
 
 cdef inline char* take_message(Reactor reactor, Inbound* inbound) noexcept:
-    """The payload received so far; the caller's from now on."""
+    """Returns the payload received so far; the caller owns it from now on."""
     cdef char* message = inbound.message
     reactor.inbound_bytes -= inbound.message_capacity
     inbound.message = NULL
@@ -28,7 +28,7 @@ cdef inline char* take_message(Reactor reactor, Inbound* inbound) noexcept:
 
 
 cdef inline void forget_waiting(WebSocket ws) noexcept:
-    """Drop the messages that wait behind a busy handler."""
+    """Drop the messages that wait for a handler to end."""
     if ws.waiting is not None:
         ws.reactor.inbound_bytes -= ws.waiting_bytes
         ws.waiting_bytes = 0
@@ -36,7 +36,7 @@ cdef inline void forget_waiting(WebSocket ws) noexcept:
 
 
 cdef inline size_t inbound_held(const Conn* c) noexcept:
-    """Bytes of memory that the connection's input takes."""
+    """Returns how many bytes of memory the connection's input takes."""
     cdef size_t held = 0 if c.ws is NULL else (<WebSocket>c.ws).waiting_bytes
     return held if c.inbound is NULL else held + c.inbound.raw_capacity + c.inbound.message_capacity
 
@@ -51,9 +51,9 @@ cdef inline void inbound_release_memory(Reactor reactor, Conn* c) noexcept:
 
 cdef int bytes_append(Reactor reactor, char** data, size_t* length, size_t* capacity, const uint8_t* p,
                       size_t n) except -1:
-    """Append to a malloc'ed array that grows with what has come, never with what was announced.
+    """Append to a malloc'ed array that grows with what has arrived, never with what was announced.
 
-    `p` may be NULL: room for `n` bytes is made, and the caller fills it.
+    If `p` is NULL, room for `n` bytes is made, and the caller fills it.
     """
     cdef size_t larger
     cdef char* moved
@@ -78,12 +78,12 @@ cdef inline int keep_raw(Reactor reactor, Conn* c, const uint8_t* p, size_t n) e
 
 
 cdef int pause(Reactor reactor, Conn* c) except -1:
-    """Read no more until resume()."""
+    """Stop reading until resume()."""
     c.paused = True
     return c.wire.pause(reactor, c)
 
 
 cdef inline void note_received(Reactor reactor, Conn* c) noexcept:
-    """Something was received: the peer lives."""
+    """Something was received, so the peer is alive."""
     c.last_received = reactor.now
     c.ping_sent = False

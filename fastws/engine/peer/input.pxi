@@ -44,7 +44,7 @@ cdef int end_frame(Reactor reactor, Conn* c) except -1:
 
 
 cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except? 0:
-    """Take payload of the current frame as it comes; text is validated at once (RFC 6455 8.1)."""
+    """Take payload of the current frame as it arrives; text is validated at once (RFC 6455 8.1). Returns how much."""
     cdef Inbound* inbound = c.inbound
     cdef size_t step = <size_t>min(<uint64_t>n, inbound.remaining)
     cdef uint8_t* to
@@ -68,7 +68,7 @@ cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) e
 
 
 cdef bint admit_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
-    """Whether the frame may come now, and is neither too large nor one too many (RFC 6455 5.4, 10.4)."""
+    """Returns whether the frame may come now, and is neither too large nor one too many (RFC 6455 5.4, 10.4)."""
     cdef uint8_t begun
     cdef uint64_t length = h.length
     if (<WebSocket>c.ws).endpoint.is_rated and h.opcode != CLOSE:
@@ -96,7 +96,7 @@ cdef bint admit_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
 
 
 cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
-    """Take frames as far as they go. Whole ones are unmasked where they lie; the rest is kept with the connection."""
+    """Take every frame that is there. Whole ones are unmasked in place; what remains is kept with the connection."""
     cdef FrameHeader h
     cdef size_t step
     cdef int found
@@ -114,7 +114,7 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
         if found != HEADER_OK:
             return fail_protocol(reactor, c, HEADER_ERRORS[found])
         if h.opcode == CLOSE and (<WebSocket>c.ws).waiting:
-            pause(reactor, c)               # a Close waits behind the messages that wait
+            pause(reactor, c)               # a Close waits until the messages before it are handled
             return keep_raw(reactor, c, p, n)
         if not admit_frame(reactor, c, &h):
             return 0
@@ -136,7 +136,7 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
 
 
 cdef int feed_raw(Reactor reactor, Conn* c) except -1:
-    """Parse what was kept. The array is ours meanwhile: the rest is kept anew."""
+    """Parse what was kept. The array is ours meanwhile; what remains is kept in a new one."""
     cdef Inbound* inbound = c.inbound
     cdef char* raw = inbound.raw
     cdef size_t n = inbound.raw_length
@@ -168,7 +168,7 @@ cdef int receive_frames(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -
 
 
 cdef int keep_early(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
-    """Input for which it is too early. A transport is read while a handshake is decided, for only so its end is met."""
+    """Keep early input. A transport is read while a handshake is decided, because only reading shows its end."""
     keep_raw(reactor, c, p, n)
     if c.state == PENDING and c.inbound.raw_length > reactor.max_header_size:
         pause(reactor, c)
@@ -176,7 +176,7 @@ cdef int keep_early(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except
 
 
 cdef int receive(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
-    """`n` bytes came; `p` is writable and the caller's."""
+    """Take `n` bytes that have arrived; `p` is writable, and the caller's."""
     if c.state == FLUSHING_OUT or c.state == CLOSED:
         return 0
     if c.state == HEAD:
@@ -191,7 +191,7 @@ cdef int receive(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
 
 
 cdef int resume(Reactor reactor, Conn* c) except -1:
-    """Go on reading where a handler, or too high a rate, held it up."""
+    """Go on reading after a handler, or too high a rate, held it up."""
     if not c.paused or c.state < OPEN or c.state > CLOSING or (c.throttled and c.state == OPEN):
         return 0
     c.paused = False
@@ -205,7 +205,7 @@ cdef int resume(Reactor reactor, Conn* c) except -1:
 
 
 cdef int end_throttle(Reactor reactor, Conn* c) except -1:
-    """The time of a peer that sent too much has come; a handler may still hold it up."""
+    """The pause of a peer that sent too fast is over; a handler may still hold it up."""
     c.throttled = False
     if (<WebSocket>c.ws).waiting:
         return 0

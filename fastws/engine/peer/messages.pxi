@@ -1,13 +1,13 @@
-# Messages: to the listener, one at a time, and its answer back.
+# Messages: to the listener, one at a time, and what it answers.
 
 from collections import deque
 
 cdef enum:
-    MAX_WAITING_MESSAGES = 64           # behind an async handler; past it the socket is not read
+    MAX_WAITING_MESSAGES = 64           # for an async handler to end; with more the socket is not read
 
 
 cpdef bint is_awaitable(object value):
-    """Whether a handler's result has to be awaited."""
+    """Returns whether a handler's result has to be awaited."""
     cdef PyAsyncMethods* methods = Py_TYPE(value).tp_as_async  # a lookup by name would raise, for every answer
     return methods is not NULL and methods.am_await is not NULL
 
@@ -23,7 +23,7 @@ cdef int handle_data(Reactor reactor, Conn* c, uint8_t opcode, const char* p, si
 
 
 cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
-    """Hand a message to the listener, or keep it until the handler before it has ended."""
+    """Hand a message to the listener, or keep it until the handler that runs now has ended."""
     cdef WebSocket ws = <WebSocket>c.ws
     ws.endpoint.messages_received += 1
     c.last_message = reactor.now

@@ -52,7 +52,7 @@ cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_
 
 
 cdef inline void release_frame(Reactor reactor, Frame* frame) noexcept:
-    """Give up the writer's reference. What was sent to nobody is gone at once: no flush may ever come."""
+    """Give up the writer's reference. A frame that was sent to nobody is freed at once: a flush may never come."""
     block_release(frame.block, 1)
     if reactor.arena.emptied is not NULL:
         arena_collect(&reactor.arena)
@@ -72,7 +72,7 @@ cdef int queue_close(Reactor reactor, Conn* c, int code, bytes reason) except -1
 
 
 cdef int queue_bytes(Reactor reactor, Conn* c, bytes data) except -1:
-    """Queue what is no frame: the answer to a handshake."""
+    """Queue bytes that are not a frame: the answer to a handshake."""
     cdef Frame frame
     cdef size_t length = len(data)
     frame.block = arena_room(&reactor.arena, length)
@@ -120,7 +120,7 @@ cdef void write_now(Reactor reactor, Conn* c) noexcept:
 
 
 cdef bint make_room(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
-    """The outbox is full: write it now if the socket may take it, else follow the overflow policy."""
+    """The outbox is full: write it now if the wire may take it, otherwise follow the overflow policy."""
     if not c.blocked:
         write_now(endpoint.reactor, c)
         if c.doom != DOOM_NONE:
@@ -133,13 +133,13 @@ cdef bint make_room(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
     if endpoint.overflow == OVERFLOW_DROP_OLDEST:
         while c.pending + frame.length > endpoint.max_backlog and outbox_drop_oldest(c):
             endpoint.dropped_oldest += 1
-        return True                 # what is left is a frame half sent, and this one
+        return True                 # what is left is a half-sent frame, and this one
     doom(endpoint.reactor, c, DOOM_SLOW)
     return False
 
 
 cdef bint deliver(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
-    """Append a frame to the outbox of a sendable connection; False where the overflow policy says no."""
+    """Append a frame to the outbox of a sendable connection. Returns False if the overflow policy says no."""
     cdef int appended
     if c.pending and c.pending + frame.length > endpoint.max_backlog and not make_room(endpoint, c, frame):
         return False
@@ -154,7 +154,7 @@ cdef bint deliver(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
 
 
 cdef bint send_message(Reactor reactor, WebSocket ws, message) except -1:
-    """Queue a message for one connection; whether it is open and has room."""
+    """Queue a message for one connection. Returns whether it is open and has room."""
     cdef Frame frame
     cdef bint queued
     if ws.conn is NULL or not is_sendable(ws.conn):

@@ -5,7 +5,7 @@ cdef enum:
 
 
 cdef int charge(Reactor reactor, Conn* c, uint32_t messages, size_t size) except -1:
-    """Count what a peer sends. A second's worth may come at once; past it the endpoint's policy acts."""
+    """Count what a peer sends. A second's worth may arrive at once; past that the endpoint's policy acts."""
     cdef Endpoint endpoint = (<WebSocket>c.ws).endpoint
     cdef float elapsed = (reactor.now - c.charged) * <float>TICK_SECONDS
     cdef float debt
@@ -17,7 +17,7 @@ cdef int charge(Reactor reactor, Conn* c, uint32_t messages, size_t size) except
         return 0
     if endpoint.closes_over_rate:
         return fail_rate(reactor, c)
-    # Half of the bucket is worked off before the next is taken, lest what was kept is moved for each message.
+    # Half of the bucket is worked off before more is taken, so that kept input is not moved for each message.
     c.throttled = True
     c.throttle_end = reactor.now + <uint32_t>((debt - 0.5) * TICKS_PER_SECOND) + 1
     endpoint.throttled += 1

@@ -1,11 +1,12 @@
-# Shedding: who has to go when memory for all runs out: what peers sent (max_inbound), or have not read (max_arena).
+# Shedding: which connections have to go when shared memory runs out: peers sent too much that is unfinished
+# (max_inbound), or have too much left to read (max_arena).
 
 cdef enum:
-    MIN_SHED_BYTES = 1024               # whoever holds less is not to blame
+    MIN_SHED_BYTES = 1024               # a connection that holds less is not to blame
 
 
 cdef int shed(Reactor reactor) except -1:
-    """Over max_inbound: those whose unfinished input takes the most go, until a quarter is free."""
+    """Over max_inbound: the connections whose unfinished input takes the most go, until a quarter is free."""
     cdef uint64_t goal = reactor.max_inbound // 4 * 3
     cdef uint32_t i
     cdef size_t largest

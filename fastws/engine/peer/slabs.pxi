@@ -20,7 +20,7 @@ cdef inline Conn* conn_at(Reactor reactor, uint32_t slot) noexcept:
 
 
 cdef Conn* conn_take(Reactor reactor, int fd, const Wire* wire) except NULL:
-    """A connection for a new socket, its head awaited."""
+    """Returns a connection for a new socket; the request's head is awaited."""
     cdef Conn* c
     if reactor.unused.count == 0:
         grow(reactor)
@@ -35,7 +35,7 @@ cdef Conn* conn_take(Reactor reactor, int fd, const Wire* wire) except NULL:
 
 
 cdef int grow(Reactor reactor) except -1:
-    """One more slab, and room on every list for its connections."""
+    """Allocate one more slab, and room on every list for its connections."""
     cdef uint32_t i
     cdef size_t total = (reactor.slab_count + 1) * SLAB_CONNECTIONS
     cdef Conn* slab
@@ -64,7 +64,7 @@ cdef int grow(Reactor reactor) except -1:
 
 
 cdef WebSocket websocket_of(Reactor reactor, Conn* c):
-    """The connection's WebSocket, made with its first request; the Conn holds a reference until it is recycled."""
+    """Returns the connection's WebSocket, made when first needed; the Conn holds a reference until it is recycled."""
     cdef WebSocket ws
     if c.ws is not NULL:
         return <WebSocket>c.ws
@@ -79,7 +79,7 @@ cdef WebSocket websocket_of(Reactor reactor, Conn* c):
 
 
 cdef WebSocket find_websocket(Reactor reactor, str name):
-    """The WebSocket with this id, or None."""
+    """Returns the WebSocket with this id, or None."""
     cdef Conn* c
     cdef WebSocket ws
     if not name.startswith(reactor.id_prefix):
@@ -99,7 +99,7 @@ cdef WebSocket find_websocket(Reactor reactor, str name):
 
 
 cdef int reap(Reactor reactor) except -1:
-    """Recycle connections that are closed and stand on no list any more."""
+    """Recycle connections that are closed and no longer on any list."""
     cdef size_t i
     cdef size_t kept = 0
     cdef Conn* c

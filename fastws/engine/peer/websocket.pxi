@@ -16,12 +16,12 @@ cdef class WebSocket:
 
     @property
     def id(self):
-        """Unique over all servers of a cluster, and never used again."""
+        """Unique across all servers of a cluster, and never reused."""
         return f"{self.reactor.id_prefix}{self.slot:x}-{self.serial:x}"
 
     @property
     def manager(self):
-        """The ConnectionManager of the endpoint it came to."""
+        """The ConnectionManager of its endpoint."""
         return self.endpoint
 
     @property
@@ -109,7 +109,7 @@ cdef class WebSocket:
 
     @property
     def idle_timeout(self):
-        """Seconds without a message either way (pings do not count) after which it is closed with 1001; 0: never."""
+        """Seconds without a message in either direction, pings aside, after which it is closed with 1001; 0: never."""
         return self.idle_ticks * TICK_SECONDS
 
     @idle_timeout.setter
@@ -143,7 +143,7 @@ cdef class WebSocket:
     # -- what it does
 
     def send(self, message):
-        """Queue a message; False when the connection is closed, or has no room (`max_backlog`) and must do without.
+        """Queue a message. Returns False if the connection is closed, or had no room for it (`max_backlog`).
 
         ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
         for what orjson cannot encode, RuntimeError from another thread.
@@ -152,11 +152,11 @@ cdef class WebSocket:
         return send_message(self.reactor, self, message)
 
     def subscribe(self, channel):
-        """Join a channel; its number of subscribers. Twice is once."""
+        """Join a channel; joining again changes nothing. Returns its number of subscribers."""
         return self.endpoint.subscribe(channel, self)
 
     def unsubscribe(self, channel):
-        """Leave a channel; the number of subscribers that stay."""
+        """Leave a channel. Returns the number of subscribers that stay."""
         return self.endpoint.unsubscribe(channel, self)
 
     def unsubscribe_all(self):
@@ -164,7 +164,7 @@ cdef class WebSocket:
         self.endpoint.unsubscribe_all(self)
 
     def close(self, code=CODE_NORMAL, reason=""):
-        """Begin the close handshake (RFC 6455 7.1.2) behind all that is pending.
+        """Begin the close handshake (RFC 6455 7.1.2), after everything pending.
 
         The connection leaves its channels at once; the listener is told when the peer has answered, or after
         `close_timeout`. Raises ValueError for a code that may not be sent or a reason over 123 bytes.
@@ -190,7 +190,7 @@ cdef class WebSocket:
             flush_out(self.reactor, c)
 
     def _accept(self, Endpoint endpoint not None, bytes response not None):
-        """Answer with 101; from here on it is a connection of `endpoint`. False when the peer is gone."""
+        """Answer with 101; from now on it is a connection of `endpoint`. Returns False if the peer is gone."""
         cdef Conn* c = self.conn
         if c is NULL or c.state != PENDING:
             return False
@@ -208,7 +208,7 @@ cdef class WebSocket:
         return True
 
     def _ready(self):
-        """on_open is over: messages flow."""
+        """on_open has ended: messages flow."""
         cdef Conn* c = self.conn
         self.request.forget()
         if c is not NULL and c.state == OPENING:
@@ -217,7 +217,7 @@ cdef class WebSocket:
             resume(self.reactor, c)
 
     def _give_away(self):
-        """Give the wire away: (file descriptor or transport, bytes read so far, claim). None when the peer is gone.
+        """Give the wire away. Returns (file descriptor or transport, bytes read so far, claim), or None if it is gone.
 
         The claim is the peer's address, which counts until `Reactor.release_address` is called with it.
         """
@@ -233,7 +233,7 @@ cdef class WebSocket:
         return give_away(self.reactor, c), data, claim
 
     def _take_result(self, result):
-        """An async message handler ended with `result`: on with the messages that wait."""
+        """An async message handler has returned `result`: go on with the messages that wait."""
         cdef Conn* c = self.conn
         if result is not None and self.is_open:
             answer(self.reactor, self, result)
@@ -252,10 +252,10 @@ cdef class WebSocket:
             resume(self.reactor, c)
 
     def _left_groups(self):
-        """[(kind, name, Unix time of joining)] of the groups it was in when it left them, in the order of joining."""
+        """Returns [(kind, name, Unix time of joining)] of the groups that it left, in the order of joining."""
         cdef Group group
         return [(group.kind, group.name, unix_time(self.reactor, joined)) for group, joined in self.left_groups or ()]
 
     def _forget_groups(self):
-        """The listener was told everything: no channels any more."""
+        """The listener has been told everything: it has no channels any more."""
         self.left_groups = ()

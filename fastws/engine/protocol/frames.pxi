@@ -13,7 +13,7 @@ cdef enum:
     MAX_CONTROL_BYTES = 125             # of payload, RFC 6455 5.5
     MAX_MESSAGE_BYTES = 1 << 30         # a frame is one range, and its length 32 bits
 
-# What header_parse() finds, besides a header.
+# What header_parse() may find instead of a header.
 cdef enum:
     HEADER_SHORT = 0                    # more bytes are needed
     HEADER_OK = 1
@@ -33,7 +33,7 @@ cdef dict HEADER_ERRORS = {
 
 
 cdef inline uint32_t header_write(uint8_t* p, uint8_t opcode, size_t length) noexcept nogil:
-    """Write the header of a final, unmasked frame; its size in bytes."""
+    """Write the header of a final, unmasked frame. Returns its size in bytes."""
     cdef int i
     p[0] = 0x80 | opcode
     if length < 126:
@@ -51,7 +51,7 @@ cdef inline uint32_t header_write(uint8_t* p, uint8_t opcode, size_t length) noe
 
 
 cdef inline size_t frame_size(const uint8_t* p) noexcept nogil:
-    """Size of a frame of our own, header included."""
+    """Returns the size of a frame of our own, header included."""
     cdef size_t length = p[1]
     cdef int i
     if length < 126:
@@ -65,7 +65,7 @@ cdef inline size_t frame_size(const uint8_t* p) noexcept nogil:
 
 
 cdef int header_parse(const uint8_t* p, size_t n, FrameHeader* h) noexcept nogil:
-    """Read the header of a client's frame (RFC 6455 5.2). Errors are found with the first byte that shows them."""
+    """Read the header of a client's frame (RFC 6455 5.2). An error is found at the first byte that shows it."""
     cdef uint8_t length7
     cdef int i
     if n == 0:

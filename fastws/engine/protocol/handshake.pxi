@@ -21,12 +21,12 @@ cdef bint has_token(headers, str name, str token):
 
 
 def is_upgrade(headers not None):
-    """Whether whoever sent these header fields asks for a WebSocket: anything else is plain HTTP."""
+    """Returns whether these header fields ask for a WebSocket; anything else is plain HTTP."""
     return has_token(headers, "upgrade", "websocket")
 
 
 def check_upgrade(Request request not None):
-    """RFC 6455 4.2.1: raises Reject with the status and the reason where the upgrade is not in order."""
+    """RFC 6455 4.2.1. Raises Reject with the status and the reason if the upgrade is not in order."""
     headers = request.headers
     if request.method != "GET":
         raise Reject(405, "a WebSocket is asked for with GET", headers={"Allow": "GET"})
@@ -63,7 +63,10 @@ cdef bint key_is_valid(str key):
 
 
 def accept_response(Request request not None):
-    """The 101 answer (RFC 6455 4.2.2); raises ValueError for a subprotocol or a header field that may not be sent."""
+    """Returns the 101 answer (RFC 6455 4.2.2).
+
+    Raises ValueError for a subprotocol or a header field that may not be sent.
+    """
     key = request.headers["sec-websocket-key"].encode()
     lines = [
         "HTTP/1.1 101 Switching Protocols",
@@ -80,7 +83,10 @@ def accept_response(Request request not None):
 
 
 def field_lines(fields):
-    """Header field lines from {name: value or list of values}; raises ValueError for what could smuggle a line in."""
+    """Returns header field lines made from {name: value or list of values}.
+
+    Raises ValueError for anything that could smuggle a line in.
+    """
     lines = []
     for name, values in fields.items():
         for value in [values] if isinstance(values, str) else values:

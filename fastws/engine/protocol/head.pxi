@@ -18,9 +18,9 @@ for _byte in range(256):
 
 
 cdef Py_ssize_t head_end(const uint8_t* p, size_t n, size_t start) noexcept nogil:
-    """Where the blank line ends that ends a head; 0: not there yet; -1: a byte that no head may have.
+    """Returns where the blank line that closes a head ends; 0: not there yet; -1: a byte that a head may not have.
 
-    Bytes before `start` have been looked at already.
+    Bytes before `start` have already been looked at.
     """
     cdef size_t i
     cdef uint8_t b
@@ -44,7 +44,7 @@ cdef Py_ssize_t head_end(const uint8_t* p, size_t n, size_t start) noexcept nogi
 
 
 cdef str request_target(bytes head):
-    """The request target in origin-form (RFC 9112 3.2); raises Reject(400)."""
+    """Returns the request target in origin-form (RFC 9112 3.2). Raises Reject(400)."""
     target = head[:head.index(b"\r\n")].split(b" ")[1].decode()
     if not target.startswith("/"):
         match = ABSOLUTE_FORM(target)
@@ -58,14 +58,14 @@ cdef str request_target(bytes head):
 
 
 cdef bint host_is_valid(str value):
-    """Whether it is a host with or without a port (RFC 9110 7.2)."""
+    """Returns whether it is a host, with or without a port (RFC 9110 7.2)."""
     cdef uint8_t[16] address
     match = HOST(value)
     return match is not None and (match[1] is None or inet_pton(AF_INET6, match[1].encode(), address) == 1)
 
 
 cdef list parse_fields(bytes head):
-    """[(lower-case name, value)] of a head that head_end() accepted (RFC 9112 5); raises Reject(400)."""
+    """Returns [(lower-case name, value)] of a head that head_end() accepted (RFC 9112 5). Raises Reject(400)."""
     cdef const char* p = PyBytes_AS_STRING(head)
     cdef Py_ssize_t at = head.index(b"\r\n") + 2
     cdef Py_ssize_t end, colon, first, last
@@ -89,7 +89,7 @@ cdef list parse_fields(bytes head):
 
 
 def decode_path(str raw not None):
-    """Percent-decode a path or a segment of one; raises Reject(400) where no text comes out (RFC 3986 2.1)."""
+    """Percent-decode a path or a segment of one. Raises Reject(400) if the result is not text (RFC 3986 2.1)."""
     if "%" not in raw:
         return raw
     if BAD_ESCAPE(raw) is not None:
@@ -104,5 +104,5 @@ def decode_path(str raw not None):
 
 
 cdef list tokens(str value):
-    """The members of a comma-separated list (RFC 9110 5.6.1)."""
+    """Returns the members of a comma-separated list (RFC 9110 5.6.1)."""
     return [token for token in [part.strip(" \t") for part in value.split(",")] if token]

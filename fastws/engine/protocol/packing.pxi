@@ -11,10 +11,10 @@ cdef enum:
     MAX_REFERENCE_BYTES = MIN_REFERENCE_BYTES + 255
     MAX_LITERAL_BYTES = 128
     MAX_USUAL_BYTES = 4096
-    START_BITS = 14                     # fewer, and most of what is not usual collides with what is
+    START_BITS = 14                     # with fewer, most unusual bytes would collide with usual ones
     STARTS = 1 << START_BITS
 
-# In the order in which browsers send them: what stands together here is one reference there.
+# In the order in which browsers send them: lines that are together here take one reference there.
 cdef bytes USUAL = (
     # Chrome, Edge
     b" HTTP/1.1\r\nHost: localhost:8765\r\nConnection: Upgrade\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n"
@@ -76,7 +76,7 @@ index_usual(USUAL, len(USUAL))
 
 cdef inline Py_ssize_t find_usual(const uint8_t* usual, Py_ssize_t size, const uint8_t* p, Py_ssize_t n,
                                   Py_ssize_t* place) noexcept nogil:
-    """How many of these bytes USUAL has in a row, at best, and where; 0: fewer than MIN_REFERENCE_BYTES."""
+    """Returns the most of these bytes that USUAL has in a row, and sets where; 0: fewer than MIN_REFERENCE_BYTES."""
     cdef Py_ssize_t best = MIN_REFERENCE_BYTES - 1
     cdef Py_ssize_t at, most, length
     if n < MIN_REFERENCE_BYTES:
@@ -95,11 +95,11 @@ cdef inline Py_ssize_t find_usual(const uint8_t* usual, Py_ssize_t size, const u
 
 
 def pack_head(bytes head not None):
-    """A head in fewer bytes, for `unpack_head`; None where it would not take fewer."""
+    """Returns a head in fewer bytes, for `unpack_head`; None when it would not take fewer."""
     cdef const uint8_t* p = head
     cdef const uint8_t* usual = USUAL
     cdef Py_ssize_t n = len(head), size = len(USUAL)
-    # No reference is longer than what it stands for, with the first byte of the piece behind it.
+    # No reference is longer than what it stands for together with the first byte of the next piece.
     cdef bytes packed = PyBytes_FromStringAndSize(NULL, n + n // MAX_LITERAL_BYTES + 1)
     cdef uint8_t* out = packed
     cdef Py_ssize_t at = 0, end = 0, literal = 0, length, place = 0
@@ -126,7 +126,7 @@ def pack_head(bytes head not None):
 
 @cython.boundscheck(True)
 def unpack_head(bytes packed not None):
-    """The head that `pack_head` was given."""
+    """Returns the head that `pack_head` was given."""
     cdef Py_ssize_t at = 0, place
     cdef uint8_t first
     cdef list pieces = []

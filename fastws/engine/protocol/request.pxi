@@ -8,7 +8,7 @@ cdef object IS_VISIBLE = compile_pattern(rb"[\x21-\x7e]+").fullmatch
 
 
 class Headers(Mapping):
-    """Header fields by name, in any case. A field that came several times reads as one, joined by commas."""
+    """Header fields by name, in any case. A field that was sent several times reads as one, joined by commas."""
 
     __slots__ = ("_fields",)
 
@@ -22,7 +22,7 @@ class Headers(Mapping):
         return ("; " if name.lower() == "cookie" else ", ").join(values)
 
     def get_all(self, name):
-        """Every value that came under ``name``, in order."""
+        """Returns every value that was sent as ``name``, in order."""
         name = name.lower()
         return [value for key, value in self._fields if key == name]
 
@@ -42,8 +42,9 @@ cdef class Request:
     """The request that asked for a WebSocket (RFC 6455 4.1), as `Listener.on_handshake` gets it.
 
     A handler may set ``user`` (any hashable value), ``subprotocol`` (one of those offered), ``data`` (a dict, later
-    ``WebSocket.data``) and fill ``response_headers``. ``session`` is the visitor's HTTP session where the endpoint has
-    `sessions` and the visitor one, ``claims`` what a JWT said where it has `auth`; else they are None.
+    ``WebSocket.data``) and fill ``response_headers``. ``session`` is the visitor's HTTP session, if the endpoint has
+    `sessions` and the visitor has one; ``claims`` holds the claims of a JWT, if the endpoint has `auth`. Otherwise
+    they are None.
     """
 
     def __cinit__(self, bytes head not None):
@@ -54,7 +55,7 @@ cdef class Request:
         return unpack_head(self.kept_head) if self.is_packed else self.kept_head
 
     cdef int forget(self) except -1:
-        """Drop what was only kept for the handshake and can be read from the head again, and pack that."""
+        """Drop what was only kept for the handshake and can be read from the head again; pack the head."""
         self._headers = None
         self._known_target = None
         packed = None if self.is_packed else pack_head(self.kept_head)
@@ -76,7 +77,7 @@ cdef class Request:
         return dict(reversed(parse_cookies(self.headers.get("cookie", ""))))
 
     def _cookie_values(self, name):
-        """Every value that came under a cookie's name, in order."""
+        """Returns every value that was sent under a cookie's name, in order."""
         return [value for key, value in parse_cookies(self.headers.get("cookie", "")) if key == name]
 
     @property
@@ -102,7 +103,7 @@ cdef class Request:
 
     @property
     def query_string(self):
-        """What stands behind the question mark, as sent."""
+        """What follows the question mark, as sent."""
         return self._target.partition("?")[2]
 
     @property
@@ -161,7 +162,7 @@ cdef format_address(int family, const uint8_t* address, int port):
 
 
 cdef Request parse_request(bytes head):
-    """A Request from a whole head; raises Reject(400) with a sentence that says what is wrong with it."""
+    """Returns a Request made from a whole head. Raises Reject(400) with a sentence that says what is wrong with it."""
     cdef Request request = Request(head)
     cdef list words = head[:head.index(b"\r\n")].split(b" ")
     if len(words) != 3 or IS_TOKEN(words[0].decode("latin-1")) is None or IS_VISIBLE(words[1]) is None:

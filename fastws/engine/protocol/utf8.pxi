@@ -1,4 +1,4 @@
-# UTF-8: text is validated as it comes (RFC 6455 8.1), also where a character is cut in two.
+# UTF-8: text is validated as it arrives (RFC 6455 8.1), even where a character is split between two pieces.
 
 cdef inline void utf8_start(Utf8* s) noexcept nogil:
     s.due = 0
@@ -7,7 +7,7 @@ cdef inline void utf8_start(Utf8* s) noexcept nogil:
 
 
 cdef bint utf8_feed(Utf8* s, const uint8_t* p, size_t n) noexcept nogil:
-    """Validate the next `n` bytes (RFC 3629 4); False from the first byte that no valid text can have."""
+    """Validate the next `n` bytes (RFC 3629 4). Returns False at the first byte that valid text cannot have."""
     cdef size_t i = 0
     cdef uint64_t word
     cdef uint8_t b
