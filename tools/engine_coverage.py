@@ -3,7 +3,7 @@
 COUNTERS is the .gcda file that an engine built with FASTWS_COVERAGE=1 writes when its process ends. It counts lines
 of C, and a comment by Cython tells which line of the engine each of them was made from:
 
-    /* "fastws/engine/arena.pxi":42
+    /* "fastws/engine/memory/arena.pxi":42
 
 A line of the engine has run when some of its C has. (Line tracing by Cython would tell the same, but many times more
 slowly, and would miss what runs on other threads without the GIL.)
@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ORIGIN = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
-ROW = "{:32} {:>6} {:>6} {:>7}  {}"
+ROW = "{:40} {:>6} {:>6} {:>7}  {}"
 
 
 def executions(counters: Path) -> tuple[Path, dict[int, int]]:
