@@ -3,8 +3,6 @@
 cdef enum:
     RANGES_PER_WRITE = 64               # in one system call
     READS_PER_TURN = 4                  # of one connection, before others have their turn
-
-cdef enum:
     BUFFER_BYTES = 128 * 1024           # received at once
 
 cdef Wire SOCKET                        # write_with_python stays NULL: socket_write() never asks for it
@@ -120,8 +118,9 @@ cdef int socket_event(Reactor reactor, Conn* c, uint32_t events) except -1:
         return drop(reactor, c)
     else:
         c.readable = True
-    # A peer that left while its handshake is decided.
-    return drop(reactor, c) if c.state == PENDING and events & EPOLLRDHUP else 0
+    if c.state == PENDING and events & EPOLLRDHUP:
+        return drop(reactor, c)         # its handshake need not be decided any more
+    return 0
 
 
 cdef int socket_read(Reactor reactor, Conn* c, bint to_the_end) except -1:
@@ -134,7 +133,7 @@ cdef int socket_read(Reactor reactor, Conn* c, bint to_the_end) except -1:
             continue
         if n < 0 and (errno == EAGAIN or errno == EWOULDBLOCK):
             return 0
-        if n <= 0:
+        if n <= 0:                      # with nothing pending there is nothing to wait for
             return peer_shut_down(reactor, c) if n == 0 and c.count else drop(reactor, c)
         note_received(reactor, c)
         receive(reactor, c, reactor.buffer, <size_t>n)

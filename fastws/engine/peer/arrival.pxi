@@ -40,7 +40,7 @@ cdef int complete_head(Reactor reactor, Conn* c, bytes head, const uint8_t* rema
     try:
         request = parse_request(head)
     except Reject as error:
-        return bad_request(reactor, c, error.status, error.reason)
+        return refuse(reactor, c, error.status, error.reason)
     c.wire.describe(c, request)
     ws.request = request
     c.state = PENDING

@@ -1,4 +1,6 @@
 # Closing: every way in which a connection ends, and the code that its peer or its listener is told.
+#
+# No other room names a code or a status: what happened is the name of a function here.
 
 from fastws.errors import ProtocolError
 
@@ -181,7 +183,7 @@ cdef int close_unfinished(Reactor reactor, Conn* c) except -1:
     """max_inbound is passed: drop what a peer has sent so far, and the connection with it."""
     cdef WebSocket ws
     if c.state == HEAD:
-        return bad_request(reactor, c, 503, "max_inbound is passed: there are too many unfinished requests")
+        return refuse(reactor, c, 503, "max_inbound is passed: there are too many unfinished requests")
     if c.state != OPEN:
         logger.warning("a connection is dropped: max_inbound is passed, and its input takes %d bytes", inbound_held(c))
         return drop(reactor, c)
@@ -228,7 +230,7 @@ cdef int fail_rate(Reactor reactor, Conn* c) except -1:
 # -- no WebSocket yet: statuses of HTTP
 
 
-cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
+cdef int refuse(Reactor reactor, Conn* c, int status, message) except -1:
     """Refuse what is not a valid request: the server makes the answer, and logs it."""
     cdef WebSocket ws = websocket_of(reactor, c)
     inbound_free(reactor, c)
@@ -239,21 +241,21 @@ cdef int bad_request(Reactor reactor, Conn* c, int status, message) except -1:
 
 
 cdef int refuse_malformed(Reactor reactor, Conn* c) except -1:
-    return bad_request(reactor, c, 400, "this is not an HTTP/1.1 request")
+    return refuse(reactor, c, 400, "this is not an HTTP/1.1 request")
 
 
 cdef int refuse_large_head(Reactor reactor, Conn* c) except -1:
-    return bad_request(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
+    return refuse(reactor, c, 431, f"the request's head is over {reactor.max_header_size} bytes")
 
 
 cdef int refuse_late(Reactor reactor, Conn* c) except -1:
-    return bad_request(reactor, c, 408, "no complete request came within handshake_timeout")
+    return refuse(reactor, c, 408, "no complete request came within handshake_timeout")
 
 
 cdef int refuse_crowded(Reactor reactor, Conn* c) except -1:
     """max_connections_per_ip is passed."""
-    bad_request(reactor, c, 503, "there are too many connections from this address")
-    if c.state == FLUSHING_OUT:             # it may not hold a descriptor for as long as others
+    refuse(reactor, c, 503, "there are too many connections from this address")
+    if c.state == FLUSHING_OUT:         # it may not hold a descriptor for as long as others
         c.deadline = reactor.now + min(reactor.close_ticks, <uint32_t>TICKS_PER_SECOND)
         arm(reactor, c, c.deadline)
     return 0

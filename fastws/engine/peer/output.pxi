@@ -1,6 +1,5 @@
 # Output: what goes to peers, from a message or a control frame to bytes in an outbox.
 
-
 import orjson
 
 cdef object orjson_dumps = orjson.dumps
@@ -95,7 +94,7 @@ cdef int queue_frame(Reactor reactor, Conn* c, Frame* frame) except -1:
     return flush_soon(reactor, c)
 
 
-# -- messages, by the overflow policy
+# -- messages, and the overflow policy
 
 
 cdef inline void write_pending(Conn* c, Releases* releases) noexcept nogil:

@@ -24,7 +24,7 @@ cdef int shed(Reactor reactor) except -1:
 
 cdef bint relieve(Reactor reactor) noexcept:
     """Over max_arena: small remainders move out of the blocks they pin; if that is not enough, the readers of the
-    oldest blocks are doomed. Returns whether any were."""
+    oldest blocks are doomed. Returns whether it was not enough."""
     cdef uint32_t i, j
     cdef Conn* c
     cdef uint64_t spared = 0
