@@ -212,7 +212,7 @@ cdef class Group:
     # but the last kind exist from their first member until the listener has been told that the last one left.
     cdef object name
     cdef int kind
-    cdef uint32_t leaving                   # members that left, and the listener has not been told yet
+    cdef uint32_t leaving                   # members that left without the listener being told yet
     cdef uint32_t count
     cdef uint32_t capacity
     cdef Conn** members
@@ -294,7 +294,7 @@ cdef class Reactor:
     cdef ConnList overdue
     cdef ConnList again_list
     cdef ConnList doomed
-    cdef ConnList for_python                # met by a flush, to be written with the GIL
+    cdef ConnList for_python                # found by a flush, to be written with the GIL
     cdef ConnList graveyard
     cdef list listeners                     # sockets; epoll knows them by index
     cdef bint accept_paused                 # no descriptors left

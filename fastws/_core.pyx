@@ -2,12 +2,14 @@
 # cython: embedsignature=False, always_allow_keywords=True, auto_pickle=False, autotestdict=False
 """The engine, room by room, on four floors; each room knows only those above it. Layouts are in _core.pxd."""
 #
+# One call goes down, from `closing`: Reactor.read_on().
+#
 # Where no Python may run: in write_pending() during a flush and in all that it calls (no GIL), in the loop of
 # Endpoint.deliver_all(), and in note_outcomes(). Python there could queue, and so move what is being walked.
 #
 # Names: functions on a struct begin with its name (block_, outbox_, list_, wheel_, conn_), and so do those of a wire's
-# table (socket_, transport_). All other functions are verbs; they take the reactor first where they need it, and then
-# the connection.
+# table (socket_, transport_). All others that do something are verbs; they take the reactor first where they need it,
+# and then the connection.
 
 cimport cython
 
@@ -20,7 +22,7 @@ include "engine/memory/wheel.pxi"           # all deadlines, in the slots of one
 
 # protocol: RFC 6455 and RFC 9112, without a socket in sight
 include "engine/protocol/frames.pxi"        # headers and masks
-include "engine/protocol/utf8.pxi"          # text, validated as it comes
+include "engine/protocol/utf8.pxi"          # text, validated as it arrives
 include "engine/protocol/packing.pxi"       # heads of requests, kept small while a connection is open
 include "engine/protocol/head.pxi"          # the syntax of a request's head
 include "engine/protocol/cookies.pxi"       # the syntax of cookies
@@ -34,10 +36,10 @@ include "engine/peer/slabs.pxi"             # the memory of all connections, and
 include "engine/peer/addresses.pxi"         # how many connections there are from each address
 include "engine/peer/inbound.pxi"           # input that is unfinished
 include "engine/peer/groups.pxi"            # connections under one name
-include "engine/peer/agenda.pxi"            # what is to be done before a tick ends
+include "engine/peer/agenda.pxi"            # what has to be done before a tick ends
 include "engine/peer/output.pxi"            # from a message to bytes in an outbox; the overflow policy
 include "engine/peer/closing.pxi"           # every end of a connection, and every close code
-include "engine/peer/shedding.pxi"          # who has to go when memory runs out
+include "engine/peer/shedding.pxi"          # which connections go when memory runs out
 include "engine/peer/rates.pxi"             # peers that send too fast
 include "engine/peer/messages.pxi"          # to the listener, one at a time
 include "engine/peer/control.pxi"           # the peer's Close and pings
