@@ -70,7 +70,7 @@ def macros() -> list[tuple[str, str | None]]:
 
 
 def engine() -> Extension:
-    rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").glob(kind)]
+    rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").rglob(kind)]
     sources = ["fastws/_core.pyx"]
     if THREADS:
         sources.append("tests/lib/openmp.c")
@@ -78,7 +78,7 @@ def engine() -> Extension:
         "fastws._core",
         sources=sources,
         depends=["fastws/_core.pxd", *sorted(map(str, rooms))],
-        include_dirs=["fastws/engine"],
+        include_dirs=["fastws/engine/memory"],
         define_macros=macros(),
     )
 

@@ -3,7 +3,7 @@
 COUNTERS is the .gcda file that an engine built with FASTWS_COVERAGE=1 writes when its process ends. It counts lines
 of C, and a comment by Cython names the line of the engine that each was generated from:
 
-    /* "fastws/engine/arena.pxi":42
+    /* "fastws/engine/memory/arena.pxi":42
 
 A line of the engine has run if any of its C has. (Cython's line tracing would show the same, but is many times slower
 and misses what runs on other threads without the GIL.)
@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ORIGIN = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
-ROW = "{:32} {:>6} {:>6} {:>7}  {}"
+ROW = "{:40} {:>6} {:>6} {:>7}  {}"
 
 
 def count_executions(counters: Path) -> tuple[Path, dict[int, int]]:

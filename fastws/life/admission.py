@@ -119,7 +119,7 @@ class Admission:
         if self._is_full():
             self._refuse(ws, 503, FULL, RETRY_HEADERS)
             return
-        detached = ws._detach()
+        detached = ws._give_away()
         if detached is None:
             return
         wire, data, claim = detached

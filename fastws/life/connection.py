@@ -111,8 +111,8 @@ class Life:
             self.greeting.discard(ws)
             end = self._opening.pop(ws)
             if end is not None and not is_done:  # cancelled during a stop: nobody is told any more
-                for kind, name, _ in ws._left():
-                    self.endpoint._told(kind, name)
+                for kind, name, _ in ws._left_groups():
+                    self.endpoint._release_group(kind, name)
         if end is not None:
             yield from self._tell_closed(ws, *end)
 
@@ -163,16 +163,16 @@ class Life:
                     self.company.depart(ws, channel)
                 yield from self._call(ws, "on_unsubscribe", ws, channel, self.endpoint._count(channel))
                 waiting.popleft()
-                if self.endpoint._told(CHANNEL_KIND, channel):
+                if self.endpoint._release_group(CHANNEL_KIND, channel):
                     yield from self._call(ws, "on_channel_close", channel)
                 yield from _yield_turn(len(waiting))
         finally:
             for _, channel in waiting:
-                self.endpoint._told(CHANNEL_KIND, channel)
+                self.endpoint._release_group(CHANNEL_KIND, channel)
 
     def _tell_closed(self, ws: WebSocket, code: int, reason: str) -> Steps:
         """Tell everybody that a connection is over; it has already left all its groups."""
-        channels, user, session = _by_kind(ws._left())
+        channels, user, session = _by_kind(ws._left_groups())
         waiting = [channel for channel, _ in channels]
         try:
             if user is not None and not self._runner.is_stopping:
@@ -185,16 +185,16 @@ class Life:
             yield from self._tell_left([(ws, channel) for channel in told], on_purpose=False)
         finally:
             for channel in waiting:
-                self.endpoint._told(CHANNEL_KIND, channel)
-            is_last = user is not None and self.endpoint._told(USER_KIND, user[0])
+                self.endpoint._release_group(CHANNEL_KIND, channel)
+            is_last = user is not None and self.endpoint._release_group(USER_KIND, user[0])
             if session is not None:
-                self.endpoint._told(SESSION_KIND, session[0])
+                self.endpoint._release_group(SESSION_KIND, session[0])
         if user is not None and is_last:
             if self.options.offline_after > 0 and not self._runner.is_stopping:
                 self.company.away.begin(ws, None, user[1], self.options.offline_after)
             else:
                 yield from self._offline(ws)
-        ws._forget()
+        ws._forget_groups()
 
     def _offline(self, ws: WebSocket) -> Steps:
         self.company.sight.forget(ws.user)
@@ -243,7 +243,7 @@ class Life:
             result = yield awaitable
         except HANDLER_ERRORS as error:
             self.handler_failed(ws, error)
-        ws._handled(result)
+        ws._take_result(result)
 
     def handler_failed(self, ws: WebSocket, error: BaseException) -> None:
         """A handler raised: close its connection with 1011."""

@@ -53,7 +53,7 @@ class Echo(Endpoint):
     def answer(self, ws: WebSocket) -> None:
         """The running handler ends."""
         message, self.handled = self.handled, None
-        ws._handled(message)
+        ws._take_result(message)
 
     def await_message(self, ws: WebSocket, awaitable: Pending) -> None:
         pass
