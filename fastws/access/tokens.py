@@ -101,7 +101,7 @@ class TokenAuth(JWTAuth):
 
     def authenticate(self, request: Request) -> Any:
         """Set ``request.user`` and ``request.claims`` where there is a token; raises Reject(401)."""
-        token = self._find(request)
+        token = self._find_token(request)
         if token is None:
             return None
         if self.jwks is not None and self.jwks.may_know_more(token):

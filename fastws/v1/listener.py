@@ -193,7 +193,7 @@ class ChannelListener(Gate):
 
     def _fail(self, ws: WebSocket, frame: AnyFrame, error: Exception) -> None:
         logger.error("a frame of connection %s failed", ws.id, exc_info=error, extra={"connection": ws.id})
-        self._refuse(ws, Refused("internal", "the server failed", retry=True), about(frame))
+        self._refuse(ws, Refused("internal", "internal server error", retry=True), about(frame))
 
     def _refuse(self, ws: WebSocket, refused: Refused, about: Mapping[str, Any]) -> None:
         error = {"type": "error", "code": refused.code, "message": refused.message, "retry": refused.retry}
