@@ -12,7 +12,7 @@ import orjson
 
 from ..answers import phrase
 from ..errors import FastWSError
-from .posting import Poster, Unanswered, encode, new_id
+from .posting import Poster, Unanswered, encode, message_id
 from .shapes import Answer, sentence_of
 
 __all__ = ["Asker", "Denied"]
@@ -80,7 +80,7 @@ class Asker:
             raise Unanswered("error", f"{self._turns.waiting} asks wait already (max_pending)")
         try:
             async with asyncio.timeout(self._timeout), self._turns:
-                status, body = await self._poster.post(event, question, id=new_id(), headers=headers)
+                status, body = await self._poster.post(event, question, id=message_id(), headers=headers)
         except TimeoutError:
             raise Unanswered("timeout", f"no answer within {self._timeout:g} s (timeout)") from None
         return self._judge(status, body, answer)

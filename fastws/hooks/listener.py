@@ -15,7 +15,7 @@ from .telling import Teller
 
 __all__ = ["Hooks"]
 
-DATA = "fastws.hooks"  # where a connection keeps what the backend said at connect
+CONNECT = "connect"  # where a listener keeps the Connect, in the connection's data
 AT_STOP = 5.0  # seconds that a stop waits for the backend
 
 # What a client is told, by the status that the backend refused with; "refused" for all others.
@@ -78,7 +78,6 @@ class Hooks:
             raise Reject(denied.status, denied.message) from None
         except Unanswered:
             raise Reject(503, SILENT, headers=RETRY) from None
-        request.data[DATA] = answer.data
         return Connect(
             user=answer.user,
             data=answer.data,
@@ -132,12 +131,13 @@ class Hooks:
 
 def connection(request: Request, ws: WebSocket | None) -> dict[str, Any]:
     """Returns what the backend is told of a connection; during its handshake it has no id yet, and no user."""
+    said: Connect | None = request.data.get(CONNECT)
     return {
         "id": None if ws is None else ws.id,
         "path": request.path,
         "channel": request.path_parameters.get("channel"),
         "user": None if ws is None else ws.user,
-        "data": request.data.get(DATA),
+        "data": None if said is None else said.data,
         "remote_address": request.remote_address[0],
         "query": request.query,
         "subprotocols": request.subprotocols,

@@ -23,13 +23,25 @@ from .signing import signed
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["BUCKETS", "Figures", "Poster", "Unanswered", "encode", "forwarded", "new_id"]
+__all__ = ["BUCKETS", "Figures", "Poster", "Unanswered", "encode", "forwarded", "message_id"]
 
 MAX_ANSWER = 1 << 20  # bytes
 # Backends close idle connections after 2 s (gunicorn) or 5 s (Node, Apache). A request that meets such a close cannot
 # be told from one that was lost half-way, and must not be repeated: so ours are closed before.
 KEPT_FOR = 1.5  # seconds
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds, upper bounds, as Prometheus has them
+BUCKETS = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)  # seconds, each an upper bound
 
 TRACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context 3.2.2
 # The request's own, never the client's.
@@ -157,7 +169,7 @@ def forwarded(headers: Headers, names: Iterable[str]) -> dict[str, str]:
     return fields
 
 
-def new_id() -> str:
+def message_id() -> str:
     """Returns an id for a message, by which a backend knows one that comes again."""
     return "msg_" + secrets.token_hex(12)
 

@@ -80,7 +80,7 @@ class HookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
 
     def key(self) -> bytes | None:
-        """Returns the key that signs; None without a secret. Raises ConfigurationError where its file cannot be read."""
+        """Returns the key that signs, None without a secret; raises ConfigurationError for a file without one."""
         if self.secret is not None:
             return key_of(self.secret)
         if self.secret_file is None:

@@ -15,7 +15,7 @@ CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 MOST_SHOWN = 500  # characters of a backend's sentence that a client gets
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Answer(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What all answers have in common: every key is optional."""
 
 
@@ -31,10 +31,10 @@ class Close(Answer):
 
 
 class Allow(Answer):
-    """What the connection may do without being asked about: globs of channels. None: whatever the rules say."""
+    """What the connection may do without being asked about: globs of channels."""
 
-    subscribe: tuple[str, ...] | None = None
-    publish: tuple[str, ...] | None = None
+    subscribe: tuple[str, ...] | UnsetType = UNSET
+    publish: tuple[str, ...] | UnsetType = UNSET
 
 
 class ConnectAnswer(Answer):

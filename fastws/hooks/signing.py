@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks has them (https://www.standardwebhooks.com), for which most languages have a library."""
+"""Signatures as Standard Webhooks has them (standardwebhooks.com); there are libraries for most languages."""
 
 import binascii
 import hmac
@@ -44,12 +44,11 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now: float |
     For backends in Python. ``headers`` are those of the request, by lower-case name or in a mapping that takes any
     case; ``body`` is what came, byte for byte.
     """
-    id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    timestamp = headers.get("webhook-timestamp", "")
     if not (timestamp.isascii() and timestamp.isdigit() and len(timestamp) <= 12):
         return False
     if abs((time.time() if now is None else now) - int(timestamp)) > TOLERANCE:
         return False
-    expected = signed(key_of(secret), id, int(timestamp), body)["webhook-signature"].encode()
-    # Several, where a secret is being replaced; each is compared in constant time.
-    given = headers.get("webhook-signature", "").split(" ")
-    return any([hmac.compare_digest(expected, signature.encode()) for signature in given])
+    expected = signed(key_of(secret), headers.get("webhook-id", ""), int(timestamp), body)["webhook-signature"]
+    given = headers.get("webhook-signature", "").split(" ")  # several, while a secret is being replaced
+    return any(hmac.compare_digest(expected.encode(), signature.encode()) for signature in given)

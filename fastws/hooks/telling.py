@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from .posting import Poster, Unanswered, encode, new_id
+from .posting import Poster, Unanswered, encode, message_id
 
 __all__ = ["Teller"]
 
@@ -60,7 +60,7 @@ class Teller:
         return len(self._waiting)
 
     def start(self) -> None:
-        """Tell the backend of this process, if that has not been done, and deliver from now on. Needs a running loop."""
+        """Deliver from now on, first that this process has started. Needs a running loop."""
         loop = asyncio.get_running_loop()
         if self._task is not None and not self._task.done() and self._task.get_loop() is loop:
             return
@@ -80,9 +80,7 @@ class Teller:
         if len(self._waiting) >= MOST:
             self._waiting.popleft()
             self._poster.figures.dropped += 1
-        self._waiting.append(
-            (time.monotonic(), {"seq": next(self._numbers), "time": round(time.time(), 3), **event})
-        )
+        self._waiting.append((time.monotonic(), {"seq": next(self._numbers), "time": round(time.time(), 3), **event}))
         self._news.set()
         if len(self._waiting) >= BATCH:
             self._rush.set()
@@ -148,8 +146,8 @@ class Teller:
         except (ValueError, TypeError, RecursionError):
             logger.exception("%d events cannot be sent as JSON", len(batch))
             return False
-        id = new_id()  # the same for each try, by which a backend knows what it has seen
-        while not await self._try(body, id, len(batch)):
+        message = message_id()  # the same for each try, by which a backend knows what it has seen
+        while not await self._try(body, message, len(batch)):
             self._drop_old()
             self._report()
             if batch[-1][0] < time.monotonic() - self._retry_for:
