@@ -104,7 +104,7 @@ class Teller:
 
     async def stop(self, seconds: float) -> None:
         """Deliver the rest within so many seconds, and stop. An event that comes later starts it again."""
-        task, self._task = self._task, None
+        task = self._task
         if self._beat is not None:
             self._beat.cancel()
         if task is None or task.get_loop() is not asyncio.get_running_loop():
@@ -112,9 +112,12 @@ class Teller:
         for event in (self._stopping, self._news, self._rush):
             event.set()
         await asyncio.wait((task,), timeout=seconds)
+        if self._task is not task:
+            return  # there was more to tell, when all was told
+        self._task = None
         task.cancel()
         await asyncio.wait((task,))
-        self._drop(list(self._waiting))
+        self._drop([*self._waiting])
         self._waiting.clear()
         self._report()
 

@@ -102,7 +102,7 @@ async def test_a_batch_is_tried_until_any_2xx_and_keeps_its_id(backend, hooks, c
     assert len({post.body for post in posts[:6]}) == 1
     assert posts[6].types == ["online"]
     assert len(records_naming(caplog, "did not take")) == 5
-    assert teller.figures.requests == {("events", "error"): 5, ("events", "ok"): 2}
+    await eventually(lambda: teller.figures.requests == {("events", "error"): 5, ("events", "ok"): 2})
     assert teller.figures.dropped == 0
 
 
@@ -228,6 +228,26 @@ async def test_a_stop_does_not_wait_forever(backend, hooks, how, caplog):
         await teller.close(0.1)
     assert teller.figures.dropped == 151
     assert records_naming(caplog, "events were dropped")
+
+
+async def test_what_is_told_during_a_stop_comes_last(backend, hooks):
+    released = asyncio.Event()
+
+    async def answer(post):
+        await released.wait()
+        return reply()
+
+    backend.answer = answer
+    teller = hooks(tell=EVERYTHING)
+    tell_users(teller, range(150))
+    await backend.until(lambda: backend.posts)
+    stop = asyncio.ensure_future(teller.close(TIMEOUT))
+    await asyncio.sleep(0)
+    tell_users(teller, range(150, 200))
+    released.set()
+    await stop
+    assert users(backend) == [*range(200)]
+    assert [post.types[0] for post in batches(backend)] == ["started", "online"]  # by one task, in order
 
 
 async def test_after_a_stop_it_can_go_on(backend, hooks):
