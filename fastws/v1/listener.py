@@ -27,6 +27,8 @@ SILENCE = 1008, "the first frame is a hello"
 TYPING = 2.0  # seconds within which a user is said to type once
 ALIVE = "{}"
 
+clock = time.monotonic
+
 
 class ChannelListener(Gate):
     """Serves fastws.v1 at ``/ws`` and ``/ws/{room}``: channels, as ``rules`` and the ``backend`` allow.
@@ -412,7 +414,7 @@ class ChannelListener(Gate):
         if ws.user is None:
             raise Refused("unauthenticated", "this needs a user")
         self.check(ws, "publish", channel)
-        moment = time.monotonic()
+        moment = clock()
         while self._typing and self._typing[oldest := next(iter(self._typing))] <= moment - TYPING:
             del self._typing[oldest]
         if (channel, ws.user) not in self._typing:
