@@ -1,4 +1,3 @@
-# FASTWS_SECRET=whsec_... python backend.py, or under any WSGI server: gunicorn backend:application
 import hmac
 import json
 import os
@@ -34,5 +33,5 @@ def application(environ, start_response):
     return [json.dumps(answer).encode()]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # FASTWS_SECRET=whsec_... python backend.py; or gunicorn backend:application
     make_server("127.0.0.1", int(os.environ.get("PORT", "8500")), application).serve_forever()

@@ -141,3 +141,4 @@ async def test_a_backend_killed_and_back(name, port, tmp_path):
                 ]:
                     await asyncio.sleep(0.05)
             assert listener.hooks.figures.dropped == 0
+            await site.server.stop()  # while it is there to be told
