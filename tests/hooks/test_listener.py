@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from fastws import ConfigurationError, JWTAuth, Server
 from fastws.hooks import HookListener, Hooks, HookSettings
 from fastws.v1.raw import RawListener
-from tests.support import eventually
+from tests.lib.support import eventually
 from tests.v1.support import rules, serving
 
 from .conftest import SECRET, reply, request_of

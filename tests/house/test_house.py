@@ -42,6 +42,7 @@ PUBLIC = {
 
 # Slow to import, or for one way to use fastws only.
 NEEDED_BY_FEW = {
+    "aiohttp",
     "importlib.metadata",
     "email.message",
     "zipfile",
@@ -49,12 +50,14 @@ NEEDED_BY_FEW = {
     "difflib",
     "email.utils",
     "fastws.cli",
+    "fastws.hooks",
     "fastws.http",
     "fastws.reload",
     "fastws.testing",
     "httptools",
     "itsdangerous",
     "joserfc",
+    "msgspec",
     "multiprocessing",
     "picows",
     "starlette",
