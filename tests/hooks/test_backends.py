@@ -75,11 +75,11 @@ def test_the_page_of_hooks_has_the_backend_whole_and_every_key():
     page = (EXAMPLES.parents[1] / "docs" / "hooks.md").read_text()
     assert (EXAMPLES / "backend.php").read_text() in page
     keys = page.partition("## What is asked")[0]
-    rows = dict(re.findall(r"^\| `(\w+)`(?:, `secret_file`)? \| ([^|]*) \|", keys, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)`(?:, `secret_file`)? \| +([^|]*)\|", keys, re.MULTILINE))
     for key in msgspec.structs.fields(HookSettings):
         if key.name not in ("url", "secret", "secret_file", "node"):
             default = list(key.default) if isinstance(key.default, tuple) else key.default
-            assert rows[key.name].strip("`") == str(default).replace("'", '"'), key.name
+            assert rows[key.name].strip("` ") == str(default).replace("'", '"'), key.name
     assert {"url", "secret", "node"} <= set(rows)
 
 
