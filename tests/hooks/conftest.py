@@ -11,7 +11,8 @@ import pytest
 from fastws import Reject, Request
 from fastws.hooks import Hooks, HookSettings
 from fastws.v1.decisions import Refused
-from tests.lib.support import TIMEOUT
+
+from ..lib.support import TIMEOUT
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of the specification's own example
 

@@ -8,8 +8,8 @@ import pytest
 from fastws import Reject
 from fastws.hooks.posting import BUCKETS
 from fastws.v1.decisions import Connect, Refused
-from tests.lib.support import eventually, records_naming
 
+from ..lib.support import eventually, records_naming
 from .conftest import Somebody, ask, refused, reply, request_of
 
 

@@ -17,9 +17,9 @@ from fastws.hooks import HookListener, Hooks, HookSettings
 from fastws.hub import Hub
 from fastws.v1.listener import ChannelListener
 from fastws.v1.raw import RawListener
-from tests.lib.support import eventually
-from tests.v1.support import rules, serving
 
+from ..lib.support import eventually
+from ..lib.v1 import rules, serving
 from .conftest import SECRET, reply, request_of
 
 ALL = ("connect", "subscribe", "publish", "call")

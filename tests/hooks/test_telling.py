@@ -11,8 +11,8 @@ from contextlib import closing
 import pytest
 
 from fastws.hooks import Hooks, HookSettings, telling
-from tests.lib.support import TIMEOUT, eventually, records_naming
 
+from ..lib.support import TIMEOUT, eventually, records_naming
 from .conftest import reply, request_of
 
 EVERYTHING = ("online", "offline")
