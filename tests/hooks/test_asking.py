@@ -6,6 +6,7 @@ import time
 import pytest
 
 from fastws import Reject
+from fastws.hooks import Hooks, HookSettings
 from fastws.hooks.posting import BUCKETS
 from fastws.v1.decisions import Connect, Refused
 
@@ -317,3 +318,24 @@ async def test_an_event_may_have_a_path_of_its_own(backend, hooks):
     await ask(asking, "connect")
     await ask(asking, "call")
     assert [post.path for post in backend.posts] == ["/hooks/connect?a=b", "/hooks/call?a=b"]
+
+
+async def test_what_cannot_be_json_is_not_asked(backend, hooks, caplog):
+    asking = hooks()
+    with pytest.raises(Refused) as caught:
+        await asking.call(Somebody(), "x", ["\ud800"])
+    assert caught.value.code == "unavailable"
+    assert records_naming(caplog, "cannot be sent as JSON")
+    assert backend.posts == []
+
+
+def test_one_may_ask_on_one_loop_after_the_other(unused_tcp_port):
+    asking = Hooks(HookSettings(url=f"http://127.0.0.1:{unused_tcp_port}/", concurrency=1, tell=()))
+
+    async def run():
+        await asyncio.gather(*(refused(asking) for _ in range(5)))
+        await asking.close()
+
+    for _ in range(2):
+        asyncio.run(run())
+    assert asking.figures.requests == {("connect", "error"): 10}
