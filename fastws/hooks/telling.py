@@ -103,6 +103,8 @@ class Teller:
         return waiting
 
     def _schedule_heartbeat(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
         if self._heartbeat:
             self._beat = asyncio.get_running_loop().call_later(self._heartbeat, self._send_heartbeat)
 

@@ -197,6 +197,13 @@ async def test_nobody_there_is_tried_once_more_at_once(backend, hooks, monkeypat
     assert len(backend.posts) == 1
 
 
+async def test_a_backend_without_tls_is_not_asked_over_tls(backend, hooks, caplog):
+    asking = hooks(url=f"https://127.0.0.1:{backend.port}/")
+    await refused(asking)
+    assert records_naming(caplog, "no connection")
+    assert (backend.posts, backend.connections) == ([], 1)  # it would be no better a second time
+
+
 async def test_a_backend_that_was_killed_and_is_back_is_asked_again(backend, hooks):
     asking = hooks()
     await ask(asking, "connect")
@@ -289,6 +296,13 @@ async def test_what_happened_is_counted(backend, hooks):
     assert [sum(figures.seconds[event]) for event in ("connect", "call")] == [1, 1]
     assert len(figures.seconds["call"]) == len(BUCKETS) + 1
     assert 0 < figures.seconds_sum["call"] < 5
+    assert figures.is_reachable
+    backend.says(reply(500))
+    await refused(asking)
+    assert not figures.is_reachable
+    backend.says(reply())
+    await ask(asking, "connect")
+    assert figures.is_reachable
 
 
 @pytest.mark.parametrize(
