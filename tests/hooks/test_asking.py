@@ -197,11 +197,12 @@ async def test_nobody_there_is_tried_once_more_at_once(backend, hooks, monkeypat
     assert len(backend.posts) == 1
 
 
-async def test_a_backend_without_tls_is_not_asked_over_tls(backend, hooks, caplog):
-    asking = hooks(url=f"https://127.0.0.1:{backend.port}/")
-    await refused(asking)
-    assert records_naming(caplog, "no connection")
-    assert (backend.posts, backend.connections) == ([], 1)  # it would be no better a second time
+async def test_a_backend_whose_certificate_nobody_knows_is_not_asked(hooks, caplog, server_side):
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_side)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await refused(hooks(url=f"https://127.0.0.1:{port}/"))
+    assert records_naming(caplog, "certificate verify failed")
 
 
 async def test_a_backend_that_was_killed_and_is_back_is_asked_again(backend, hooks):
