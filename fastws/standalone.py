@@ -5,15 +5,16 @@ from typing import Any, Protocol
 
 from .access.rules import ChannelRule, Rules
 from .access.tokens import AuthSettings, Tokens
+from .hooks import Hooks, HookSettings
 from .hub import Hub
 from .server import Server
-from .v1.gate import Backend
 from .v1.listener import PROTOCOL, ChannelListener
 from .v1.raw import RawListener, RawSettings
 
 __all__ = ["PATHS", "StandaloneSettings", "create_server"]
 
 PATHS = ["/ws", "/ws/{room}"]
+BLINK = 5  # seconds without a connection that a backend is not told of, unless offline_after says otherwise
 
 
 class StandaloneSettings(Protocol):
@@ -36,6 +37,10 @@ class StandaloneSettings(Protocol):
         """How tokens are verified."""
 
     @property
+    def hooks(self) -> HookSettings | None:
+        """Which backend over HTTP is asked and told."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
@@ -46,28 +51,32 @@ def create_server(settings: StandaloneSettings) -> Server:
     fastws.v1 is at ``/ws`` and ``/ws/{room}``, plain sockets where ``[raw]`` says; the same rules and tokens hold for
     both, and what is published at one reaches the other. Fetches the keys of ``jwks_url``.
     """
-    server = Server(**settings.options)
+    hooks = None if settings.hooks is None else Hooks(settings.hooks)
+    options = dict(settings.options)
+    if settings.hooks is not None and "offline" in settings.hooks.tell:
+        options.setdefault("offline_after", BLINK)
+    server = Server(**options)
     claims = {}
     tokens = None
     if settings.auth is not None:
         tokens = Tokens(settings.auth)
         claims = {"channels_claim": settings.auth.channels_claim, "publish_claim": settings.auth.publish_claim}
     rules = Rules(settings.channels, **claims)
-    backend: Backend | None = None  # [hooks]
 
     listener = ChannelListener(
-        rules, backend=backend, anonymous=settings.anonymous, hello_timeout=server.options.handshake_timeout
+        rules, backend=hooks, anonymous=settings.anonymous, hello_timeout=server.options.handshake_timeout
     )
     subprotocols = [PROTOCOL, *server.options.subprotocols]
     # A fresh token is a frame of the protocol there; with plain sockets it is looked for in what is sent.
     auth = None if tokens is None else tokens.auth(refresh=False)
     server.endpoint(PATHS, listener, subprotocols=subprotocols, auth=auth)
     if settings.raw is not None:
-        raw = RawListener(rules, backend=backend, anonymous=settings.anonymous)
+        raw = RawListener(rules, backend=hooks, anonymous=settings.anonymous)
         server.endpoint(settings.raw.path, raw, auth=None if tokens is None else tokens.auth())
 
     hub = Hub(server)
     # HTTP: an application of fastws.web gets `hub`, and the routes of
+    # [hooks], which have none, but start and end with it: hooks.add_to(web, hub)
     # [api]
     # [metrics]
     # [admin]

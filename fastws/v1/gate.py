@@ -109,8 +109,7 @@ class Gate(Listener):
 
     def _remember(self, request: Request, connect: Connect) -> None:
         request.data["connect"] = connect
-        if connect.allow is not None:
-            request.claims = self.rules.as_claims(connect.allow)
+        request.claims = None if connect.allow is None else self.rules.as_claims(connect.allow)
 
     def _admit(self, request: Request) -> None:
         user = request.user
@@ -243,7 +242,7 @@ class Gate(Listener):
         if self.backend is not None:
             connect = self.said(ws.request)
             if self._described[:2] != (ws, connect):  # of one that leaves 100 channels it is found out once
-                self._described = ws, connect, described(ws)
+                self._described = ws, connect, described(ws.request, ws)
             self.backend.tell({"type": type, "connection": self._described[2], **more})
 
     def on_user_online(self, user: Hashable) -> Any:
@@ -285,15 +284,14 @@ def obey(ws: WebSocket, answer: Mapping[str, Any]) -> None:
         asyncio.get_running_loop().call_soon(ws.close, close["code"], reason_of(close.get("reason", "")))
 
 
-def described(ws: WebSocket) -> dict[str, Any]:
-    """Returns what the backend is told of a connection."""
-    request = ws.request
-    connect: Connect | None = ws.data.get("connect")
+def described(request: Request, ws: WebSocket | None = None) -> dict[str, Any]:
+    """Returns what the backend gets of a connection; without a ``ws``, in its handshake, it has no id and no user."""
+    connect: Connect | None = request.data.get("connect")
     return {
-        "id": ws.id,
+        "id": None if ws is None else ws.id,
         "path": request.path,
         "channel": next(iter(request.path_parameters.values()), None),
-        "user": ws.user,
+        "user": None if ws is None else ws.user,
         "data": None if connect is None else connect.data,
         "remote_address": request.remote_address[0],
         "query": request.query,
