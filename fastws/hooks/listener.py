@@ -7,7 +7,7 @@ from typing import Any, Protocol, Self, get_args
 
 from .._core import Request, WebSocket
 from ..access.rules import ChannelRule, Rules
-from ..answers import RETRY
+from ..answers import RETRY_HEADERS
 from ..errors import ConfigurationError, Reject
 from ..hub import Hub
 from ..v1.decisions import Connect, Refused
@@ -101,7 +101,7 @@ class Hooks:
         except Denied as denied:
             raise Reject(denied.status, denied.message) from None
         except Unanswered:
-            raise Reject(503, SILENT, headers=RETRY) from None
+            raise Reject(503, SILENT, headers=RETRY_HEADERS) from None
         return Connect(
             user=answer.user,
             data=answer.data,
