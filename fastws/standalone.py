@@ -26,7 +26,7 @@ class StandaloneSettings(Protocol):
 
     @property
     def anonymous(self) -> bool:
-        """Whether those may connect who have no user."""
+        """Whether connections without a user are accepted."""
 
     @property
     def channels(self) -> Iterable[ChannelRule]:

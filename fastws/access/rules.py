@@ -121,7 +121,7 @@ class Rules:
         return pattern.rule
 
     def is_listed(self, action: Action, channel: str, claims: Mapping[str, Any] | None) -> bool:
-        """Whether a token's claims list a channel for an action."""
+        """Returns whether a token's claims list a channel for an action."""
         globs = (claims or {}).get(self._claims[action])
         globs = [globs] if isinstance(globs, str) else globs
         return isinstance(globs, list | tuple) and any(isinstance(g, str) and fnmatchcase(channel, g) for g in globs)
@@ -216,7 +216,7 @@ class Pattern:
         )
 
     def is_of(self, channel: str, user: Any) -> bool:
-        """Whether a channel that this covers is a user's own."""
+        """Returns whether a channel that this covers is a user's own."""
         return _of_user(self.text, str(user))(channel) is not None
 
 
@@ -256,7 +256,7 @@ def tokens(pattern: str) -> list[Token]:
 
 
 def overlap(one: list[Token], other: list[Token]) -> bool:
-    """Whether some name matches both."""
+    """Returns whether some name matches both."""
     reached = {(0, 0)}
     waiting = [(0, 0)]
     while waiting:
@@ -278,7 +278,7 @@ def overlap(one: list[Token], other: list[Token]) -> bool:
 
 
 def meet(one: Token, other: Token) -> bool:
-    """Whether one character fits both."""
+    """Returns whether one character fits both."""
     if isinstance(one, str) or isinstance(other, str):
         return False  # stars were dealt with
     if isinstance(one, Excluded):

@@ -184,7 +184,7 @@ class JWKS:
         return found
 
     def may_know_more(self, token: object) -> bool:
-        """Whether to look again before a token is judged: its key is not known, and the last look was a while ago."""
+        """Returns whether to look again before a token is judged: its key is unknown, and the last look was long ago."""
         kid = kid_of(token)
         is_due = self._fetching is not None or time.monotonic() >= self._last + OFTEN
         return kid is not None and kid not in self._kids and is_due
@@ -240,7 +240,7 @@ def fetch(url: str) -> dict[str, Any]:
 
 
 def is_verifier(key: object) -> bool:
-    """Whether a JWK is public and of a kind that is known; others are left out (RFC 7517 5)."""
+    """Returns whether a JWK is public and of a kind that is known; others are left out (RFC 7517 5)."""
     from joserfc.jwk import import_key
 
     if not isinstance(key, dict) or key.get("kty") == "oct" or key.get("use", "sig") != "sig":

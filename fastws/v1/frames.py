@@ -193,7 +193,7 @@ def channel_fault(name: str) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether UTF-8 can say it: half of a surrogate pair it cannot."""
+    """Returns whether UTF-8 can say it: half of a surrogate pair it cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:

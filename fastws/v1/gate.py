@@ -35,7 +35,7 @@ class Backend(Protocol):
     """
 
     def asks(self, event: str) -> bool:
-        """Whether "connect", "subscribe", "publish" or "call" are asked."""
+        """Returns whether "connect", "subscribe", "publish" or "call" are asked."""
 
     async def connect(self, request: Request, *, ws: WebSocket | None = None) -> Connect:
         """Who it is; raises a Reject. With a ``ws``, whose time is over, it is asked again."""
@@ -54,7 +54,7 @@ class Backend(Protocol):
 
 
 class Gate(Listener):
-    """Lets in whom the token, the backend and ``anonymous`` allow, and ends it when the time is over.
+    """Lets in whoever the token, the backend and ``anonymous`` allow, and ends it when the time is over.
 
     One gate serves one endpoint.
     """
@@ -71,7 +71,7 @@ class Gate(Listener):
         self._since: dict[WebSocket, float] = {}  # on the loop's clock; kept for the backend alone
 
     def asks(self, event: str) -> bool:
-        """Whether there is a backend that decides on this."""
+        """Returns whether there is a backend that decides on this."""
         return self.backend is not None and self.backend.asks(event)
 
     @property
@@ -331,7 +331,7 @@ def reason_of(text: str) -> str:
 
 
 def is_plain(user: Any) -> bool:
-    """Whether a frame can name a user: None, a text or a whole number that JSON keeps."""
+    """Returns whether a frame can name a user: None, a text or a whole number that JSON keeps."""
     if isinstance(user, str):
         return is_text(user)
     return user is None or (type(user) is int and -SAFE <= user <= SAFE)

@@ -91,7 +91,7 @@ class ChannelListener(Gate):
         return {"type": "direct", **content(message), "time": now()}
 
     def is_deaf(self, ws: WebSocket) -> bool:
-        """Whether nothing may be sent to a connection yet: it has not said hello."""
+        """Returns whether nothing may be sent to a connection yet: it has not said hello."""
         return ws in self._waiting
 
     def enter(self, ws: WebSocket, channel: str) -> None:

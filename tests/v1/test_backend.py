@@ -235,7 +235,7 @@ def test_a_rule_that_needs_a_backend_is_refused_without_one():
                 ChannelListener(rules({"pattern": "cars", action: "hook"}), backend=backend)
 
 
-async def test_who_came_while_the_backend_thought_fills_the_channel(serve):
+async def test_whoever_came_while_the_backend_thought_fills_the_channel(serve):
     go_on = asyncio.Event()
 
     async def answer(user, channel):
