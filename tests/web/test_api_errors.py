@@ -40,7 +40,7 @@ def error_of(said):
         ("/broadcast", {**MESSAGE, "endpoint": "/nowhere"}, "$.endpoint"),
         ("/broadcast", {**MESSAGE, "usrs": []}, "$.usrs"),
         ("/broadcast", {"channel": "cars", "base64": "%"}, "$.base64"),
-        ("/channels/a%0Ab", 1, "name"),
+        ("/channels/" + "%C3%A9" * 128, 1, "name"),
         ("/channels/cars?usr=ann", 1, "usr"),
         ("/channels/cars?endpoint=a&endpoint=b", 1, "endpoint"),
         ("/channels/cars?endpoint=a", 1, "endpoint"),
@@ -79,8 +79,6 @@ async def test_what_is_wrong_is_named(site, call, path, body, field):
 )
 @pytest.mark.parametrize("path", ["/broadcast", "/channels/cars"])
 async def test_what_is_not_json_is_refused(site, call, path, body):
-    if path == "/channels/cars" and body.startswith(b'{"channel": "cars"'):
-        pytest.skip("the same as another")
     headers = {**BEARER, "Content-Type": "application/json"}
     status, said = await call("POST", path, data=body, headers=headers)
     assert status == 400
