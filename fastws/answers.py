@@ -1,5 +1,6 @@
 """Answers of our own to HTTP requests: refusals, pages. One type, as bytes of HTTP/1.1 and as ASGI messages."""
 
+import functools
 import http
 import logging
 import secrets
@@ -76,6 +77,7 @@ class Answer:
         return {"Content-Type": kind, "Content-Length": str(len(body)), **headers, **self.headers}, body
 
 
+@functools.cache
 def phrase(status: int) -> str:
     """Returns the status's name; a listener may refuse with one that has none."""
     try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPProtocol", "Terms"]
 
+TURN = 0.002  # seconds of requests until everything else on the loop has a turn
 PIECE = 4 * 1024  # bytes parsed at once: requests in one piece are all queued
 BACKLOG = 64 * 1024  # bytes kept of what follows a request that is not answered yet; past it the peer is not read
 LOOKS = 4  # at what a peer owes, before its time is up
@@ -51,6 +53,34 @@ class Terms:
     refusal: Callable[[tuple[str, int] | None, int, str], bytes]
     websocket: Callable[[], Any] | None
     at_once: AtOnce | None = None
+    turns: Turns = field(default_factory=lambda: Turns())
+
+
+class Turns:
+    """Shares the loop between all connections of an application and whatever else runs there.
+
+    However many requests come at once, they are looked at for a few milliseconds; the others wait, in their order.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[HTTPProtocol, None] = {}
+        self._begin: float | None = None  # of the turn that it is
+
+    def take(self, protocol: HTTPProtocol) -> None:
+        """Have a connection look at what came, now or later."""
+        if self._begin is None:
+            self._begin = time.perf_counter()
+            protocol.loop.call_soon(self._next)
+        elif self._waiting or time.perf_counter() - self._begin > TURN:
+            self._waiting[protocol] = None
+            return
+        protocol.look_at_input()
+
+    def _next(self) -> None:
+        """Another turn: everything else has had its own."""
+        waiting, self._waiting, self._begin = self._waiting, {}, None
+        for protocol in waiting:
+            self.take(protocol)
 
 
 class Part(Enum):
@@ -143,7 +173,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._heard = self.loop.time()
         if not self._is_lingering:
             self._unread += data
-            self._go_on()
+            self._terms.turns.take(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -159,6 +189,11 @@ class HTTPProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:
             self.transport.close()
+
+    def look_at_input(self) -> None:
+        """Go on with what came and was not parsed yet."""
+        if self.parser is not None and not self._is_lingering:
+            self._go_on()
 
     def release(self) -> None:
         """The connection is not HTTP any more, or never came to be; a second time does nothing."""
@@ -340,11 +375,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._begin_turn()
-        self.loop.call_soon(self._go_on_later)  # not on the stack of the application, which sent the answer
-
-    def _go_on_later(self) -> None:
-        if self.parser is not None and not self._is_lingering:
-            self._go_on()
+        self.loop.call_soon(self.look_at_input)  # not on the stack of the application, which sent the answer
 
     def _upgrade(self, head: bytes) -> None:
         """Give the connection, and all that came on it, to a protocol for WebSockets."""
