@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from tests.web.site import BEARER, Site
+from tests.web.api.site import BEARER, Site
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fastws.answers import Answer
 from fastws.testing import running
 from fastws.web.api import ApiSettings
 from fastws.web.app import Web
-from tests.web.site import BEARER, KEYS, curl
+from tests.web.api.site import BEARER, KEYS, curl
 
 
 async def text_of(request):
