@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["HTTPProtocol", "Terms"]
 
 TURN = 0.002  # seconds of requests until everything else on the loop has a turn
+TASK = 0.0001  # seconds that the first step of an application's task is reckoned at
 PIECE = 4 * 1024  # bytes parsed at once: requests in one piece are all queued
 BACKLOG = 64 * 1024  # bytes kept of what follows a request that is not answered yet; past it the peer is not read
 LOOKS = 4  # at what a peer owes, before its time is up
@@ -75,6 +76,11 @@ class Turns:
             self._waiting[protocol] = None
             return
         protocol.look_at_input()
+
+    def charge(self) -> None:
+        """A task of the application was begun, which will run in the next turn."""
+        if self._begin is not None:
+            self._begin -= TASK
 
     def _next(self) -> None:
         """Another turn: everything else has had its own."""
@@ -362,6 +368,7 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
+        self._terms.turns.charge()
         self._look_within(self._options.idle_timeout / LOOKS)
         super()._start_asgi_task(cycle, app)
 
