@@ -344,7 +344,7 @@ class HTTPProtocol(HttpToolsProtocol):
     def _find_at_once(self) -> Callable[[bytes], Answer] | None:
         """What answers this request without the application, whose task costs more than what we do."""
         at_once = self._terms.at_once
-        is_plain = self.parser.should_keep_alive() and not self.expect_100_continue
+        is_plain = self.parser.should_keep_alive() and not self.expect_100_continue and not self.access_log
         if at_once is None or not is_plain or self._is_answering or self.flow.write_paused:
             return None
         return at_once(self.parser.get_method(), self.url, self.headers, self.client)

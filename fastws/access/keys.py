@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import msgspec
+from msgspec import Meta
 
 from ..errors import ConfigurationError, Reject
 
@@ -35,18 +36,15 @@ MOST_ADDRESSES = 1024  # that are remembered
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One ``[[api.keys]]``: a name, exactly one of ``key``, ``key_file`` and ``key_sha256``, and what it is for."""
 
-    name: str
-    """For logs and errors."""
-    key: str | None = None
-    """The key itself, of 16 characters or more: ``openssl rand -hex 32`` makes one."""
-    key_file: str | None = None
-    """The path of a file that holds the key, and nothing else but blanks around it."""
-    key_sha256: str | None = None
-    """The SHA-256 digest of the key, in hexadecimal."""
-    allow: tuple[Scope, ...] = SCOPES
-    """What it may do: broadcast, send, subscribe (and unsubscribe), close, read. Default: all."""
-    channels: tuple[str, ...] = ("*",)
-    """Globs of the channels that it may name. Default: all. `send`, and `close` of users, name no channel."""
+    name: Annotated[str, Meta(description="a name for logs and errors")]
+    key: Annotated[str | None, Meta(description="the key, of 16 characters or more: openssl rand -hex 32")] = None
+    key_file: Annotated[str | None, Meta(description="path of a file that holds the key and nothing else")] = None
+    key_sha256: Annotated[str | None, Meta(description="SHA-256 digest of the key, in hexadecimal")] = None
+    allow: Annotated[tuple[Scope, ...], Meta(description="what it may do; by default all")] = SCOPES
+    channels: Annotated[
+        tuple[str, ...],
+        Meta(description="globs of the channels that it may name, by default all; send, and close of users, name none"),
+    ] = ("*",)
 
     def __repr__(self) -> str:
         return f"KeySettings(name={self.name!r}, allow={self.allow}, channels={self.channels})"

@@ -5,11 +5,11 @@ import re
 import time
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import orjson
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from .. import __version__
 from .._core import WebSocket, check_close
@@ -48,12 +48,11 @@ Do: TypeAlias = Callable[[], shapes.Connections | shapes.ConnectionsByChannel]
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The section ``[api]``."""
 
-    path: str = "/api"
-    """Where the API is."""
-    listen: str = ""
-    """host:port of a port of its own, without TLS, such as "127.0.0.1:8766". Default: the server's own port."""
-    keys: tuple[KeySettings, ...] = ()
-    """Who may call it. Default: nobody."""
+    path: Annotated[str, Meta(description="where the API is")] = "/api"
+    listen: Annotated[str, Meta(description="host:port of a port of its own, without TLS; by default the server's")] = (
+        ""
+    )
+    keys: Annotated[tuple[KeySettings, ...], Meta(description="who may call it; by default nobody")] = ()
 
 
 def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Keys | None = None) -> "API":

@@ -1,6 +1,7 @@
 """HTTP routes on the server's own port: a small ASGI application, to which each part of fastws adds its own."""
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
@@ -38,6 +39,7 @@ class WebRequest:
     def __init__(self, scope: Mapping[str, Any], receive: Callable[[], Awaitable[Any]]) -> None:
         self.scope = scope
         self.params: dict[str, str] = {}
+        self.route = ""  # the path template; empty where there is none
         self._receive = receive
         self._headers: Headers | None = None
         self._query: list[tuple[str, str]] | None = None
@@ -124,6 +126,7 @@ class WebRequest:
 
 Handler: TypeAlias = Callable[[WebRequest], Answer | Awaitable[Answer]]
 BodyHandler: TypeAlias = Callable[[WebRequest, bytes], Answer]
+Observer: TypeAlias = Callable[[str, str, int, float], object]
 
 
 class Web:
@@ -141,6 +144,7 @@ class Web:
         self._templates: list[tuple[Template, dict[str, Handler]]] = []  # the most literal first
         self._shapes: dict[tuple[str | None, ...], dict[str, Handler]] = {}
         self._at_once: dict[tuple[bytes, bytes], BodyHandler] = {}
+        self._observers: list[Observer] = []
         self._contexts: list[AbstractAsyncContextManager[Any]] = []
         self._stack = AsyncExitStack()
 
@@ -171,12 +175,18 @@ class Web:
         """
         self._contexts.append(context)
 
+    def observe(self, call: Observer) -> None:
+        """Have something called with each answer of ours: method, path template ("" for none), status, seconds."""
+        self._observers.append(call)
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] == "http":
-            answer = await self._answer(WebRequest(scope, receive), scope, receive, send)
+            begin, request = time.perf_counter(), WebRequest(scope, receive)
+            answer = await self._answer(request, scope, receive, send)
             if answer is not None:
+                self._tell(request, answer, begin)
                 await answer.as_asgi(send)
         elif self._otherwise is not None:
             await self._otherwise(scope, receive, send)
@@ -212,7 +222,20 @@ class Web:
             "headers": headers,
             "client": peer,
         }
-        return partial(_answered, handler, WebRequest(scope, _nothing_more))
+        return partial(self._answer_at_once, handler, WebRequest(scope, _nothing_more))
+
+    def _answer_at_once(self, handler: BodyHandler, request: WebRequest, body: bytes) -> Answer:
+        begin, request.route = time.perf_counter(), request.path
+        try:
+            answer = handler(request, body)
+        except Exception as error:
+            answer = _refused(request, error)
+        self._tell(request, answer, begin)
+        return answer
+
+    def _tell(self, request: WebRequest, answer: Answer, begin: float) -> None:
+        for observer in self._observers:
+            observer(request.method, request.route, answer.status, time.perf_counter() - begin)
 
     def _find(self, request: WebRequest) -> Handler | None:
         """Who answers a request, None where none of ours does. Raises Reject for a method that the path has not."""
@@ -223,7 +246,9 @@ class Web:
             if found is None:
                 return None
             template, handlers = found
-            request.params = template.parameters(raw_path)
+            request.params, request.route = template.parameters(raw_path), template.path
+        else:
+            request.route = raw_path
         method = request.method
         handler = handlers.get(method) or (handlers.get("GET") if method == "HEAD" else None)
         if handler is None:
@@ -281,13 +306,6 @@ class Web:
             await self._stack.aclose()
             return {"type": "lifespan.startup.failed", "message": str(error)}
         return {"type": "lifespan.startup.complete"}
-
-
-def _answered(handler: BodyHandler, request: WebRequest, body: bytes) -> Answer:
-    try:
-        return handler(request, body)
-    except Exception as error:
-        return _refused(request, error)
 
 
 def _refused(request: WebRequest, error: Exception) -> Answer:

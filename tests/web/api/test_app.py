@@ -143,6 +143,27 @@ async def test_a_part_that_does_not_start_keeps_the_server_from_it_and_ends_the_
     assert "it cannot" in caplog.text
 
 
+async def test_every_answer_can_be_observed(make_site):
+    site = await make_site()
+    seen = []
+    site.web.observe(lambda method, route, status, seconds: seen.append((method, route, status, 0 <= seconds < 5)))
+    async with aiohttp.ClientSession(headers=BEARER) as session:
+        for method, path, body in [
+            ("POST", "/broadcast", {"channel": "cars", "message": 1}),
+            ("POST", "/broadcast", {}),
+            ("GET", "/channels/cars", None),
+            ("GET", "/nothing", None),
+        ]:
+            async with session.request(method, site.url + path, json=body) as answer:
+                await answer.read()
+    assert seen == [
+        ("POST", "/api/broadcast", 200, True),
+        ("POST", "/api/broadcast", 400, True),
+        ("GET", "/api/channels/{name}", 404, True),
+        ("GET", "", 404, True),
+    ]
+
+
 # -- a port of its own
 
 
