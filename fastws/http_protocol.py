@@ -70,9 +70,8 @@ class Turns:
     def take(self, protocol: HTTPProtocol) -> None:
         """Have a connection look at what came, now or later."""
         if self._begin is None:
-            self._begin = time.perf_counter()
-            protocol.loop.call_soon(self._next)
-        elif self._waiting or time.perf_counter() - self._begin > TURN:
+            self._start(protocol.loop)
+        elif self._waiting or self._is_over:
             self._waiting[protocol] = None
             return
         protocol.look_at_input()
@@ -82,11 +81,23 @@ class Turns:
         if self._begin is not None:
             self._begin -= TASK
 
-    def _next(self) -> None:
-        """Another turn: everything else has had its own."""
-        waiting, self._waiting, self._begin = self._waiting, {}, None
-        for protocol in waiting:
-            self.take(protocol)
+    @property
+    def _is_over(self) -> bool:
+        return self._begin is not None and time.perf_counter() - self._begin > TURN
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._begin = time.perf_counter()
+        loop.call_soon(self._next, loop)
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Everything else has had its turn: those that wait have another, if any do."""
+        self._begin = None
+        while self._waiting and not self._is_over:
+            if self._begin is None:
+                self._start(loop)
+            protocol = next(iter(self._waiting))
+            del self._waiting[protocol]
+            protocol.look_at_input()
 
 
 class Part(Enum):
@@ -180,6 +191,8 @@ class HTTPProtocol(HttpToolsProtocol):
         if not self._is_lingering:
             self._unread += data
             self._terms.turns.take(self)
+            if len(self._unread) > BACKLOG:  # it waits for its turn, perhaps
+                self.flow.hold()
 
     def pause_writing(self) -> None:
         super().pause_writing()

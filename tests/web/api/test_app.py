@@ -14,6 +14,7 @@ from fastws.answers import Answer
 from fastws.testing import running
 from fastws.web.api import ApiSettings
 from fastws.web.app import Web
+from tests.lib.support import eventually
 from tests.web.api.site import BEARER, KEYS, curl
 
 
@@ -207,8 +208,10 @@ async def test_settings_that_cannot_work_are_told(make_site, settings, says):
 # -- many at once
 
 
-async def test_a_burst_holds_up_nobody_and_is_answered_in_order(site):
+@pytest.mark.parametrize("turn", [0.002, -1])
+async def test_a_burst_holds_up_nobody_and_is_answered_in_order(site, monkeypatch, turn):
     """Each connection sends many requests before it reads an answer, and all get theirs, in order."""
+    monkeypatch.setattr("fastws.http_protocol.TURN", turn)  # -1: one connection a turn
     client = await site.join("/raw/cars")
 
     async def publish(number):
@@ -227,6 +230,22 @@ async def test_a_burst_holds_up_nobody_and_is_answered_in_order(site):
     got = [await client.receive() for _ in range(600)]
     for number in range(30):
         assert [text for text in got if text.split()[0] == str(number)] == [f"{number} {n}" for n in range(20)]
+
+
+async def test_whoever_waits_for_a_turn_is_not_read_without_end(site, monkeypatch):
+    """A connection that never gets its turn fills its buffers up, and the server's memory with no more than that."""
+    waiting = []
+    monkeypatch.setattr("fastws.http_protocol.Turns.take", lambda turns, protocol: waiting.append(protocol))
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
+    request = b"GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    writer.write(request * 200_000)
+    await eventually(lambda: waiting and waiting[0].flow.read_paused)
+    assert len(waiting[0]._unread) < 1 << 20
+    monkeypatch.undo()
+    waiting[0].look_at_input()
+    async with asyncio.timeout(5):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.transport.abort()
 
 
 @pytest.mark.parametrize("at", [30, 150, -5])
