@@ -1,4 +1,4 @@
-"""Answers of our own to HTTP requests: refusals, pages. One type, as bytes of HTTP/1.1 and as ASGI messages."""
+"""The server's own answers to HTTP requests, as HTTP/1.1 bytes or as ASGI messages."""
 
 import functools
 import http
@@ -12,12 +12,12 @@ import orjson
 
 from ._core import Headers, field_lines
 
-__all__ = ["RETRY", "Answer", "facts", "refusal", "served_first"]
+__all__ = ["RETRY_HEADERS", "Answer", "facts", "refusal", "with_own_answers"]
 
 logger = logging.getLogger("fastws.server")
 
-RETRY = {"Retry-After": "5"}  # seconds
-NO_STORE = {"Cache-Control": "no-store"}
+RETRY_HEADERS = {"Retry-After": "5"}  # seconds
+NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 BODILESS = (204, 304)
 MOST_SHOWN = 500  # characters of a fact that a peer has chosen
 
@@ -36,13 +36,13 @@ class Answer:
 
     @classmethod
     def readiness(cls, is_ready: bool) -> Self:
-        """Returns what a load balancer asks for: 200 or 503."""
-        return cls(200 if is_ready else 503, {"ready": is_ready}, NO_STORE)
+        """Returns the answer for a load balancer: 200 or 503."""
+        return cls(200 if is_ready else 503, {"ready": is_ready}, NO_STORE_HEADERS)
 
     def as_http(self, method: str | None = None) -> bytes:
-        """Returns the whole response, after which the connection closes; to HEAD without a body.
+        """Returns the whole response, after which the connection closes; a response to HEAD has no body.
 
-        Raises ValueError for a header field that may not be sent.
+        Raises ValueError for a header field that cannot be sent.
         """
         fields, body = self.rendered({"Connection": "close"})
         lines = [f"HTTP/1.1 {self.status} {phrase(self.status)}", *field_lines(fields)]
@@ -50,7 +50,7 @@ class Answer:
         return head if method == "HEAD" else head + body
 
     async def as_asgi(self, send: Callable[[Any], Any]) -> None:
-        """Send it as an ASGI application does; the server leaves the body out where HEAD was asked."""
+        """Send it as an ASGI application does; for HEAD the HTTP server omits the body."""
         fields, body = self.rendered({})
         headers = [tuple(part.encode("latin-1") for part in line.split(": ", 1)) for line in field_lines(fields)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -79,7 +79,7 @@ class Answer:
 
 @functools.cache
 def phrase(status: int) -> str:
-    """Returns the status's name; a listener may refuse with one that has none."""
+    """Returns the name of a status; a listener may refuse with a status that has none."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
@@ -106,7 +106,7 @@ def refusal(
     about: Mapping[str, Any] | None = None,
     field: str | None = None,
 ) -> Answer:
-    """Returns the answer that says why a request is refused; logged under the id that is in it.
+    """Returns an answer that says why a request is refused, and logs it with the same request id.
 
     ``about`` are further `facts` for the log; ``field`` is where in the body the fault is.
     """
@@ -120,15 +120,15 @@ def refusal(
     return Answer(status, {"error": content}, headers or {})
 
 
-def served_first(
+def with_own_answers(
     app: Callable[..., Any],
     find: Callable[[str, str], Answer | None],
     instead_of_404: Callable[[str, str, tuple[str, int] | None], Answer | None],
 ) -> Callable[..., Any]:
-    """Returns an ASGI application with our answers before those of ``app``, and in place of its 404.
+    """Returns an ASGI application that gives the server's own answers before those of ``app``, and instead of its 404s.
 
-    ``find`` gets a method and a path, ``instead_of_404`` a method, a path as it was sent and the peer; None leaves the
-    answer to ``app``. An application that has an attribute ``instead_of_404`` is given it, to ask before it makes one.
+    ``find`` gets a method and a path, ``instead_of_404`` a method, the raw path and the peer; if they return None,
+    ``app`` answers. An application with an attribute ``instead_of_404`` is given it, to ask before it answers 404.
     """
     if hasattr(app, "instead_of_404"):
         app.instead_of_404 = instead_of_404

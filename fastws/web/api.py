@@ -195,7 +195,7 @@ class API:
             try:
                 results.append(do())
             except Exception as error:
-                results.append(failed(500, "the server failed", error))
+                results.append(failed(500, "internal server error", error))
             await turn.may_end()
         return Answer(200, encode(shapes.Results(results)), JSON)
 

@@ -314,7 +314,7 @@ def _refused(request: WebRequest, error: Exception) -> Answer:
     if isinstance(error, Reject):
         field = getattr(error, "field", None)
         return refusal(request.peer, error.status, error.reason, error.headers, about=about, field=field)
-    return refusal(request.peer, 500, "the server failed", error=error, about=about)
+    return refusal(request.peer, 500, "internal server error", error=error, about=about)
 
 
 async def _nothing_more() -> dict[str, Any]:

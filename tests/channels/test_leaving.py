@@ -1,4 +1,4 @@
-"""Leaving takes time in proportion to what is left, lets the loop have its turns, and keeps no group."""
+"""Leaving takes time proportional to the number of groups, lets the loop run, and keeps no group."""
 
 import asyncio
 
@@ -9,18 +9,18 @@ from fastws.testing import connect, running
 
 from ..lib.support import Named, Recorder, eventually, nothing_left
 
-CHANNELS = 100_000  # in each of which a quadratic way takes 20 s and more
+CHANNELS = 100_000  # for each of which a quadratic algorithm takes 20 s or more
 DEVICES = 40
 
 
 class Recorded(Recorder, Named):
-    """Tells what happened; a user is whoever the query names."""
+    """Reports what happened; the user is in the query string."""
 
     on_handshake = Named.on_handshake
 
 
 def count_calls(monkeypatch, owner, name):
-    """The first argument of each call of a method, as they come."""
+    """The first argument of each call of a method, in order."""
     method, calls = getattr(owner, name), []
 
     def counted(self, *arguments, **options):
@@ -32,7 +32,7 @@ def count_calls(monkeypatch, owner, name):
 
 
 class Everywhere(Named):
-    """Joins a great many channels; counts how many it was told that it left."""
+    """Joins very many channels; counts how many leaves it was told of."""
 
     def __init__(self):
         self.left = self.gone = 0
@@ -77,7 +77,7 @@ async def test_unsubscribe_all_lets_others_have_their_turns(serve, join):
 
 
 async def test_devices_that_join_together_cost_one_list(serve, join, monkeypatch):
-    """Every list is the same, and made once: with one for each, 5,000 devices would look at 25 million."""
+    """Every list is the same, and built once: otherwise 5,000 devices would need 25 million entries."""
     site = await serve(recorder := Recorded(), "/ws")
     site.manager.watch_presence("cars")
     clients = [await join(f"{site.url}/ws?user=ann") for _ in range(DEVICES)]
@@ -112,7 +112,7 @@ async def test_devices_that_are_taken_out_together_are_told_of_once(serve, join)
 
 
 class HungAtTheEnd(Recorded):
-    """Waits in one handler for ever."""
+    """Waits in one handler forever."""
 
     def __init__(self, name):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Each recipe in examples/ does what it says."""
+"""Each example in examples/ does what it says."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ TIMEOUT = 5
 
 
 class Recipe:
-    """An example that runs, on any free port."""
+    """A running example, on any free port."""
 
     def __init__(self, module, clients):
         self.module = module

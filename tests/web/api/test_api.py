@@ -221,7 +221,11 @@ async def test_refusals_are_listed_the_latest_first_without_the_query(site, call
     status, said = await call("GET", "/refusals?limit=2")
     assert status == 200
     newest, older = said["refusals"]
-    assert (newest["status"], newest["path"], newest["message"]) == (426, "/raw/cars", "this path speaks WebSocket")
+    assert (newest["status"], newest["path"], newest["message"]) == (
+        426,
+        "/raw/cars",
+        "this path only accepts WebSocket connections",
+    )
     assert (older["status"], older["path"], older["user_agent"]) == (401, "/api/info", "a browser")
     assert older["remote_address"] == "127.0.0.1"
     assert "secret" not in json.dumps(said)
@@ -262,4 +266,4 @@ async def test_a_command_that_fails_in_a_batch_leaves_the_others(site, call, mon
     commands = [{"send": {"users": "ann", "text": ""}}, {"broadcast": {"channel": "cars", "message": 1}}]
     status, said = await call("POST", "/batch", {"commands": commands})
     failed, done = said["results"]
-    assert (status, failed["error"]["message"], done) == (200, "the server failed", {"connections": 1})
+    assert (status, failed["error"]["message"], done) == (200, "internal server error", {"connections": 1})

@@ -228,7 +228,7 @@ async def test_a_failure_within_names_no_internals(site, call, monkeypatch, capl
 
     monkeypatch.setattr(site.hub, "send", fail)
     status, said = await call("POST", "/send", {"users": "ann", "text": ""})
-    assert (status, error_of(said)["message"]) == (500, "the server failed")
+    assert (status, error_of(said)["message"]) == (500, "internal server error")
     assert "secret" not in json.dumps(said)
     assert said["error"]["request_id"] in caplog.text
     assert "the secret of the house" in caplog.text

@@ -211,7 +211,7 @@ async def test_settings_that_cannot_work_are_told(make_site, settings, says):
 @pytest.mark.parametrize("turn", [0.002, -1])
 async def test_a_burst_holds_up_nobody_and_is_answered_in_order(site, monkeypatch, turn):
     """Each connection sends many requests before it reads an answer, and all get theirs, in order."""
-    monkeypatch.setattr("fastws.http_protocol.TURN", turn)  # -1: one connection a turn
+    monkeypatch.setattr("fastws.turns.TURN_SECONDS", turn)  # -1: one connection a turn
     client = await site.join("/raw/cars")
 
     async def publish(number):
@@ -235,14 +235,14 @@ async def test_a_burst_holds_up_nobody_and_is_answered_in_order(site, monkeypatc
 async def test_whoever_waits_for_a_turn_is_not_read_without_end(site, monkeypatch):
     """A connection that never gets its turn fills its buffers up, and the server's memory with no more than that."""
     waiting = []
-    monkeypatch.setattr("fastws.http_protocol.Turns.take", lambda turns, protocol: waiting.append(protocol))
+    monkeypatch.setattr("fastws.turns.Turns.take", lambda turns, protocol: waiting.append(protocol))
     reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port)
     request = b"GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     writer.write(request * 200_000)
     await eventually(lambda: waiting and waiting[0].flow.read_paused)
     assert len(waiting[0]._unread) < 1 << 20
     monkeypatch.undo()
-    waiting[0].look_at_input()
+    waiting[0].parse()
     async with asyncio.timeout(5):
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.transport.abort()
