@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Annotated, Any, TypeAlias
 
@@ -18,10 +18,10 @@ from ..answers import Answer, facts, refusal
 from ..errors import ConfigurationError, Reject
 from ..hub import Hub
 from ..server import Server
-from . import shapes
+from . import asked, shapes
 from .app import BadRequest, Web, WebRequest
 from .openapi import document
-from .operations import COMMANDS, OPERATIONS, Operation, Parameter
+from .operations import COMMANDS, OPERATIONS, Operation
 from .refusals import Refusals
 from .repeats import Repeats
 
@@ -30,14 +30,8 @@ __all__ = ["API", "ApiSettings", "add_to"]
 BODY_MARGIN = 64 * 1024  # bytes of a body beside the message
 TURN = 0.002  # seconds of a batch until others have the loop
 JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-ENCODED_JSON = "application/json"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-FAULT = re.compile(r"(.*?) - at `(\$.*)`", re.DOTALL)
-UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*)):([0-9]{1,5})")
-#: Kinds of body that are text; the last is what ``curl -d`` says of whatever it sends.
-TEXTS = re.compile(r"text/.*|application/(?:.*\+)?xml|application/javascript|application/x-www-form-urlencoded")
-JSONS = re.compile(r"application/(?:.*\+)?json")
 
 encode = msgspec.json.encode
 
@@ -140,8 +134,8 @@ class API:
 
     async def _command(self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest) -> Answer:
         key = self._key(operation, request)
-        _no_query(request)
-        _need_json(request)
+        asked.no_query(request)
+        asked.need_json(request)
         do = command(key, self._decoded(operation, await request.body(self.body_limit)))
         return Answer(200, encode(do()), JSON)
 
@@ -149,14 +143,14 @@ class API:
         self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest, body: bytes
     ) -> Answer:
         key = self._key(operation, request)
-        _need_json(request)
+        asked.need_json(request)
         return Answer(200, encode(command(key, self._decoded(operation, body))()), JSON)
 
     def _decoded(self, operation: Operation, body: bytes) -> Any:
         try:
             return self._decoders[operation.name].decode(body)
         except msgspec.ValidationError as error:
-            raise BadRequest(*_fault(str(error))) from None
+            raise BadRequest(*asked.fault(str(error))) from None
         except UnicodeDecodeError:
             raise BadRequest("the body is not UTF-8") from None
         except RecursionError:
@@ -166,7 +160,7 @@ class API:
 
     def _read(self, operation: Operation, read: Callable[[Key, WebRequest], Any], request: WebRequest) -> Answer:
         key = self._key(operation, request)
-        _no_query(request, operation.query)
+        asked.no_query(request, operation.query)
         return Answer(200, encode(read(key, request)), JSON)
 
     def _describe(self, request: WebRequest) -> Answer:
@@ -176,8 +170,8 @@ class API:
     async def _batch(self, operation: Operation, request: WebRequest) -> Answer:
         """All of it is looked through before any of it is done: a fault refuses it all, a missing right its command."""
         key = self._key(operation, request)
-        _no_query(request)
-        _need_json(request)
+        asked.no_query(request)
+        asked.need_json(request)
         body = await request.body(self.body_limit)
         async with self._batches:
             return await self._carry_out(key, operation, request, body)
@@ -216,13 +210,13 @@ class API:
 
     async def _publish(self, operation: Operation, request: WebRequest) -> Answer:
         key = self._key(operation, request)
-        _no_query(request, operation.query)
+        asked.no_query(request, operation.query)
         channel = request.params["name"]
         self._check_channel(key, channel, "name")
         endpoint = request.query.get("endpoint")
         self._check_endpoint(endpoint, "endpoint")
-        kind = _kind(request)
-        message = _as_said(kind, await request.body(self.body_limit))
+        kind = asked.kind(request)
+        message = asked.as_said(kind, await request.body(self.body_limit))
         to, users = request.query_all("to") or None, request.query_all("users") or None
         exclude = request.query_all("exclude") or None
         count = self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
@@ -232,7 +226,7 @@ class API:
 
     def broadcast(self, key: Key, command: shapes.Broadcast) -> Do:
         """Send to the members of a channel or of several."""
-        message = _message(command)
+        message = asked.message(command)
         if command.channels is UNSET:
             if command.channel is UNSET:
                 raise BadRequest("channel or channels is needed", "$.channel")
@@ -242,9 +236,9 @@ class API:
         else:
             for index, name in enumerate(command.channels):
                 self._check_channel(key, name, f"$.channels[{index}]")
-        endpoint = _value(command.endpoint)
+        endpoint = asked.value(command.endpoint)
         self._check_endpoint(endpoint, "$.endpoint")
-        to, users, exclude = _value(command.to), _value(command.users), _value(command.exclude)
+        to, users, exclude = asked.value(command.to), asked.value(command.users), asked.value(command.exclude)
         send = partial(self.hub.broadcast, message=message, to=to, users=users, exclude=exclude, endpoint=endpoint)
 
         def once(channel: str) -> int:
@@ -258,9 +252,9 @@ class API:
 
     def send(self, key: Key, command: shapes.Send) -> Do:
         """Send to users or connections."""
-        message = _message(command)
-        users, to = _addressed(command)
-        send = partial(self.hub.send, message, users=users, to=to, exclude=_value(command.exclude))
+        message = asked.message(command)
+        users, to = asked.addressed(command)
+        send = partial(self.hub.send, message, users=users, to=to, exclude=asked.value(command.exclude))
         return lambda: shapes.Connections(self._once("", command.key, send))  # no channel has an empty name
 
     def _once(self, channel: str, key: str | UnsetType, do: Callable[[], int]) -> int:
@@ -268,20 +262,20 @@ class API:
 
     def subscribe(self, key: Key, command: shapes.Subscribe) -> Do:
         """Have connections join a channel."""
-        users, to = _addressed(command)
+        users, to = asked.addressed(command)
         self._check_channel(key, command.channel, "$.channel")
         return lambda: shapes.Connections(self.hub.subscribe(command.channel, users=users, to=to))
 
     def unsubscribe(self, key: Key, command: shapes.Unsubscribe) -> Do:
         """Have connections leave a channel."""
-        users, to = _addressed(command)
+        users, to = asked.addressed(command)
         self._check_channel(key, command.channel, "$.channel")
         return lambda: shapes.Connections(self.hub.unsubscribe(command.channel, users=users, to=to))
 
     def close(self, key: Key, command: shapes.Close) -> Do:
         """Close connections."""
-        channel, session = _value(command.channel), _value(command.session)
-        users, to = _value(command.users), _value(command.to)
+        channel, session = asked.value(command.channel), asked.value(command.session)
+        users, to = asked.value(command.users), asked.value(command.to)
         if channel is session is users is to is None:
             raise BadRequest("users, to, session or channel is needed", "$")
         for field, code, reason in (("$.code", command.code, ""), ("$.reason", 1000, command.reason)):
@@ -311,7 +305,7 @@ class API:
     def channels(self, key: Key, request: WebRequest) -> shapes.ChannelPage:
         """Channels in the order of their names, those that the key covers."""
         query = request.query
-        limit = _limit(request, "channels")
+        limit = asked.limit(request, "channels")
         covered: list[shapes.ChannelEntry] = []
         after = query.get("after", "")
         page = self.hub.channels(query.get("prefix", ""), after, limit + 1)
@@ -328,7 +322,7 @@ class API:
         state = self.hub.channel(name)
         if state is None:
             raise Reject(404, "nobody is in this channel")
-        limit = _limit(request, "channel")
+        limit = asked.limit(request, "channel")
         users = [
             shapes.Member(_plain(user), there.since.timestamp(), there.devices)
             for (user, there), _ in zip(state.users.items(), range(limit), strict=False)
@@ -352,7 +346,7 @@ class API:
 
     def last_refusals(self, key: Key, request: WebRequest) -> shapes.RefusalList:
         """The last refusals."""
-        kept = self.refusals.last(_limit(request, "refusals"))
+        kept = self.refusals.last(asked.limit(request, "refusals"))
         return shapes.RefusalList([shapes.RefusalEntry(**entry) for entry in kept])
 
     def info(self, key: Key, request: WebRequest) -> shapes.Info:
@@ -363,101 +357,6 @@ class API:
         ]
         total = sum(endpoint.connections for endpoint in endpoints)
         return shapes.Info(__version__, self._started, self.hub.server.is_ready, total, endpoints)
-
-
-# -- what is asked
-
-
-def _kind(request: WebRequest) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _need_json(request: WebRequest) -> None:
-    if request.headers.get("content-type") != ENCODED_JSON and not JSONS.fullmatch(_kind(request)):
-        raise BadRequest("the body is not said to be JSON: send Content-Type: application/json", status=415)
-
-
-def _fault(said: str) -> tuple[str, str]:
-    """What a ValidationError says, and where."""
-    match = FAULT.fullmatch(said)
-    message, field = (said, "$") if match is None else (match[1], match[2])
-    unknown = UNKNOWN.fullmatch(message)
-    if unknown is not None:
-        field = f"{field}.{unknown[1]}"
-    return message.replace("`", ""), field
-
-
-def _no_query(request: WebRequest, allowed: Iterable[Parameter] = ()) -> None:
-    """Raises BadRequest for a field that is not known, or is there more often than once but for a list."""
-    if not request.scope["query_string"]:
-        return
-    known = {parameter.name: parameter for parameter in allowed}
-    for name in request.query:
-        if name not in known:
-            raise BadRequest(f"the query's field {name[:64]!r} is not known here", name[:64])
-        if known[name].kind != "array" and len(request.query_all(name)) > 1:
-            raise BadRequest(f"the query's field {name!r} is there more than once", name)
-
-
-def _limit(request: WebRequest, name: str) -> int:
-    operation = next(operation for operation in OPERATIONS if operation.name == name)
-    default, most = next(p.limit for p in operation.query if p.limit is not None)
-    text = request.query.get("limit", str(default))
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
-        raise BadRequest(f"limit is out of range: 1 to {most:,} works", "limit")
-    return int(text)
-
-
-def _value(field: Any) -> Any:
-    return None if field is UNSET else field
-
-
-def _addressed(command: shapes.Addressed | shapes.Send) -> tuple[Any, Any]:
-    users, to = _value(command.users), _value(command.to)
-    if users is None and to is None:
-        raise BadRequest("users or to is needed", "$")
-    return users, to
-
-
-def _message(command: shapes.Said) -> Any:
-    """The message of a command, for the hub."""
-    if command.message is not UNSET:
-        if command.text is UNSET and command.base64 is UNSET:
-            return _json(bytes(command.message), "$.message")
-    elif command.text is not UNSET:
-        if command.base64 is UNSET:
-            return command.text
-    elif command.base64 is not UNSET:
-        return command.base64
-    else:
-        raise BadRequest("message, text or base64 is needed", "$.message")
-    raise BadRequest("message, text and base64 exclude each other: choose one", "$.message")
-
-
-def _json(raw: bytes, field: str | None) -> Any:
-    """A JSON value for the hub: a string as such, anything else as it was written."""
-    try:
-        text = raw.decode()
-        return msgspec.json.decode(raw) if text.startswith('"') else orjson.Fragment(text)
-    except UnicodeDecodeError:
-        raise BadRequest("the message is not UTF-8", field) from None
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"the message is not JSON: {error}", field) from None
-
-
-def _as_said(kind: str, body: bytes) -> Any:
-    """A body for the hub, by what it is said to be."""
-    try:
-        if JSONS.fullmatch(kind):
-            msgspec.json.decode(body, type=msgspec.Raw)
-            return orjson.Fragment(body.decode())
-        return body.decode() if TEXTS.fullmatch(kind) else body
-    except UnicodeDecodeError:
-        raise BadRequest("the body is not UTF-8") from None
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
 
 
 # -- what is told

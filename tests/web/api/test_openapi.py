@@ -35,13 +35,13 @@ def test_every_operation_is_described_once_and_every_shape_that_is_named_is_ther
 
 
 @pytest.mark.timeout(120)
-async def test_schemathesis_finds_no_fault(site, monkeypatch):
+async def test_schemathesis_finds_no_fault(site, monkeypatch, tmp_path):
     monkeypatch.setattr("fastws.access.keys.MOST_FAILURES", 1 << 30)
     await site.join("/raw/cars?user=ann")
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIG, "run", f"{site.url}/openapi.json"]
     command += ["--header", f"X-API-Key: {KEY}", "--max-examples", "8", "--generation-deterministic", "--no-color"]
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     async with asyncio.timeout(100):
         said, _ = await process.communicate()
