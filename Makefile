@@ -6,8 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_MODULES := node_modules/.package-lock.json
 SECONDS := 600
+SEED := 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Flush threads that wait sleep at once: else they spin, on cores that others could use.
+export OMP_WAIT_POLICY := passive
 
 .PHONY: help run test build lint typecheck bench soak sdist clean test-asan test-tsan coverage \
 	fuzz fuzz-engine fuzz-parser fuzz-handshake system clang compiler
@@ -92,12 +95,12 @@ FUZZER := FASTWS_SANITIZE=fuzzer-no-link,address,undefined
 
 # libFuzzer derives inputs from those that reached something new, and keeps these in build/fuzz for the next run. An input
 # that fails is left there; copied to tests/fuzz/corpus, it becomes a test.
-fuzz: fuzz-parser fuzz-handshake  ## fuzzes the parser and the handshake, each for SECONDS
+fuzz: fuzz-parser fuzz-handshake  ## fuzzes the parser and the handshake, each for SECONDS, from SEED if it is not 0
 fuzz-parser fuzz-handshake: fuzz-%: fuzz-engine
 	mkdir -p build/fuzz/$*
 	$(call inside,fuzz) $(ASAN_ENVIRONMENT) \
 		LD_PRELOAD="$$($(PYTHON_THERE) -c 'import atheris; print(atheris.path())')/asan_with_fuzzer.so" \
-		$(PYTHON_THERE) -m tests.fuzz $* -max_total_time=$(SECONDS) -max_len=2048 -timeout=10 -verbosity=0 \
+		$(PYTHON_THERE) -m tests.fuzz $* -max_total_time=$(SECONDS) -seed=$(SEED) -max_len=2048 -timeout=10 -verbosity=0 \
 			-print_final_stats=1 -dict=tests/fuzz/corpus/$*.dict $(ARGS) $* tests/fuzz/corpus/$*
 
 fuzz-engine: clang $(VENV)/.fuzz
@@ -164,7 +167,7 @@ compiler:
 		|| missing="$$missing python3-dev python3-venv"; \
 	$(APT_INSTALL)
 
-system:
+system: | compiler
 	@missing=""; \
 	command -v npm >/dev/null || missing="nodejs npm"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
@@ -172,7 +175,7 @@ system:
 	command -v php >/dev/null || missing="$$missing php-cli"; \
 	$(APT_INSTALL)
 
-clang:
+clang: | system
 	@missing=""; \
 	command -v clang >/dev/null || missing="clang libclang-rt-dev"; \
 	$(APT_INSTALL)

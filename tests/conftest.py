@@ -12,7 +12,7 @@ from fastws import Listener, Server
 from fastws.testing import connect, running
 
 from .lib.command import APP
-from .lib.raw import Raw
+from .lib.raw import TIMEOUT, Raw
 from .lib.support import CERTIFICATE, Site
 
 
@@ -39,7 +39,7 @@ async def join(serve):
     async with AsyncExitStack() as clients:
 
         async def enter(url, **options):
-            return await clients.enter_async_context(connect(url, **options))
+            return await clients.enter_async_context(connect(url, **{"timeout": TIMEOUT, **options}))
 
         yield enter
 

@@ -15,6 +15,7 @@ from starsessions.stores.redis import RedisStore
 
 from fastws import JWTAuth
 
+from ..lib.raw import TIMEOUT
 from ..lib.tokens import SECRET, Who
 from ..lib.visitors import Browser, Session, SlowSession
 
@@ -32,7 +33,7 @@ async def browse(join):
 
         async def enter(site) -> Browser:
             http = aiohttp.ClientSession(
-                cookie_jar=aiohttp.CookieJar(unsafe=True), timeout=aiohttp.ClientTimeout(total=5)
+                cookie_jar=aiohttp.CookieJar(unsafe=True), timeout=aiohttp.ClientTimeout(TIMEOUT)
             )
             return Browser(site, await sessions.enter_async_context(http), join)
 

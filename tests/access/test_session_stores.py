@@ -11,6 +11,7 @@ from starsessions.stores.redis import RedisStore
 
 from fastws import Listener, StoreSessions
 
+from ..lib.raw import TIMEOUT
 from ..lib.support import eventually
 from ..lib.visitors import Session, ask, first, log_in, seen, storing, values
 
@@ -78,7 +79,7 @@ async def test_changes_of_both_sides_at_one_time_are_merged_by_name(serve, brows
 
 
 async def eventually_gets(visitor, expected):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(TIMEOUT):
         while await visitor.get() != expected:
             await asyncio.sleep(0.01)
 

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from ..lib.support import Named, Recorder
+from ..lib.support import TIMEOUT, Named, Recorder
 
 CALLS = {
     "broadcast": (lambda ws: ws.manager.broadcast("cars", "x"), "broadcast_threadsafe"),
@@ -54,7 +54,7 @@ async def test_broadcast_threadsafe_gives_a_future_of_the_count(serve, join):
     def work():
         future = site.manager.broadcast_threadsafe("cars", {"n": 1})
         assert isinstance(future, Future)
-        return future.result(timeout=5)
+        return future.result(timeout=TIMEOUT)
 
     assert await asyncio.to_thread(work) == 3
     assert [await client.receive_json() for client in clients] == [{"n": 1}] * 3
@@ -74,7 +74,7 @@ async def test_broadcast_threadsafe_targets_like_broadcast(serve, join):
             broadcast("cars", "2", users=["bob"]),
             broadcast("cars", "3", exclude=ids["bob"]),
         ]
-        return [future.result(timeout=5) for future in futures]
+        return [future.result(timeout=TIMEOUT) for future in futures]
 
     assert await asyncio.to_thread(work) == [1, 1, 1]
     assert await ann.received() == ["1", "3"]
@@ -97,7 +97,7 @@ async def test_an_error_travels_through_the_future(serve, join):
     await client.ping()
 
     def work():
-        site.manager.broadcast_threadsafe("cars", object()).result(timeout=5)
+        site.manager.broadcast_threadsafe("cars", object()).result(timeout=TIMEOUT)
 
     with pytest.raises(TypeError):
         await asyncio.to_thread(work)
@@ -122,7 +122,7 @@ async def test_each_threads_messages_arrive_in_its_order(serve, join):
     def work(thread):
         for number in range(each):
             future = site.manager.broadcast_threadsafe("cars", [thread, number])
-        return future.result(timeout=10)
+        return future.result(timeout=TIMEOUT)
 
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(threads) as pool:

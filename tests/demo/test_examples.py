@@ -14,8 +14,9 @@ from websockets.exceptions import InvalidStatus
 
 import fastws
 
+from ..lib.raw import TIMEOUT
+
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-TIMEOUT = 5
 
 
 class Recipe:

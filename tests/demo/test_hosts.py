@@ -13,8 +13,8 @@ from fastws.demo import create_server
 from fastws.demo.page import COOKIE
 
 from ..hostile.hosts import HOST, NOT_ALLOWED, NOT_SERVED, ORIGINS, WELCOME
-from ..lib.chat import SECRET, TIMEOUT, fetch
-from ..lib.raw import Raw, request
+from ..lib.chat import SECRET, fetch
+from ..lib.raw import TIMEOUT, Raw, request
 from ..lib.support import signed_cookie
 
 

@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from ..lib.chat import TIMEOUT, fetch
+from ..lib.chat import fetch
+from ..lib.raw import TIMEOUT
 
 # The relay
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from ..lib.program import line, program
-from ..lib.raw import Raw, close_frame
+from ..lib.raw import TIMEOUT, Raw, close_frame
 
 PENDING = 200
 
@@ -31,7 +31,7 @@ PROGRAM = f"""
             await super().start()
             print("port", self.port, flush=True)
 
-    server = Announce(port=0)
+    server = Announce(port=0, close_timeout=3600)
     server.endpoint("/ws", Pour())
     server.run()
     print("returned", flush=True)
@@ -56,7 +56,7 @@ async def test_a_signal_closes_with_1001_and_loses_nothing(name):
         raw.close()
         assert await line(process) == "close 1001"
         assert await line(process) == "returned"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             _, errors = await process.communicate()
         assert errors.decode() == ""
         assert process.returncode == 0
@@ -71,7 +71,7 @@ async def test_a_second_signal_ends_it_at_once():
         process.send_signal(signal.SIGTERM)
         assert await raw.close_code() == 1001
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):  # and not the close_timeout of 10 s
+        async with asyncio.timeout(TIMEOUT):  # and not the close_timeout
             assert await line(process) == "close 1006"
             assert await line(process) == "returned"
             await process.wait()
@@ -134,7 +134,7 @@ async def test_a_second_signal_ends_whatever_is_stuck(stuck, said):
         process.send_signal(signal.SIGTERM)
         if "lifespan" not in stuck:
             assert await line(process) == said[1]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT):
             assert await line(process) == "returned"
             assert await process.wait() == 0
         for raw in raws:

@@ -7,7 +7,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-TIMEOUT = 5
+from .raw import TIMEOUT
+
 SECRET = "of the tests"
 RELOAD = 0.5  # seconds; shorter than the demo's, so that a leave is announced soon
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-TIMEOUT = 10
+TIMEOUT = 30  # seconds; nothing takes so long, on a busy machine either
 COMMAND = [sys.executable, "-m", "fastws"]
 APP = """
 from fastws import Listener, Server

@@ -7,9 +7,8 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from .raw import TEXT, Streams, frame, request
+from .raw import TEXT, TIMEOUT, Streams, frame, request
 
-TIMEOUT = 5.0
 MIB = 1 << 20
 MAX = 4096  # bytes of a head
 GET = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"

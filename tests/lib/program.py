@@ -6,6 +6,8 @@ import sys
 import textwrap
 from contextlib import asynccontextmanager
 
+from .raw import TIMEOUT
+
 
 @asynccontextmanager
 async def program(source):
@@ -28,5 +30,5 @@ async def program(source):
 
 
 async def line(process):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(TIMEOUT):
         return (await process.stdout.readline()).decode().strip()

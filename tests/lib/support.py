@@ -16,7 +16,8 @@ from itsdangerous import TimestampSigner
 from fastws import ConnectionManager, Listener, Server
 from fastws._core import Reactor
 
-TIMEOUT = 5.0
+from .raw import TIMEOUT
+
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="this system has no /proc")

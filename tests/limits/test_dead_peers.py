@@ -7,7 +7,7 @@ import sys
 
 from fastws.testing import connect
 
-from ..lib.raw import request
+from ..lib.raw import TIMEOUT, request
 from ..lib.support import Echo, Recorder, eventually, nothing_left
 
 # A real client in a separate process, which echoes.
@@ -58,7 +58,7 @@ async def test_a_thousand_half_handshakes_delay_nobody_and_end_with_408(serve):
                 assert await client.receive() == "hi"
         loop = asyncio.get_running_loop()
         for half in halves:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(TIMEOUT):
                 assert (await loop.sock_recv(half, 100)).startswith(b"HTTP/1.1 408 ")
     finally:
         for half in halves:

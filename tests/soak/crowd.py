@@ -255,8 +255,9 @@ async def stall(raw: Raw, path: str, source: random.Random) -> None:
         raw.reset()
         return
     with suppress(EOFError):
-        for _ in range(200):
-            await raw.frame()
+        async with asyncio.timeout(5):
+            for _ in range(200):
+                await raw.frame()
 
 
 async def pester(url: str, pest, source: random.Random, tally: Tally) -> None:

@@ -16,10 +16,9 @@ from fastws import ConfigurationError, FastWSError, Server
 from fastws.config import Options
 from fastws.http import HTTPApp
 
-from ..lib.raw import TEXT, Streams, close_frame, frame
+from ..lib.raw import TEXT, TIMEOUT, Streams, close_frame, frame
 from ..lib.support import Echo
 
-TIMEOUT = 5.0
 MIB = 1 << 20
 KEPT_ALIVE_GET = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
 CLOSING_GET = b"GET /hello HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

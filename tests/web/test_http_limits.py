@@ -7,8 +7,8 @@ import pytest
 
 from fastws.testing import Refused
 
-from ..lib.http import BIG, CHUNKED, GET, HI, MAX, MIB, SAYS_HI, TIMEOUT, UPGRADE, WAIT
-from ..lib.raw import send_and_reset
+from ..lib.http import BIG, CHUNKED, GET, HI, MAX, MIB, SAYS_HI, UPGRADE, WAIT
+from ..lib.raw import TIMEOUT, send_and_reset
 from ..lib.support import counted, eventually
 
 # -- time

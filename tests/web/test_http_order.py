@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from ..lib.http import BIG, GET, HI, MIB, SAYS_HI, TIMEOUT, UPGRADE, WAIT
-from ..lib.raw import CLOSE, TEXT, close_frame, frame, request
+from ..lib.http import BIG, GET, HI, MIB, SAYS_HI, UPGRADE, WAIT
+from ..lib.raw import CLOSE, TEXT, TIMEOUT, close_frame, frame, request
 from ..lib.support import Recorder, eventually
 
 # -- order
