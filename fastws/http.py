@@ -31,7 +31,8 @@ class HTTPApp:
     Its connections observe `handshake_timeout` and `max_header_size` (for each head), `idle_timeout` and
     `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and port,
     or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
-    connection; without it, such a request goes to the application like any other.
+    connection; without it, such a request goes to the application like any other. If the application has an attribute
+    ``at_once``, that is the one of `Terms`.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class HTTPApp:
             proxy_headers=False,
         )
         self._config.load()
-        self._make_protocol = partial(HTTPProtocol, terms=Terms(options, refusal, websocket))
+        terms = Terms(options, refusal, websocket, getattr(app, "at_once", None))
+        self._make_protocol = partial(HTTPProtocol, terms=terms)
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
         self._ticker: asyncio.TimerHandle | None = None

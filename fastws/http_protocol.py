@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ._core import Headers, is_upgrade
+from .answers import Answer
 from .errors import FastWSError
+from .turns import Turns
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -32,18 +34,25 @@ CHECKS_PER_LIMIT = 4  # of what the peer owes, within each time limit
 
 NOT_A_REQUEST = "this is not an HTTP/1.1 request"
 
+Fields: TypeAlias = list[tuple[bytes, bytes]]
+AtOnce: TypeAlias = Callable[[bytes, bytes, Fields, tuple[str, int] | None], Callable[[bytes], Answer] | None]
+
 
 @dataclass(frozen=True)
 class Terms:
     """What all connections of one application have in common.
 
     ``refusal`` returns the whole answer to a peer (host and port, or None) that is refused with a status and a
-    sentence. ``websocket`` returns the protocol for an upgrade; without it, upgrades go to the application.
+    sentence. ``websocket`` returns the protocol for an upgrade; without it, upgrades go to the application. ``at_once``
+    returns what answers a request whose body comes together with its head, given the method, the target, the header
+    fields and the peer; None leaves the request to the application.
     """
 
     options: Options
     refusal: Callable[[tuple[str, int] | None, int, str], bytes]
     websocket: Callable[[], Any] | None
+    at_once: AtOnce | None = None
+    turns: Turns = field(default_factory=Turns)
 
 
 class Part(Enum):
@@ -105,6 +114,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self._fed_bytes = 0  # bytes parsed since the parser made progress
         self._has_progress = False
         self._is_asking = False  # whether the request asks for a WebSocket
+        self._at_once: Callable[[bytes], Answer] | None = None  # answers the request being parsed
+        self._body: list[bytes] = []  # of that request
         self._current: RequestResponseCycle | None = None  # the request being answered
         self._ending: Callable[[], None] | None = None  # what ends HTTP here, after all pending answers
         self._is_lingering = False  # refused: further input is dropped
@@ -134,7 +145,9 @@ class HTTPProtocol(HttpToolsProtocol):
         self._heard_at = self.loop.time()
         if not self._is_lingering:
             self._unread += data
-            self._parse_unread()
+            self._terms.turns.take(self)
+            if len(self._unread) > MAX_UNREAD_BYTES:  # it may have to wait for its turn
+                self.flow.hold()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -150,6 +163,11 @@ class HTTPProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:
             self.transport.close()
+
+    def parse(self) -> None:
+        """Parse the unparsed input, unless it is no longer HTTP."""
+        if self.parser is not None and not self._is_lingering:
+            self._parse_unread()
 
     def release(self) -> None:
         """The connection is no longer HTTP, or never opened. A second call does nothing."""
@@ -200,9 +218,11 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._unread[:0] = piece[upgrade.args[0] :]  # frames; for any other protocol, HTTP continues
         except httptools.HttpParserError:
+            self._leave_to_application()
             if self._ending is None:
                 self._fail(400, NOT_A_REQUEST)
             return
+        self._leave_to_application()
         self._fed_bytes = 0 if self._has_progress else self._fed_bytes + len(piece)
         most = self._options.max_header_size
         if self._fed_bytes <= most:
@@ -231,7 +251,9 @@ class HTTPProtocol(HttpToolsProtocol):
             self._fail(*objection)
             raise Stop
         if not self._is_asking:
-            super().on_headers_complete()
+            self._at_once = self._find_at_once()
+            if self._at_once is None:
+                super().on_headers_complete()
         else:
             self._ending = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
@@ -252,12 +274,18 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._has_progress = True
-        super().on_body(body)
+        if self._at_once is None:
+            super().on_body(body)
+        else:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         self._has_progress = True
         self._part = Part.BETWEEN
-        super().on_message_complete()
+        if self._at_once is None:
+            super().on_message_complete()
+        else:
+            self._answer_at_once(self._at_once)
 
     def _head(self) -> bytes:
         """Returns the head as it came, except for blanks; it is never longer than the original."""
@@ -281,8 +309,34 @@ class HTTPProtocol(HttpToolsProtocol):
 
     # -- answers
 
+    def _find_at_once(self) -> Callable[[bytes], Answer] | None:
+        """Returns what answers this request without the application, whose task would cost more than the answer."""
+        at_once = self._terms.at_once
+        is_plain = self.parser.should_keep_alive() and not self.expect_100_continue and not self.access_log
+        if at_once is None or not is_plain or self._is_answering or self.flow.write_paused:
+            return None
+        return at_once(self.parser.get_method(), self.url, self.headers, self.client)
+
+    def _leave_to_application(self) -> None:
+        """The body is not complete: the request goes to the application like any other."""
+        if self._at_once is not None:
+            self._at_once = None
+            super().on_headers_complete()
+            for part in self._body:
+                super().on_body(part)
+            self._body.clear()
+
+    def _answer_at_once(self, answer: Callable[[bytes], Answer]) -> None:
+        body, self._at_once = b"".join(self._body), None
+        self._body.clear()
+        head = [b"%b: %b\r\n" % field for field in self.server_state.default_headers]
+        self.transport.write(answer(body).as_response(b"".join(head)))
+        self.server_state.total_requests += 1
+        self._begin_turn()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
+        self._terms.turns.charge()
         self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
         super()._start_asgi_task(cycle, app)
 
@@ -296,11 +350,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._begin_turn()
-        self.loop.call_soon(self._parse_later)  # not on the stack of the application that sends the answer
-
-    def _parse_later(self) -> None:
-        if self.parser is not None and not self._is_lingering:
-            self._parse_unread()
+        self.loop.call_soon(self.parse)  # not on the stack of the application that sends the answer
 
     def _upgrade(self, head: bytes) -> None:
         """Hand the connection and its unparsed input over to a protocol for WebSockets."""

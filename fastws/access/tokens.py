@@ -184,7 +184,7 @@ class JWKS:
         return found
 
     def may_know_more(self, token: object) -> bool:
-        """Returns whether to look again before a token is judged: its key is unknown, and the last look was long ago."""
+        """Returns whether to look again before a token is judged: its key is unknown, the last look long ago."""
         kid = kid_of(token)
         is_due = self._fetching is not None or time.monotonic() >= self._last + OFTEN
         return kid is not None and kid not in self._kids and is_due

@@ -17,7 +17,7 @@ from .._core import (
     check_upgrade,
     is_upgrade,
 )
-from ..answers import RETRY_HEADERS, Answer, phrase, refusal
+from ..answers import RETRY_HEADERS, Answer, facts, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..routing import Router
@@ -102,7 +102,8 @@ class Admission:
     def instead_of_404(self, method: str, raw_path: str, peer: tuple[str, int] | None) -> Answer | None:
         """Returns the answer to a plain request at an endpoint's path, if the HTTP application does not know it."""
         if self._is_for_websockets(method, raw_path):
-            return refusal(peer, 426, "this path only accepts WebSocket connections", UPGRADE_REQUIRED)
+            message = "this path only accepts WebSocket connections"
+            return refusal(peer, 426, message, UPGRADE_REQUIRED, about={"path": raw_path})
         return None
 
     def refuse_http(self, peer: tuple[str, int] | None, status: int, message: str) -> bytes:
@@ -223,13 +224,14 @@ class Admission:
         ``life`` is that of the endpoint, if the request may know that it exists.
         """
         request = ws.request
-        answer = refusal(request.remote_address, status, message, headers, error)
+        about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
+        answer = refusal(request.remote_address, status, message, headers, error, about=about)
         if life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
             return
         try:
             response = answer.as_http(request.method)
         except ValueError as bad_header:
-            answer = refusal(request.remote_address, 500, "internal server error", error=bad_header)
+            answer = refusal(request.remote_address, 500, "internal server error", error=bad_header, about=about)
             response = answer.as_http(request.method)
         ws._refuse(response)
 
