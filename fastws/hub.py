@@ -44,8 +44,8 @@ class Hub:
     A message is ``str``, ``bytes``, or any other JSON value. An endpoint whose listener has the method
     ``envelope(channel, message, sender)``, or ``direct(message)`` for what goes to no channel, sends what that returns.
     Any other sends the message itself: ``str`` as text, ``bytes`` as binary, all else as JSON. It is encoded once for
-    each endpoint. ``is_deaf(ws)`` of a listener says whom nothing may be sent yet, ``enter(ws, channel)`` has one join.
-    Counts are of the connections addressed; all is called on the loop's thread.
+    each endpoint. A listener's ``is_deaf(ws)`` tells that nothing may be sent to a connection yet, and its
+    ``enter(ws, channel)`` has one join. Counts are of the connections addressed; all is called on the loop's thread.
     """
 
     def __init__(self, server: Server) -> None:
