@@ -257,6 +257,7 @@ export class FastWS extends Emitter {
       there.members.clear();
       if (there.state === "joined") this.#enter(there, "joining");
       there.left = false;
+      there.leaving = 0;
       if (!there.wanted) this.#channels.delete(there.name);
     }
     for (const [id, { sent, queue, reject }] of this.#asked) {
@@ -344,8 +345,7 @@ export class FastWS extends Emitter {
     there.leaving++;
     this.#enter(there, "left", "asked");
     // Where the connection ends there is nothing left to leave.
-    await this._ask({ type: "unsubscribe", channel: there.name }, false).catch(() => {});
-    there.leaving--;
+    await this._ask({ type: "unsubscribe", channel: there.name }, false, there).catch(() => {});
   }
 
   #enter(there, state, reason = "", code = null) {
@@ -368,7 +368,7 @@ export class FastWS extends Emitter {
   }
 
   /** Sends a frame that has an answer, now or, with `queue`, when there is a connection. */
-  _ask(frame, queue = this.#options.queue) {
+  _ask(frame, queue = this.#options.queue, leaves = null) {
     return new Promise((resolve, reject) => {
       const waiting = this.state !== "open";
       // The first publish may come before the connection is there.
@@ -377,7 +377,7 @@ export class FastWS extends Emitter {
         throw new FastWSError("unavailable", `${LIMIT} are waiting for the connection already`, true);
       }
       const id = ++this.#lastId;
-      const asked = { frame: { ...frame, id }, queue, resolve, reject, sent: !waiting };
+      const asked = { frame: { ...frame, id }, queue, leaves, resolve, reject, sent: !waiting };
       if (!waiting) this._send(asked.frame);
       this.#asked.set(id, asked);
     });
@@ -463,8 +463,7 @@ export class FastWS extends Emitter {
     result: ({ id, result }) => this.#answer(id, result),
     authenticated: ({ id, expires }) => this.#answer(id, { expires }),
     error: ({ id, code, message, channel, retry }, there) => {
-      const error = new FastWSError(code, message, retry, channel ?? null), asked = this.#asked.get(id);
-      this.#asked.delete(id);
+      const error = new FastWSError(code, message, retry, channel ?? null), asked = this.#take(id);
       if (asked) return asked.reject(error);
       if (there?.asked && there.state === "joining") this.#refused(there, error);
       this.#trouble(error, there);
@@ -487,10 +486,16 @@ export class FastWS extends Emitter {
   }
 
   #answer(id, value) {
-    const asked = this.#asked.get(id);
-    this.#asked.delete(id);
+    const asked = this.#take(id);
     asked?.resolve(value);
     return asked !== undefined;
+  }
+
+  #take(id) {
+    const asked = this.#asked.get(id);
+    this.#asked.delete(id);
+    if (asked?.leaves) asked.leaves.leaving--;
+    return asked;
   }
 }
 

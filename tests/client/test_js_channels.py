@@ -176,6 +176,7 @@ async def test_a_token_is_offered_as_a_subprotocol(js, fake):
 
 
 async def test_after_4001_a_fresh_token_is_tried_once(js, fake):
+    fake.welcome["retry"] = [0.01, 60]  # whoever stays for less than a minute has proved nothing
     await js.connect(fake.url, tokens=["old", "new", "newest"])
     await js.state("open")
     first = await fake.connection()
@@ -236,17 +237,17 @@ async def test_a_token_is_renewed_before_it_is_over(js, fake):
 
 
 async def test_a_publish_without_a_connection_is_refused_or_waits(js, fake):
-    await js.connect(fake.url, retry=[0.3, 5])
+    fake.welcome["retry"] = [600, 600]
+    await js.connect(fake.url)
     await js.channel("a")
     await js.until("a", "subscribed")
-    there = await fake.connection()
-    fake.welcome["retry"] = [0.5, 5]
-    there.drop()
+    (await fake.connection()).drop()
     await js.state("waiting")
     with pytest.raises(Refusal) as refusal:
         await js.do("a", "publish", "not this")
     assert (refusal.value.code, refusal.value.retry) == ("unavailable", True)
     waiting = [js.begin("do", "a", "publish", number, {"queue": True}) for number in range(100)]
+    await js.do("ws", "retry")
     assert await asyncio.gather(*waiting) == [{"connections": 1}] * 100
     there = await fake.connection()
     assert [(await there.next("publish"))["message"] for _ in range(100)] == list(range(100))
