@@ -67,7 +67,7 @@ class Connection:
 
 
 class Fake:
-    """`silent` holds types of frame that are not answered, `refused` the errors of channels; `welcome` can be changed."""
+    """`silent`: types of frame that are not answered; `refused`: the errors of channels; `welcome` can be changed."""
 
     def __init__(self):
         self.welcome = {"user": "ann", "expires": None, "heartbeat": 20, "retry": RETRY, "data": None}

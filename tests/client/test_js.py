@@ -97,7 +97,13 @@ async def test_what_is_asked_is_answered_under_its_number(js, fake):
     await js.state("open")
     assert await js.do("a", "publish", {"text": "hi"}, {"exclude": "self"}) == {"connections": 1}
     sent = await there.next("publish")
-    assert {**sent, "id": 0} == {"type": "publish", "channel": "a", "message": {"text": "hi"}, "exclude": "self", "id": 0}
+    assert {**sent, "id": 0} == {
+        "type": "publish",
+        "channel": "a",
+        "message": {"text": "hi"},
+        "exclude": "self",
+        "id": 0,
+    }
     await js.do("a", "whisper", "bob", "psst")
     assert (await there.next("whisper"))["to"] == ["bob"]
     assert await js.do("ws", "call", "add", [1, 2]) == [1, 2]

@@ -1,4 +1,4 @@
-"""Who is in which channel, tokens, and what waits for a connection: fastws.js at a server that a test has in its hand."""
+"""fastws.js at a server that a test has in its hand: who is in which channel, tokens, what waits for a connection."""
 
 import asyncio
 import time
