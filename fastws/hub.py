@@ -79,8 +79,8 @@ class Hub:
     ) -> int:
         """Send a message to the members of a channel, on all endpoints or on one; how many were addressed.
 
-        ``to``, ``users`` and ``exclude`` are those of `ConnectionManager.broadcast`. Raises TypeError for what cannot be
-        encoded, ValueError for an endpoint that there is not.
+        ``to``, ``users`` and ``exclude`` are those of `ConnectionManager.broadcast`. Raises TypeError for what cannot
+        be encoded, ValueError for an endpoint that there is not.
         """
         to, users, exclude = _reusable(to), _reusable(users), _reusable(exclude)
         addressed = 0
@@ -123,7 +123,7 @@ class Hub:
         return count
 
     def unsubscribe(self, channel: str, *, users: Users = None, to: Connections | None = None) -> int:
-        """Have connections leave a channel (a kick); how many have left. A user who is away does not come back to it."""
+        """Have connections leave a channel (a kick); how many have left. Whoever is away does not come back to it."""
         to, users = _reusable(to), _reusable(users)
         count = 0
         for manager in self.managers:

@@ -17,7 +17,7 @@ from .._core import (
     check_upgrade,
     is_upgrade,
 )
-from ..answers import RETRY, Answer, phrase, refusal
+from ..answers import RETRY, Answer, facts, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..routing import Router
@@ -101,7 +101,8 @@ class Admission:
     def instead_of_404(self, method: str, raw_path: str, peer: tuple[str, int] | None) -> Answer | None:
         """Returns the answer at an endpoint's path that the HTTP application does not know: it speaks WebSocket."""
         if self._is_for_websockets(method, raw_path):
-            return refusal(peer, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
+            about = {"path": raw_path}
+            return refusal(peer, 426, "this path speaks WebSocket", UPGRADE_REQUIRED, about=about)
         return None
 
     def refuse_http(self, peer: tuple[str, int] | None, status: int, message: str) -> bytes:
@@ -217,13 +218,14 @@ class Admission:
     ) -> None:
         """Say why: by a status and a JSON body, or, where a client of ``life`` can read that, by a Close."""
         request = ws.request
-        answer = refusal(request.remote_address, status, message, headers, error)
+        about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
+        answer = refusal(request.remote_address, status, message, headers, error, about=about)
         if life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
             return
         try:
             response = answer.as_http(request.method)
         except ValueError as bad_header:
-            answer = refusal(request.remote_address, 500, "the server failed", error=bad_header)
+            answer = refusal(request.remote_address, 500, "the server failed", error=bad_header, about=about)
             response = answer.as_http(request.method)
         ws._refuse(response)
 

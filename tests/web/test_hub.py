@@ -42,7 +42,7 @@ async def site():
 
 @pytest.fixture
 async def join(site):
-    server, hub, url = site
+    _, hub, url = site
     clients = []
 
     async def enter(path):
@@ -63,7 +63,7 @@ def ids(hub, user):
 
 
 async def test_a_message_is_wrapped_where_the_listener_wraps_and_bare_elsewhere(site, join):
-    server, hub, _ = site
+    _, hub, _ = site
     raw, wrapped = await join("/raw/cars"), await join("/ws/cars")
     assert hub.broadcast("cars", "hi", sender=Sender("ann", "1-2")) == 2
     assert await raw.receive() == "hi"
