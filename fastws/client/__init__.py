@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from ssl import SSLContext
 
 from .channel import Channel
-from .connection import Connection, State, Token
+from .connection import Connection, Token
 from .errors import ChannelError, ConnectionClosed, ConnectionRefused
 from .events import Member, Message, Subscribed
+from .talk import State
 
 __all__ = [
     "Channel",

@@ -49,6 +49,7 @@ NEEDED_BY_FEW = {
     "difflib",
     "email.utils",
     "fastws.cli",
+    "fastws.client",
     "fastws.http",
     "fastws.reload",
     "fastws.testing",
