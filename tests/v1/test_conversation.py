@@ -9,7 +9,8 @@ from websockets.exceptions import ConnectionClosed
 
 from fastws.hub import Hub
 
-from .support import Named, eventually, rules
+from ..lib.support import eventually
+from ..lib.v1 import Named, rules
 
 
 async def test_a_script_of_ten_lines_talks(serve):

@@ -68,8 +68,8 @@ class Client:
         return [await self.receive() for _ in fields.get("channels", ())]
 
     async def so_far(self) -> list[Any]:
-        """All that arrives before the answer to a question asked now: the server answers in order."""
-        await self.send({"type": "call", "id": "so far", "method": "nothing"})
+        """All that arrives before the answer to a frame without a type, sent now: the server answers in order."""
+        await self.send({"id": "so far"})
         found = []
         while (frame := await self.receive()).get("id") != "so far":
             found.append(frame)
@@ -115,10 +115,3 @@ async def serving(listener: ChannelListener, raw: RawListener | None = None, ser
         server.endpoint("/raw/{channel}", raw)
     async with running(server) as url, AsyncExitStack() as clients:
         yield Site(server, manager, url, clients)
-
-
-async def eventually(true) -> None:
-    """Wait for what has no event of its own."""
-    async with asyncio.timeout(TIMEOUT):
-        while not true():
-            await asyncio.sleep(0.001)
