@@ -63,6 +63,13 @@ class Answer:
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    def as_response(self, fields_before: bytes) -> bytes:
+        """Returns the whole response, after which the connection stays; ``fields_before`` are lines of its header."""
+        fields, body = self.rendered({})
+        lines = field_lines(fields)
+        head = f"HTTP/1.1 {self.status} {phrase(self.status)}\r\n".encode("latin-1") + fields_before
+        return head + ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
     def rendered(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Returns all header fields, those given among them, and the body."""
         if self.status in BODILESS:
@@ -155,4 +162,6 @@ def served_first(
 
         await app(scope, receive, send_unless_404)
 
+    if hasattr(app, "at_once"):
+        serve.at_once = app.at_once  # type: ignore[attr-defined]
     return serve

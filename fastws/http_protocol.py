@@ -7,13 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ._core import Headers, is_upgrade
+from .answers import Answer
 from .errors import FastWSError
 
 if TYPE_CHECKING:
@@ -32,18 +33,24 @@ LOOKS = 4  # at what a peer owes, before its time is up
 
 NO_REQUEST = "this is not an HTTP/1.1 request"
 
+Fields: TypeAlias = list[tuple[bytes, bytes]]
+AtOnce: TypeAlias = Callable[[bytes, bytes, Fields, tuple[str, int] | None], Callable[[bytes], Answer] | None]
+
 
 @dataclass(frozen=True)
 class Terms:
     """What every connection of one application has in common.
 
     ``refusal`` makes the whole answer to a peer (host and port, or None) that is refused with a status and a sentence;
-    ``websocket`` makes the protocol for an upgrade, and without it an upgrade is the application's.
+    ``websocket`` makes the protocol for an upgrade, and without it an upgrade is the application's. ``at_once`` is
+    asked for what answers a request whose body is there with its head, from the method, the target, the header fields
+    and the peer; None leaves it to the application.
     """
 
     options: Options
     refusal: Callable[[tuple[str, int] | None, int, str], bytes]
     websocket: Callable[[], Any] | None
+    at_once: AtOnce | None = None
 
 
 class Part(Enum):
@@ -105,6 +112,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self._fed = 0  # bytes parsed since something came of it
         self._has_progress = False
         self._is_asking = False  # for a WebSocket
+        self._at_once: Callable[[bytes], Answer] | None = None  # what answers the request that is being parsed
+        self._body: list[bytes] = []  # of that request
         self._current: RequestResponseCycle | None = None  # the request that is being answered
         self._last: Callable[[], None] | None = None  # what ends HTTP here, once all before it is answered
         self._is_lingering = False  # refused; what still comes is dropped
@@ -200,9 +209,11 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._unread[:0] = piece[upgrade.args[0] :]  # frames; another protocol is not spoken, and HTTP goes on
         except httptools.HttpParserError:
+            self._leave_to_application()
             if self._last is None:
                 self._fail(400, NO_REQUEST)
             return
+        self._leave_to_application()
         self._fed = 0 if self._has_progress else self._fed + len(piece)
         most = self._options.max_header_size
         if self._fed <= most:
@@ -231,7 +242,9 @@ class HTTPProtocol(HttpToolsProtocol):
             self._fail(*objection)
             raise Stop
         if not self._is_asking:
-            super().on_headers_complete()
+            self._at_once = self._find_at_once()
+            if self._at_once is None:
+                super().on_headers_complete()
         else:
             self._last = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
@@ -252,12 +265,18 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._has_progress = True
-        super().on_body(body)
+        if self._at_once is None:
+            super().on_body(body)
+        else:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         self._has_progress = True
         self._part = Part.BETWEEN
-        super().on_message_complete()
+        if self._at_once is None:
+            super().on_message_complete()
+        else:
+            self._answer_at_once(self._at_once)
 
     def _head(self) -> bytes:
         """The head as it came, but for blanks; never longer than that."""
@@ -280,6 +299,31 @@ class HTTPProtocol(HttpToolsProtocol):
         return self._is_asking
 
     # -- answers
+
+    def _find_at_once(self) -> Callable[[bytes], Answer] | None:
+        """What answers this request without the application, whose task costs more than what we do."""
+        at_once = self._terms.at_once
+        is_plain = self.parser.should_keep_alive() and not self.expect_100_continue
+        if at_once is None or not is_plain or self._is_answering or self.flow.write_paused:
+            return None
+        return at_once(self.parser.get_method(), self.url, self.headers, self.client)
+
+    def _leave_to_application(self) -> None:
+        """Where the body is not there yet, the request is one like any other."""
+        if self._at_once is not None:
+            self._at_once = None
+            super().on_headers_complete()
+            for part in self._body:
+                super().on_body(part)
+            self._body.clear()
+
+    def _answer_at_once(self, answer: Callable[[bytes], Answer]) -> None:
+        body, self._at_once = b"".join(self._body), None
+        self._body.clear()
+        head = [b"%b: %b\r\n" % field for field in self.server_state.default_headers]
+        self.transport.write(answer(body).as_response(b"".join(head)))
+        self.server_state.total_requests += 1
+        self._begin_turn()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
