@@ -17,7 +17,7 @@ from picows import WSHandshakeError, WSProtocolError
 
 from .channel import Channel
 from .ends import OVER, BackOff, is_final, is_soon
-from .errors import ConnectionClosed, ConnectionRefused
+from .errors import ChannelError, ConnectionClosed, ConnectionRefused
 from .talk import State, Talk, lost, unavailable
 from .wire import HandshakeRefused, Wire, dial
 
@@ -255,6 +255,8 @@ class Connection(Talk):
                 answer = await self._ask({"type": "authenticate", "token": await self._fetch_token()})
             except Exception as error:
                 logger.warning("the token is not renewed: %r", error)
+                if isinstance(error, ChannelError) and not error.retry:
+                    return  # it would be refused again
                 wait = back_off.next()
             else:
                 self._renew_by(answer["expires"])

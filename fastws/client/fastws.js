@@ -299,8 +299,9 @@ export class FastWS extends Emitter {
       try {
         const token = await this.#options.token({ refused: false });
         if (socket === this.#socket) this.#renewBy((await this._ask({ type: "authenticate", token })).expires);
-      } catch {
-        if (socket === this.#socket) this.#renewBy(expires, tries + 1);
+      } catch (error) {
+        // What is refused now would be refused again.
+        if (socket === this.#socket && error?.retry !== false) this.#renewBy(expires, tries + 1);
       }
     }, Math.min(wait, 2 ** 31 - 1));
   }

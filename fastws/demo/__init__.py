@@ -19,7 +19,6 @@ from typing import Any
 
 from fastws import ConfigurationError, Server, WebSocket
 from fastws.config import Options
-from fastws.demo.chat import Chat
 from fastws.demo.ended import LIFETIME
 from fastws.demo.hosts import Guarded, Hosts
 from fastws.sessions import SignedCookieSessions
@@ -27,9 +26,10 @@ from fastws.web import script
 from fastws.web.app import Web
 
 try:
+    from fastws.demo.chat import Chat
     from fastws.demo.page import COOKIE, create_app
 except ImportError as error:
-    raise ConfigurationError("the demo needs Starlette: pip install 'fastws-server[server]'") from error
+    raise ConfigurationError(f"the demo needs {error.name}: pip install 'fastws-server[server]'") from error
 
 __all__ = ["Chat", "Relay", "create_server"]
 

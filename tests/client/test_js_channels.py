@@ -233,6 +233,19 @@ async def test_a_token_is_renewed_before_it_is_over(js, fake):
     assert len(fake.connections) == 1
 
 
+async def test_a_renewal_that_is_refused_is_not_tried_again(js, fake):
+    fake.welcome["expires"] = time.time() + 1
+    fake.silent = {"authenticate"}
+    await js.connect(fake.url, tokens=["one", "two"])
+    await js.state("open")
+    there = await fake.connection()
+    renewal = await there.next("authenticate")
+    await there.send({"type": "error", "id": renewal["id"], "code": "refused", "message": "no", "retry": False})
+    await js.do("ws", "call", "x")
+    await asyncio.sleep(0.2)  # four times what is waited before something is tried again
+    assert "authenticate" not in await quiet(there)
+
+
 # What waits
 
 

@@ -364,6 +364,19 @@ async def test_a_token_is_renewed_before_it_is_over(fake):
     assert len(fake.connections) == 1
 
 
+async def test_a_renewal_that_is_refused_is_not_tried_again(fake):
+    fake.welcome["expires"] = time.time() + 1
+    fake.silent = {"authenticate"}
+    async with connect(fake.url, token=lambda: "one") as ws:
+        there = await fake.connection()
+        renewal = await there.next("authenticate")
+        await there.send({"type": "error", "id": renewal["id"], "code": "refused", "message": "no", "retry": False})
+        await ws.call("x")
+        await asyncio.sleep(0.2)  # four times what is waited before something is tried again
+        await there.next("call")
+        assert there.frames.empty()
+
+
 async def test_a_token_that_cannot_be_had_is_asked_for_again(fake):
     answers = iter([None, "one"])
 
