@@ -209,6 +209,17 @@ async def test_the_waiting_time_grows_and_is_drawn_anew(js, unused_tcp_port):
     assert len(set(waits)) == len(waits)
 
 
+async def test_a_server_that_restarts_is_soon_tried_however_often_connections_were_lost(js, fake):
+    fake.welcome["retry"] = [0.01, 60]  # whoever stays for less than a minute has not stayed for long
+    await js.connect(fake.url)
+    for _ in range(6):
+        await js.state("open")
+        (await fake.connection()).drop()
+    await js.state("open")
+    await (await fake.connection()).close(1012)
+    assert (await js.state("waiting", code=1012))["in"] <= 10
+
+
 async def test_silence_is_noticed(js, fake):
     fake.welcome["heartbeat"] = 0.2
     await js.connect(fake.url)

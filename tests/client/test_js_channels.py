@@ -71,7 +71,7 @@ async def test_one_who_comes_again_before_the_answer_is_in(js, fake):
         {"type": "unsubscribed", "id": gone["id"], "channel": "a", "reason": "asked"},
         fake.subscribed("a") | {"subscribers": 2},
     )
-    await js.until("two", "subscribed", subscribers=2)
+    assert (await js.until("two", "subscribed"))[0]["subscribers"] == 2
     await left
     assert await js.ask("get", "two", "state") == "joined"
 
@@ -159,6 +159,7 @@ async def test_positions_are_brought_back(js, fake):
     await js.state("open")
     await there.send(fake.subscribed("a") | recovered)
     await js.until("a", "subscribed", recovered=True, count=2)
+    assert await js.ask("get", "a", "position") == "7-1"
     await there.send({"type": "message", "channel": "a", "message": 2, "from": None, "time": 2, "position": "8-1"})
     await js.until("a", "message", 2)
     assert await js.ask("get", "a", "position") == "8-1"
