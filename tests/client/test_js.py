@@ -229,10 +229,16 @@ async def test_silence_is_noticed(js, fake):
         await there.send({})
         await asyncio.sleep(0.1)
     assert js.of("ws", "state") == []
+    fake.welcome["heartbeat"] = 20
     began = time.monotonic()
     await js.state("waiting", code=1006, reason="nothing was heard for 0.4 s")
     assert time.monotonic() - began > 0.2
     await js.state("open")
+    # The end of the one that was given up is nobody's any more.
+    await there.ended()
+    await asyncio.sleep(0.2)  # the client hears of it at about the same time
+    await js.do("ws", "call", "x")
+    assert js.of("ws", "state") == []
 
 
 async def test_a_server_that_never_welcomes_is_given_up(js, fake):

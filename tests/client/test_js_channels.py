@@ -261,6 +261,11 @@ async def test_a_publish_without_a_connection_is_refused_or_waits(js, fake):
         await js.do("a", "publish", "not this")
     assert (refusal.value.code, refusal.value.retry) == ("unavailable", True)
     waiting = [js.begin("do", "a", "publish", number, {"queue": True}) for number in range(100)]
+    fake.closes_at_once = (4503, "full")
+    await js.do("ws", "retry")
+    await js.state("waiting", code=4503)  # and they still wait
+    fake.closes_at_once = None
+    await fake.connection()
     await js.do("ws", "retry")
     assert await asyncio.gather(*waiting) == [{"connections": 1}] * 100
     there = await fake.connection()
