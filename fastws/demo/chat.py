@@ -45,9 +45,9 @@ from fastws.v1.decisions import Connect, Refused
 from fastws.v1.gate import content
 from fastws.v1.listener import ChannelListener, now
 
-MAX_NAME = 32
-NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
-MAX_MESSAGE = 4000
+MAX_NAME_CHARACTERS = 32
+NAME_RULE = f"must be 1 to {MAX_NAME_CHARACTERS} printable characters"
+MAX_MESSAGE_CHARACTERS = 4000
 MAX_CHANNELS = 100
 MAX_BLOCKED = 1000
 
@@ -161,8 +161,8 @@ class Acts:
             raise Refused("bad_field", '"message" must be a string')
         if not message.strip():
             raise Refused("bad_field", '"message" is empty')
-        if len(message) > MAX_MESSAGE:
-            raise Refused("too_large", f"a message may have {MAX_MESSAGE} characters")
+        if len(message) > MAX_MESSAGE_CHARACTERS:
+            raise Refused("too_large", f"a message may have {MAX_MESSAGE_CHARACTERS} characters")
         return {}
 
     async def call(self, ws: WebSocket, method: str, params: Any) -> Mapping[str, Any]:
@@ -228,7 +228,7 @@ class Acts:
 def is_name(name: object) -> bool:
     if not isinstance(name, str) or name in (".", ".."):  # a browser takes these out of a path
         return False
-    return 0 < len(name) <= MAX_NAME and name == name.strip() and name.isprintable()
+    return 0 < len(name) <= MAX_NAME_CHARACTERS and name == name.strip() and name.isprintable()
 
 
 def text(params: dict[str, Any], field: str) -> str:

@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-from fastws.demo.chat import MAX_CHANNELS, MAX_MESSAGE, MAX_NAME
+from fastws.demo.chat import MAX_CHANNELS, MAX_MESSAGE_CHARACTERS, MAX_NAME_CHARACTERS
 
 from ..lib.chat import log_in, refusal
 
 # Coming in
 
 
-@pytest.mark.parametrize("channel", ["a" * (MAX_NAME + 1), "%20cars", "a%E2%80%AEb"])
+@pytest.mark.parametrize("channel", ["a" * (MAX_NAME_CHARACTERS + 1), "%20cars", "a%E2%80%AEb"])
 async def test_a_channel_name_that_will_not_do_is_refused_with_a_reason(server, channel):
     response = await refusal(server, f"/ws/chat/{channel}", await log_in(server, "ann"))
     assert response.status_code == 400
@@ -220,6 +220,8 @@ async def test_nobody_is_invited_into_more_channels_than_the_limit(join):
 
 # Bad input
 
+TOO_LONG = "x" * (MAX_MESSAGE_CHARACTERS + 1)
+
 
 def call(method, **params):
     return json.dumps({"type": "call", "id": 1, "method": method, "params": params})
@@ -249,7 +251,7 @@ def call(method, **params):
         (call("block", user=["bob"]), "bad_field"),
         (call("unblock", user=7), "bad_field"),
         ('{"type": "call", "id": 1, "method": "block", "params": [1]}', "bad_field"),
-        (json.dumps({"type": "publish", "channel": "cars", "message": "x" * (MAX_MESSAGE + 1)}), "too_large"),
+        (json.dumps({"type": "publish", "channel": "cars", "message": TOO_LONG}), "too_large"),
     ],
 )
 async def test_bad_input_is_answered_with_an_error_and_reaches_nobody(join, sent, code):

@@ -7,7 +7,7 @@ from base64 import b64decode
 import pytest
 
 from fastws.demo import create_server
-from fastws.demo.chat import MAX_NAME
+from fastws.demo.chat import MAX_NAME_CHARACTERS
 from fastws.demo.ended import LIFETIME, Ended
 from fastws.demo.page import COOKIE, MAX_BODY
 
@@ -15,7 +15,7 @@ from ..lib.chat import SECRET, fetch, log_in, post, refusal, who
 from ..lib.support import signed_cookie
 
 
-@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME + 1), "a\0b", "..", None, 7, ["ann"]])
+@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME_CHARACTERS + 1), "a\0b", "..", None, 7, ["ann"]])
 async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
     status, headers, body = await post(server, "/login", {"name": name})
     assert (status, "set-cookie" in headers) == (400, False)
