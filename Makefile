@@ -21,7 +21,7 @@ help:  ## lists these targets
 run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws serve $(ARGS)
 
-test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
@@ -72,7 +72,7 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test the Python above
 # it. Of Autobahn's two runners, kosoku suffices.
 NOT_ENGINE := browser house
-ABOVE_ENGINE := access command demo hooks soak web
+ABOVE_ENGINE := access client command demo hooks soak web
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 

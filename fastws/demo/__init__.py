@@ -4,11 +4,12 @@
 |---------------------------------|----------------------------------------------------------------------------|
 | `/`                             | the chat's page                                                            |
 | `/session`, `/login`, `/logout` | who is logged in (`fastws.demo.page`)                                      |
-| `/ready`                        | 200 if the server accepts connections, otherwise 503                       |
-| `/ws/chat/{channel}`            | the chat (its protocol is in `fastws.demo.chat`)                           |
-| `/ws/{channel}`                 | a relay: each message goes unchanged to all members, including the sender  |
+| `/ready`                        | whether the server takes connections: 200 or 503                           |
+| `/ws/chat`, `/ws/chat/{room}`   | the chat: fastws.v1, and what `fastws.demo.chat` adds to it                |
+| `/fastws.js`                    | the client that its page speaks it by                                      |
+| `/ws/{channel}`                 | a relay: what one member sends goes, as it is, to all, the sender included |
 
-Everything except `/ready` is limited to the hosts and origins of `fastws.demo.hosts`.
+All but `/ready` and `/fastws.js` is for the hosts and origins of `fastws.demo.hosts` alone.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from typing import Any
 
 from fastws import ConfigurationError, Server, WebSocket
 from fastws.config import Options
-from fastws.demo.chat import Chat
 from fastws.demo.ended import LIFETIME_SECONDS
 from fastws.demo.hosts import Guarded, Hosts
 from fastws.sessions import SignedCookieSessions
+from fastws.web import script
+from fastws.web.app import Web
 
 try:
+    from fastws.demo.chat import Chat
     from fastws.demo.page import COOKIE, create_app
 except ImportError as error:
-    raise ConfigurationError("the demo needs Starlette: pip install 'fastws-server[server]'") from error
+    raise ConfigurationError(f"the demo needs {error.name}: pip install 'fastws-server[server]'") from error
 
 __all__ = ["Chat", "Relay", "create_server"]
 
@@ -53,11 +56,13 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     hosts = Hosts(settings.host, settings.origins or ())
     chat = Chat(hosts)
     app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
-    server = Server(http=app, **{"ready_path": READY_PATH, **options})
+    web = Web(app)
+    script.add_to(web)
+    server = Server(http=web, **{"ready_path": READY_PATH, **options})
     sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME_SECONDS)
-    # The server's own check of `origins` would refuse the demo's page, and clients that are not browsers.
+    # The server's own check of `origins` would refuse the demo's page, and whoever is not a browser.
     app.state.manager = server.endpoint(
-        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD_SECONDS, origins=None
+        ["/ws/chat/{room}", "/ws/chat"], chat, sessions=sessions, offline_after=RELOAD_SECONDS, origins=None
     )
     server.endpoint("/ws/{channel}", Relay(hosts), origins=None)
     return server

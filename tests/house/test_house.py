@@ -52,6 +52,7 @@ NEEDED_BY_FEW = {
     "email.utils",
     "fastws.access",
     "fastws.cli",
+    "fastws.client",
     "fastws.hooks",
     "fastws.http",
     "fastws.hub",
