@@ -1,9 +1,10 @@
 """Logs: their level, as text or as JSON, and a line for each handshake and each close."""
 
 import logging
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from ..errors import ConfigurationError
 
@@ -21,12 +22,9 @@ CARRIED = ("request_id", "status", "remote_address", "user", "endpoint", "code")
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged to stderr, and how."""
 
-    level: Level | None = None
-    """lowest level that is logged; by default warning"""
-    format: Format = "text"
-    """lines as text, or each a JSON object"""
-    access: bool = False
-    """whether each handshake and each close is a line"""
+    level: Annotated[Level | None, Meta(description="lowest level that is logged; by default warning")] = None
+    format: Annotated[Format, Meta(description="lines as text, or each a JSON object")] = "text"
+    access: Annotated[bool, Meta(description="whether each handshake and each close is a line")] = False
 
 
 def set_up(settings: LogSettings) -> None:

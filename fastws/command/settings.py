@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import msgspec
-from msgspec import inspect
+from msgspec import Meta, inspect
 
 from ..config import Options
 from ..errors import ConfigurationError
@@ -30,7 +30,7 @@ SECTIONS = {
     "channels": "fastws.access.rules:ChannelRule",
     "auth": "fastws.access.tokens:AuthSettings",
     "api": "fastws.web.api:ApiSettings",
-    "hooks": "fastws.hooks:HookSettings",
+    "hooks": "fastws.hooks.settings:HookSettings",
     "raw": "fastws.v1.raw:RawSettings",
     "metrics": "fastws.web.metrics:MetricsSettings",
     "admin": "fastws.web.admin:AdminSettings",
@@ -43,24 +43,29 @@ SECRETS = {"key", "key_sha256", "password", "secret", "ssl_keyfile_password", "t
 class TopLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says before its first section, besides the options of a server."""
 
-    target: str | None = None
-    """the application, as in app:server, instead of what the sections say"""
-    reload: bool = False
-    """for development: restart whenever a Python file in this directory changes"""
-    anonymous: bool = True
-    """whether those may connect whose token, or whose backend, names no user"""
-    ssl_certfile: str | None = None
-    """file of the TLS certificate and its chain, as PEM; read again when it changes"""
-    ssl_keyfile: str | None = None
-    """file of the certificate's key, as PEM; by default the certificate's file"""
-    ssl_keyfile_password: str | None = None
-    """password of the key's file"""
-    ssl_keyfile_password_file: str | None = None
-    """file that holds the password of the key's file"""
-    ssl_ca_certs: str | None = None
-    """file of the authorities that clients' certificates come from, as PEM"""
-    ssl_client_cert: Literal["required", "optional"] | None = None
-    """whether clients need a certificate of their own: required or optional"""
+    target: Annotated[str | None, Meta(description="the application, as in app:server, instead of the sections")] = None
+    reload: Annotated[
+        bool, Meta(description="for development: restart whenever a Python file in this directory changes")
+    ] = False
+    anonymous: Annotated[
+        bool, Meta(description="whether those may connect whom neither a token nor the backend gives a name")
+    ] = True
+    ssl_certfile: Annotated[
+        str | None, Meta(description="file of the TLS certificate and its chain, as PEM; read again when it changes")
+    ] = None
+    ssl_keyfile: Annotated[
+        str | None, Meta(description="file of the certificate's key, as PEM; by default it is in ssl_certfile")
+    ] = None
+    ssl_keyfile_password: Annotated[str | None, Meta(description="password of ssl_keyfile")] = None
+    ssl_keyfile_password_file: Annotated[
+        str | None, Meta(description="file that holds the password of ssl_keyfile")
+    ] = None
+    ssl_ca_certs: Annotated[
+        str | None, Meta(description="file of the authorities that clients' certificates come from, as PEM")
+    ] = None
+    ssl_client_cert: Annotated[
+        Literal["required", "optional"] | None, Meta(description="whether clients need a certificate of their own")
+    ] = None
 
 
 class Faults(ConfigurationError):
@@ -372,7 +377,8 @@ class _Loader:
         try:
             return struct(**values)
         except (ValueError, TypeError) as error:
-            self._complain((*path, next((name for name in values if str(error).startswith(name)), "")), str(error))
+            named = max((name for name in values if str(error).startswith(name)), key=len, default="")
+            self._complain((*path, named), str(error))
             return None
 
     def _value(self, path: toml.Path, value: Any, kind: inspect.Type, hint: Any) -> Any:
