@@ -18,7 +18,7 @@ help:  ## lists what make can do here
 run: build  ## serves the demo, a chat, at http://127.0.0.1:8765
 	$(BIN)/fastws serve $(ARGS)
 
-test: build system $(VENV)/.test tests/node/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 # Seconds where nothing changed: setuptools and Cython look at the files themselves.
@@ -66,22 +66,22 @@ ASAN := FASTWS_SANITIZE=address,undefined
 ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 \
 	UBSAN_OPTIONS=print_stacktrace=1
 
-# These say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's two
-# runners, kosoku suffices.
-NOT_ENGINE := browser docs house package
-ABOVE_ENGINE := auth chat cli credentials deploy examples http http_limits sessions soak testing
-ENGINE_TESTS := $(patsubst %,--ignore=tests/test_%.py,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
-	--deselect=tests/test_autobahn.py::test_autobahns_own_suite_finds_nothing
+# These folders say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's
+# two runners, kosoku suffices.
+NOT_ENGINE := browser house
+ABOVE_ENGINE := access command demo soak web
+ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
+	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
-test-asan: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
+test-asan: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
 	$(call variant,asan,$(ASAN))
 	$(call inside,asan) $(ASAN_ENVIRONMENT) $(call runtimes,asan ubsan) \
 		$(PYTHON_THERE) -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
 
 # ThreadSanitizer watches the engine alone, for Python and uvloop are not built for it. One test moves more bytes than
 # it can follow. gcc 12's cannot cope with address randomisation.
-THREAD_TESTS := $(patsubst %,tests/test_%.py,fanout model slow_readers threads) \
-	--deselect=tests/test_fanout.py::test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing
+THREAD_TESTS := $(patsubst %,tests/channels/test_%.py,fanout model threads) tests/limits/test_slow_readers.py \
+	--deselect=tests/channels/test_fanout.py::test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing
 
 test-tsan: build $(VENV)/.test  ## runs the tests of the flush threads with ThreadSanitizer
 	$(call variant,tsan,FASTWS_SANITIZE=thread)
@@ -109,10 +109,11 @@ fuzz-engine: clang $(VENV)/.fuzz
 # nothing of their own.
 PYTHON_FLOOR := 97
 ENGINE_FLOOR := 96
-COVERED := $(patsubst %,--ignore=tests/test_%.py,$(NOT_ENGINE) autobahn model oracle soak)
+COVERED := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) soak \
+	protocol/test_autobahn.py protocol/test_oracle.py channels/test_model.py)
 COUNTERS := build/*-coverage/temp/build/cython/coverage/fastws/_core.gcda
 
-coverage: build $(VENV)/.test tests/node/$(NODE_MODULES)  ## tells which lines the tests reach; fails below the floors
+coverage: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## tells which lines the tests reach; fails below the floors
 	$(call variant,coverage,FASTWS_COVERAGE=1)
 	rm -f $(COUNTERS) build/coverage/.coverage*
 	$(call inside,coverage) $(PYTHON_THERE) -m coverage run -m pytest -p no:cacheprovider $(COVERED) $(ARGS)

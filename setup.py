@@ -5,8 +5,8 @@ Switches, from the environment (each combination has build directories of its ow
     FASTWS_DEBUG=1                      counters and assertions, -O0 -g
     FASTWS_COVERAGE=1                   gcc's counters of executed lines, which tools/engine_coverage.py reads
     FASTWS_SANITIZE=address,undefined   gcc's or clang's sanitizers, without OpenMP; fuzzer-no-link, too: for libFuzzer
-    FASTWS_SANITIZE=thread              gcc's ThreadSanitizer, with OpenMP by tests/openmp.c; several flush threads from
-                                        two connections on
+    FASTWS_SANITIZE=thread              gcc's ThreadSanitizer, with OpenMP by tests/lib/openmp.c; several flush threads
+                                        from two connections on
 """
 
 import os
@@ -73,7 +73,7 @@ def engine() -> Extension:
     rooms = [p for kind in ("*.pxi", "*.pxd", "*.h") for p in Path("fastws/engine").glob(kind)]
     sources = ["fastws/_core.pyx"]
     if THREADS:
-        sources.append("tests/openmp.c")
+        sources.append("tests/lib/openmp.c")
     return Extension(
         "fastws._core",
         sources=sources,
@@ -103,7 +103,7 @@ class BuildEngine(build_ext):
             if COVERAGE:
                 extension.extra_link_args.append("--coverage")
             if THREADS:
-                # Without the library, for which tests/openmp.c stands in.
+                # Without the library, for which tests/lib/openmp.c stands in.
                 extension.extra_compile_args.append("-fopenmp")
             elif not SANITIZE and self.has_openmp():
                 extension.extra_compile_args.append("-fopenmp")

@@ -1,5 +1,7 @@
 """Fixtures: `serve` starts a server for the test, `join` connects a client, `dial` a raw socket."""
 
+import os
+import socket
 import ssl
 from contextlib import AsyncExitStack
 
@@ -9,8 +11,9 @@ import uvloop
 from fastws import Listener, Server
 from fastws.testing import connect, running
 
-from .raw import Raw
-from .support import CERTIFICATE, Site
+from .lib.command import APP
+from .lib.raw import Raw
+from .lib.support import CERTIFICATE, Site
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -87,3 +90,20 @@ def any_wire(request, monkeypatch):
     if request.param != "tls":
         return {}, {}
     return {"ssl": request.getfixturevalue("server_side")}, {"ssl": request.getfixturevalue("client_side")}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The test runs in a folder of its own, with an application in app.py and nothing in the environment."""
+    tmp_path.joinpath("app.py").write_text(APP)
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith(("FASTWS_", "LISTEN_"))]:
+        monkeypatch.delenv(name)
+    return tmp_path
+
+
+@pytest.fixture
+def listening():
+    """A listening TCP socket that somebody else opened."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as sock:
+        yield sock

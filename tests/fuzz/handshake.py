@@ -13,7 +13,7 @@ import h11
 from fastws import Listener, Request, Server
 from fastws.life.admission import Admission
 
-from ..raw import Response, accept_of
+from ..lib.raw import Response, accept_of
 from .wires import Site, moves
 
 MAX_HEADER_SIZE = 1024

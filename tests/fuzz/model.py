@@ -8,7 +8,7 @@ import codecs
 from collections import deque
 from dataclasses import dataclass, field
 
-from ..raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, masked
+from ..lib.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, masked
 
 MOST_WAITING = 64  # messages
 TAILS = [byte * count for byte in (b"\x80", b"\xbf") for count in (1, 2, 3)]  # one ends any character begun well

@@ -13,7 +13,7 @@ from fastws import ProtocolError
 from fastws._core import Endpoint, Reactor, WebSocket
 from fastws.config import Options
 
-from ..raw import CLOSE, request
+from ..lib.raw import CLOSE, request
 from . import model
 from .wires import Site, moves
 

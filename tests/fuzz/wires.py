@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from fastws._core import Reactor, TransportWire
 from fastws.config import Options
 
-from ..support import holds_nothing
+from ..lib.support import holds_nothing
 
 
 class Loop:

@@ -1,8 +1,8 @@
 """The corpus of hostile inputs: what strangers may send, each beside the answer that it must get.
 
-``handshakes.py``, ``frames.py`` and ``floods.py`` hold named entries and no code; ``tests/test_hostile.py`` sends each
-over a socket to a server with these limits, whole and in pieces, and then looks at whom it has harmed. ``hosts.py`` is
-for the demo (``tests/test_chat.py``).
+``handshakes.py``, ``frames.py`` and ``floods.py`` hold named entries and no code; the tests beside them send each over
+a socket to a server with these limits, whole and in pieces, and then look at whom it has harmed. ``hosts.py`` is for
+the demo (``tests/demo/test_hosts.py``).
 """
 
 PATH = "/ws/{channel}"

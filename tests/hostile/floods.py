@@ -1,6 +1,6 @@
 """Floods: small things without end, and large ones that ought to take no time."""
 
-from ..raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request
+from ..lib.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request
 
 # Behind a handshake and `first`, `repeated` may come for ever: memory stays where it is. name: (first, repeated)
 ENDLESS = {

@@ -5,7 +5,7 @@ An answer is all that the server says until its own end, byte for byte.
 
 import struct
 
-from ..raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
+from ..lib.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from . import MAX_MESSAGE_SIZE
 
 

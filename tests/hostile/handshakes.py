@@ -1,6 +1,6 @@
 """Hostile handshakes, after RFC 9112 (the message), RFC 9110 (its fields) and RFC 6455 4 (the upgrade)."""
 
-from ..raw import KEY, TEXT, frame, request
+from ..lib.raw import KEY, TEXT, frame, request
 from . import MAX_HEADER_SIZE
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 import uvloop
 
-from ..support import what_is_left
+from ..lib.support import what_is_left
 from .crowd import PATIENCE, PESTS, Tally, guest, pester, stall
 
 ROOT = Path(__file__).parent.parent.parent

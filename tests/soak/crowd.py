@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from ..raw import BINARY, CONTINUATION, PING, TEXT, Raw, close_frame, frame, request
+from ..lib.raw import BINARY, CONTINUATION, PING, TEXT, Raw, close_frame, frame, request
 from .server import OPTIONS, POLICIES
 
 PATIENCE = 30.0  # seconds until somebody says that the server does not answer

@@ -15,7 +15,7 @@ import uvloop
 
 from fastws import Listener, Server, WebSocket
 
-from ..support import resident
+from ..lib.support import resident
 
 POLICIES = ["close", "drop_oldest", "drop_newest"]
 OPTIONS = {

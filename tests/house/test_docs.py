@@ -1,0 +1,22 @@
+"""The documentation says what is so: its links lead somewhere, and its page of options is that of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools import options
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_page_of_options_is_that_of_the_code():
+    assert options.PAGE.read_text() == options.page(), "run: python -m tools.options"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_to_one(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target

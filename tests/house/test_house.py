@@ -1,0 +1,224 @@
+"""Rules of the house: the public names, types that are true, and a clean linter."""
+
+import ast
+import graphlib
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+import tomllib
+import typing
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import fastws
+import fastws.testing
+from fastws.config import EndpointKeywords, EndpointOptions, OptionKeywords, Options
+from tools import stub
+
+ROOT = Path(__file__).parent.parent.parent
+
+PUBLIC = {
+    "ConfigurationError",
+    "ConnectionManager",
+    "FastWSError",
+    "Headers",
+    "JWTAuth",
+    "Listener",
+    "Presence",
+    "ProtocolError",
+    "Reject",
+    "Request",
+    "Server",
+    "Session",
+    "SignedCookieSessions",
+    "StoreSessions",
+    "WebSocket",
+}
+
+
+# Slow to import, or for one way to use fastws only.
+NEEDED_BY_FEW = {
+    "importlib.metadata",
+    "email.message",
+    "zipfile",
+    "click",
+    "difflib",
+    "email.utils",
+    "fastws.cli",
+    "fastws.http",
+    "fastws.reload",
+    "fastws.testing",
+    "httptools",
+    "itsdangerous",
+    "joserfc",
+    "multiprocessing",
+    "picows",
+    "starlette",
+    "tempfile",
+    "uvicorn",
+    "watchfiles",
+}
+
+
+def check(*command):
+    """Run a tool over the project; its output is the failure."""
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_public_names_are_those_of_the_design():
+    assert set(fastws.__all__) - {"__version__"} == PUBLIC
+    assert sorted(fastws.__all__) == sorted(set(fastws.__all__))
+    assert all(hasattr(fastws, name) for name in fastws.__all__)
+
+
+def test_nothing_public_is_missing_from_all():
+    public = {name for name, value in vars(fastws).items() if getattr(value, "__module__", "").startswith("fastws.")}
+    assert public <= set(fastws.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_name_has_a_docstring_of_its_own(name):
+    public = getattr(fastws, name)
+    assert (public.__doc__ or "").strip()
+    undocumented = [
+        key
+        for key, value in vars(public).items()
+        if callable(value) and not key.startswith("_") and not (value.__doc__ or "").strip()
+    ]
+    assert undocumented == []
+
+
+def test_the_version_is_that_of_the_distribution():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert fastws.__version__ == project["version"]
+
+
+def test_an_import_brings_nothing_that_few_need():
+    script = "import sys; had = set(sys.modules); import fastws; print(*sorted(set(sys.modules) - had))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    brought = set(done.stdout.split())
+    assert "fastws.server" in brought
+    assert brought & NEEDED_BY_FEW == set()
+
+
+def test_the_engine_knows_no_python_module_above_it():
+    for source in [ROOT / "fastws" / "_core.pyx", *(ROOT / "fastws" / "engine").glob("*.pxi")]:
+        for line in source.read_text().splitlines():
+            words = line.split()
+            if words[:1] in (["import"], ["from"]):
+                assert not words[1].startswith("fastws") or words[1] == "fastws.errors", line
+
+
+def imports(source):
+    """The modules of ours that a module imports as it is imported, or under TYPE_CHECKING."""
+    package = ["fastws", *source.relative_to(ROOT / "fastws").parts[:-1]]
+    for node in top_level(ast.parse(source.read_text()).body):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*package[: len(package) + 1 - node.level], *filter(None, [node.module])]
+            yield from (".".join([*base, *([] if node.module else [alias.name])]) for alias in node.names)
+
+
+def top_level(statements):
+    for node in statements:
+        yield node
+        yield from top_level(node.body if isinstance(node, ast.If) else ())
+
+
+def test_imports_form_no_circle():
+    modules = {
+        ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): set(imports(source))
+        for source in (ROOT / "fastws").rglob("*.py")
+    }
+    assert {"fastws.manager", "fastws.life.connection"} <= modules["fastws.server"]
+    assert list(graphlib.TopologicalSorter(modules).static_order())
+
+
+@pytest.mark.timeout(120)
+def test_the_stub_is_true_to_the_engine():
+    check("mypy.stubtest", "fastws._core")
+
+
+def test_the_stub_has_the_docstrings_of_the_engine():
+    assert stub.STUB.read_text() == stub.documented(stub.STUB.read_text()), "run: python -m tools.stub"
+
+
+@pytest.mark.timeout(120)
+def test_types_check():
+    check("mypy", "--strict", "fastws", "tools")
+
+
+@pytest.mark.parametrize(("keywords", "options"), [(EndpointKeywords, EndpointOptions), (OptionKeywords, Options)])
+def test_the_options_have_the_same_types_as_keywords(keywords, options):
+    assert typing.get_type_hints(keywords) == {option.name: option.type for option in fields(options)}
+    assert not keywords.__required_keys__
+
+
+def test_every_exception_is_below_the_root():
+    """But for those of the command line, which are click's."""
+    modules = {importlib.import_module(f"fastws.{source.stem}") for source in (ROOT / "fastws").glob("[!_]*.py")}
+    own = {
+        value
+        for module in modules - {importlib.import_module("fastws.cli")}
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == module.__name__
+    }
+    assert {error.__name__ for error in own} > {"Closed", "ConfigurationError", "Refused", "Reject", "TokenError"}
+    assert [error for error in own if not issubclass(error, fastws.FastWSError)] == []
+
+
+SNIPPET = """
+from fastws import Listener, Server, WebSocket
+
+def on_message(ws: WebSocket) -> None:
+    reveal_type(ws.manager.broadcast("cars", "hi"))
+    reveal_type(ws.session)
+
+server = Server(port=0, max_backlog=1024, restart=True)
+server.endpoint("/", Listener(), overflow="close", max_backlog=1024)
+server.reconfigure(host="::1", max_arena=1 << 30)
+Server(max_mesage_size=1)  # error
+Server(max_message_size="1")  # error
+Server().endpoint("/", max_mesage_size=1)  # error
+Server().endpoint("/", max_arena=1 << 30)  # error
+Server().endpoint("/", overflow="perhaps")  # error
+server.reconfigure(prot=1)  # error
+"""
+
+
+@pytest.mark.timeout(120)
+def test_type_checkers_know_the_options_and_the_connection(tmp_path):
+    snippet = tmp_path / "snippet.py"
+    snippet.write_text(SNIPPET)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", snippet],
+        cwd=tmp_path,
+        env={**os.environ, "MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    told = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line]
+    assert told == [number for number, line in enumerate(SNIPPET.splitlines(), 1) if line.endswith("# error")], said
+    assert 'Revealed type is "int"' in said.replace("builtins.", "")
+    assert 'Revealed type is "fastws.sessions.Session | None"' in said or "Union[fastws.sessions.Session, None]" in said
+
+
+def test_the_linter_is_content():
+    check("ruff", "check")
+
+
+# Still to be cut.
+TOO_LONG = {"fastws/sessions.py"}
+
+
+def test_no_file_of_python_has_over_500_lines():
+    parts = (ROOT / name for name in ("bench", "examples", "fastws", "tests", "tools"))
+    sources = [source for part in parts for source in part.rglob("*.py") if "node_modules" not in source.parts]
+    long = {str(source.relative_to(ROOT)) for source in sources if len(source.read_text().splitlines()) > 500}
+    assert long == TOO_LONG

@@ -1,0 +1,105 @@
+"""The distribution: an sdist, installed into a clean environment, works from any folder."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+TRY = """
+import asyncio
+from fastws import Listener, Server, __version__
+from fastws.testing import connect, running
+
+class Echo(Listener):
+    def on_message(self, ws, message):
+        return message
+
+async def main():
+    server = Server(port=0)
+    server.endpoint("/echo", Echo())
+    async with running(server) as url, connect(f"{url}/echo") as client:
+        await client.send(__version__)
+        print(await client.receive())
+
+asyncio.run(main())
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def run(*command, cwd):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("package")
+
+
+@pytest.fixture(scope="module")
+def sdist(folder):
+    run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT, cwd=folder)
+    (path,) = folder.glob("fastws_server-*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(folder, sdist):
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, sdist, cwd=folder)
+    (path,) = folder.glob("fastws_server-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def python(folder, wheel):
+    """A clean environment's interpreter, with fastws and what it needs."""
+    venv.create(folder / "clean", with_pip=True)
+    python = folder / "clean" / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", f"{wheel}[server]", cwd=folder)
+    return python
+
+
+def test_the_sdist_holds_sources_and_nothing_built(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "fastws").rglob("*.p[xy]*") if path.suffix != ".pyc"
+    }
+    assert sources | {"LICENSE", "README.md", "setup.py", "pyproject.toml", "tests/conftest.py"} <= names
+    assert not [name for name in names if name.endswith((".so", "_core.c", ".pyc")) or "node_modules" in name]
+
+
+def test_the_wheel_holds_what_users_of_types_and_of_cimport_need(wheel):
+    with ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"fastws/py.typed", "fastws/_core.pyi", "fastws/_core.pxd", "fastws/demo/chat.html"} <= names
+    assert not [name for name in names if name.endswith((".c", ".pyx", ".pxi")) or name.startswith("tests")]
+
+
+def test_the_installed_package_works_from_another_folder(python, tmp_path):
+    version = run(python, "-W", "error", "-c", TRY, cwd=tmp_path).strip()
+    assert run(python.with_name("fastws"), "--version", cwd=tmp_path).startswith(f"fastws {version} with CPython")
+
+
+def test_types_reach_the_users_of_the_installed_package(python, tmp_path):
+    tmp_path.joinpath("app.py").write_text(
+        "from fastws import WebSocket\n\ndef f(ws: WebSocket) -> str:\n    return ws.id\n"
+    )
+    run(sys.executable, "-m", "mypy", "--strict", "--python-executable", python, "app.py", cwd=tmp_path)
+
+
+def test_it_can_be_cimported(python, tmp_path):
+    tmp_path.joinpath("user.pyx").write_text("# cython: language_level=3\nfrom fastws._core cimport WebSocket\n")
+    site = run(python, "-c", "import fastws; print(fastws.__path__[0])", cwd=tmp_path).strip()
+    run(sys.executable, "-m", "cython", "-I", Path(site).parent, "user.pyx", cwd=tmp_path)

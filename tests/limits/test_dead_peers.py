@@ -1,0 +1,66 @@
+"""Peers that are there no more, or only seem to be: a stopped process, and a thousand handshakes that never end."""
+
+import asyncio
+import signal
+import socket
+import sys
+
+from fastws.testing import connect
+
+from ..lib.raw import request
+from ..lib.support import Echo, Recorder, eventually, nothing_left
+
+# A real client in a process of its own, which echoes what comes.
+CLIENT = """
+import sys
+from websockets.sync.client import connect
+
+with connect(sys.argv[1]) as client:
+    for message in client:
+        client.send(message)
+"""
+
+
+async def test_a_stopped_process_is_found_by_ping_and_harms_nobody(serve, join):
+    site = await serve(recorder := Recorder(), ping_interval=0.3, ping_timeout=0.3)
+    client = await asyncio.create_subprocess_exec(sys.executable, "-c", CLIENT, f"{site.url}/ws/cars")
+    try:
+        await recorder.until("on_subscribe")
+        site.manager.broadcast("cars", "are you there?")
+        assert await recorder.until("on_message") == ("are you there?",)
+        client.send_signal(signal.SIGSTOP)
+        # Its kernel still takes what is sent: only a pong tells that somebody is at home.
+        assert (await recorder.until("on_close"))[0] == 1006
+        async with connect(f"{site.url}/ws/cars") as other:
+            assert site.manager.broadcast("cars", "hello") == 1
+            assert await other.receive() == "hello"
+    finally:
+        client.kill()
+        await client.wait()
+    await eventually(lambda: nothing_left(site))
+
+
+async def test_a_thousand_half_handshakes_delay_nobody_and_end_with_408(serve):
+    site = await serve(Echo(), handshake_timeout=2)
+    head = request("/ws/cars")
+    halves = []
+    try:
+        for _ in range(1000):
+            half = socket.create_connection(("127.0.0.1", site.server.port))
+            halves.append(half)
+            half.setblocking(False)
+            half.send(head[:10])
+        for at in range(10, 20):  # they trickle on while others come, talk and go
+            for half in halves:
+                half.send(head[at : at + 1])
+            async with connect(f"{site.url}/ws/cars") as client:
+                await client.send("hi")
+                assert await client.receive() == "hi"
+        loop = asyncio.get_running_loop()
+        for half in halves:
+            async with asyncio.timeout(10):
+                assert (await loop.sock_recv(half, 100)).startswith(b"HTTP/1.1 408 ")
+    finally:
+        for half in halves:
+            half.close()
+    await eventually(lambda: nothing_left(site))

@@ -1,0 +1,20 @@
+"""The soak, shortly: see tests/soak."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..lib.support import needs_proc
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@needs_proc
+@pytest.mark.timeout(150)
+def test_a_crowd_that_comes_and_goes_leaves_nothing_and_loses_nothing():
+    soak = [sys.executable, "-m", "tests.soak", "--seconds", "20", "--clients", "300"]
+    done = subprocess.run(soak, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "; 0 faults" in done.stdout
