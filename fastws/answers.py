@@ -1,4 +1,4 @@
-"""Answers of our own to HTTP requests: refusals, readiness. One type, as bytes of HTTP/1.1 and as ASGI messages."""
+"""Answers of our own to HTTP requests: refusals, pages. One type, as bytes of HTTP/1.1 and as ASGI messages."""
 
 import http
 import logging
@@ -9,22 +9,28 @@ from typing import Any, Self
 
 import orjson
 
-from ._core import field_lines
+from ._core import Headers, field_lines
 
-__all__ = ["RETRY", "Answer", "refusal", "served_first"]
+__all__ = ["RETRY", "Answer", "facts", "refusal", "served_first"]
 
 logger = logging.getLogger("fastws.server")
 
 RETRY = {"Retry-After": "5"}  # seconds
 NO_STORE = {"Cache-Control": "no-store"}
+BODILESS = (204, 304)
+MOST_SHOWN = 500  # characters of a fact that a peer has chosen
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, a JSON object, and further header fields (name to value, or to a list of values)."""
+    """A status, what is said, and further header fields (name to value, or to a list of values).
+
+    A mapping is sent as JSON, ``str`` as plain text, ``bytes`` as they are; a ``Content-Type`` among the header fields
+    says what they are instead.
+    """
 
     status: int
-    content: Mapping[str, Any]
+    content: Mapping[str, Any] | str | bytes
     headers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -37,22 +43,30 @@ class Answer:
 
         Raises ValueError for a header field that may not be sent.
         """
-        fields, body = self._rendered({"Connection": "close"})
+        fields, body = self.rendered({"Connection": "close"})
         lines = [f"HTTP/1.1 {self.status} {phrase(self.status)}", *field_lines(fields)]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return head if method == "HEAD" else head + body
 
     async def as_asgi(self, send: Callable[[Any], Any]) -> None:
         """Send it as an ASGI application does; the server leaves the body out where HEAD was asked."""
-        fields, body = self._rendered({})
+        fields, body = self.rendered({})
         headers = [tuple(part.encode("latin-1") for part in line.split(": ", 1)) for line in field_lines(fields)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _rendered(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        body = orjson.dumps(self.content)
-        fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers, **self.headers}
-        return fields, body
+    def rendered(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Returns all header fields, those given among them, and the body."""
+        if self.status in BODILESS:
+            return {**headers, **self.headers}, b""
+        content = self.content
+        if isinstance(content, bytes):
+            body, kind = content, "application/octet-stream"
+        elif isinstance(content, str):
+            body, kind = content.encode(), "text/plain; charset=utf-8"
+        else:
+            body, kind = orjson.dumps(content), "application/json"
+        return {"Content-Type": kind, "Content-Length": str(len(body)), **headers, **self.headers}, body
 
 
 def phrase(status: int) -> str:
@@ -63,20 +77,38 @@ def phrase(status: int) -> str:
         return "Refused"
 
 
+def facts(path: str, headers: Headers) -> dict[str, str | None]:
+    """Returns what the log has to say of a refused request, beside its id; never its query, which may hold a token."""
+    return {"path": path[:MOST_SHOWN], "origin": _cut(headers, "origin"), "user_agent": _cut(headers, "user-agent")}
+
+
+def _cut(headers: Headers, name: str) -> str | None:
+    value = headers.get(name)
+    return None if value is None else value[:MOST_SHOWN]
+
+
 def refusal(
     peer: tuple[str, int] | None,
     status: int,
     message: str,
     headers: Mapping[str, Any] | None = None,
     error: BaseException | None = None,
+    *,
+    about: Mapping[str, Any] | None = None,
+    field: str | None = None,
 ) -> Answer:
-    """Returns the answer that says why a request is refused; logged under the id that is in it."""
+    """Returns the answer that says why a request is refused; logged under the id that is in it.
+
+    ``about`` are further `facts` for the log; ``field`` is where in the body the fault is.
+    """
     request_id = secrets.token_hex(8)
-    extra = {"request_id": request_id, "status": status, "remote_address": peer}
+    extra = {**(about or {}), "request_id": request_id, "status": status, "remote_address": peer}
     level = logging.WARNING if error is None else logging.ERROR
     logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)
-    content = {"error": {"code": status, "message": message, "request_id": request_id}}
-    return Answer(status, content, headers or {})
+    content = {"code": status, "message": message, "request_id": request_id}
+    if field is not None:
+        content["field"] = field
+    return Answer(status, {"error": content}, headers or {})
 
 
 def served_first(

@@ -17,7 +17,7 @@ from .._core import (
     check_upgrade,
     is_upgrade,
 )
-from ..answers import RETRY, Answer, phrase, refusal
+from ..answers import RETRY, Answer, facts, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..routing import Router
@@ -100,7 +100,8 @@ class Admission:
     def instead_of_404(self, method: str, raw_path: str, peer: tuple[str, int] | None) -> Answer | None:
         """Returns the answer at an endpoint's path that the HTTP application does not know: it speaks WebSocket."""
         if self._is_for_websockets(method, raw_path):
-            return refusal(peer, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
+            about = {"path": raw_path}
+            return refusal(peer, 426, "this path speaks WebSocket", UPGRADE_REQUIRED, about=about)
         return None
 
     def refuse_http(self, peer: tuple[str, int] | None, status: int, message: str) -> bytes:
@@ -214,11 +215,12 @@ class Admission:
     ) -> None:
         """Answer with a status and a JSON body that says why, and log it under the same id."""
         request = ws.request
-        answer = refusal(request.remote_address, status, message, headers, error)
+        about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
+        answer = refusal(request.remote_address, status, message, headers, error, about=about)
         try:
             response = answer.as_http(request.method)
         except ValueError as bad_header:
-            answer = refusal(request.remote_address, 500, "the server failed", error=bad_header)
+            answer = refusal(request.remote_address, 500, "the server failed", error=bad_header, about=about)
             response = answer.as_http(request.method)
         ws._refuse(response)
 
