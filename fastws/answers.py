@@ -15,6 +15,7 @@ __all__ = ["RETRY", "Answer", "facts", "refusal", "served_first"]
 
 logger = logging.getLogger("fastws.server")
 
+MOST_REASON = 123  # bytes
 RETRY = {"Retry-After": "5"}  # seconds
 NO_STORE = {"Cache-Control": "no-store"}
 BODILESS = (204, 304)
@@ -47,6 +48,12 @@ class Answer:
         lines = [f"HTTP/1.1 {self.status} {phrase(self.status)}", *field_lines(fields)]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return head if method == "HEAD" else head + body
+
+    def as_reason(self) -> str:
+        """Returns a refusal's message and id as what a Close can carry (RFC 6455 5.5): 123 bytes of UTF-8."""
+        error = self.content["error"]
+        id = f" ({error['request_id']})"
+        return error["message"].encode("utf-8", "replace")[: MOST_REASON - len(id)].decode("utf-8", "ignore") + id
 
     async def as_asgi(self, send: Callable[[Any], Any]) -> None:
         """Send it as an ASGI application does; the server leaves the body out where HEAD was asked."""

@@ -42,8 +42,8 @@ DEFAULTS = ("HS256", "RS256", "ES256", "ES384", "ES512", "ES256K", "Ed25519", "E
 class Auth(Protocol):
     """What ``endpoint(..., auth=...)`` takes."""
 
-    def authenticate(self, request: Request) -> None:
-        """Set ``request.user`` and ``request.claims``, or raise a Reject (401)."""
+    def authenticate(self, request: Request) -> Any:
+        """Set ``request.user`` and ``request.claims``, or raise a Reject (401); may be async."""
 
     def allows(self, request: Request, channel: str | None) -> bool:
         """Whether an authenticated request may have a channel."""
@@ -101,8 +101,8 @@ class JWTAuth:
                 raise ConfigurationError(f"{name}={value!r} names no claim: give a string such as 'sub'")
         if query_parameter is not None and not (isinstance(query_parameter, str) and query_parameter):
             raise ConfigurationError(f"query_parameter={query_parameter!r} names none: give a string such as 'token'")
-        self._key = _import_key(key)
-        self._registry = _registry(_algorithms(self._key, algorithms))
+        self._algorithms = algorithms
+        self.use_key(key)
         self._audience = _names("audience", audience)
         self._issuer = _names("issuer", issuer)
         self._leeway = leeway
@@ -113,6 +113,12 @@ class JWTAuth:
         self._decode = jwt.decode
         self._checks = self._make_checks()
         self._timers: dict[WebSocket, asyncio.TimerHandle] = {}
+
+    def use_key(self, key: "str | bytes | Mapping[str, Any] | Key | KeySet") -> None:
+        """Verify by another key from now on; raises ConfigurationError, and keeps the old one, where it is none."""
+        imported = _import_key(key)
+        self._registry = _registry(_algorithms(imported, self._algorithms))
+        self._key = imported
 
     # -- the handshake
 
@@ -216,19 +222,25 @@ class JWTAuth:
             return False
         if not isinstance(request, dict) or request.get("type") != "authenticate":
             return False
-        self._renew(ws, request.get("token"))
+        self.renew(ws, request.get("token"))
         return True
 
-    def _renew(self, ws: WebSocket, token: object) -> None:
+    def renew(self, ws: WebSocket, token: object, *, id: int | str | None = None) -> bool:
+        """Let a connection stay for a fresh token of the same user, and tell it so (under ``id``); close it for others.
+
+        Returns whether it stays.
+        """
         claims: Claims | None = None
         with contextlib.suppress(TokenError):
             claims = self._verify(token)
         if claims is None or not self._continues(ws, claims):
             ws.close(4001, "token refused")
-            return
+            return False
         ws.request.claims = claims
         self._set_timer(ws)
-        ws.send({"type": "authenticated", "expires": _expiry(claims)})
+        answer = {"type": "authenticated", "expires": _expiry(claims)}
+        ws.send(answer if id is None else answer | {"id": id})
+        return True
 
     def _continues(self, ws: WebSocket, claims: Claims) -> bool:
         """Whether claims are of the same user, and still allow the channel that the connection was opened for."""

@@ -1,6 +1,7 @@
 """Path templates, and which of them a request's path means."""
 
 import re
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from ._core import decode_path
@@ -74,18 +75,20 @@ class Router(Generic[T]):
     def __init__(self) -> None:
         self._routes: list[tuple[Template, T]] = []
 
-    def add(self, template: Template, target: T) -> None:
-        """Register; raises ConfigurationError where another template matches the same paths."""
-        for other, _ in self._routes:
-            if other.shape == template.shape:
-                raise ConfigurationError(f"path {template.path!r} is taken by {other.path!r}: one endpoint a path")
-        self._routes.append((template, target))
-        self._routes.sort(key=lambda route: route[0].rank)
+    def add(self, templates: Iterable[Template], target: T) -> None:
+        """Register at all of these; raises ConfigurationError where another template matches the same paths."""
+        routes = list(self._routes)
+        for template in templates:
+            for other, _ in routes:
+                if other.shape == template.shape:
+                    raise ConfigurationError(f"path {template.path!r} is taken by {other.path!r}: one endpoint a path")
+            routes.append((template, target))
+        self._routes = sorted(routes, key=lambda route: route[0].rank)
 
     @property
     def targets(self) -> list[T]:
-        """Everything that is registered."""
-        return [target for _, target in self._routes]
+        """Everything that is registered, once each."""
+        return list(dict.fromkeys(target for _, target in self._routes))
 
     def find(self, raw_path: str) -> tuple[Template, T] | None:
         """The most literal template that matches, with what is registered for it."""

@@ -6,7 +6,7 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any, Self, Unpack
@@ -16,6 +16,7 @@ import uvloop
 from ._core import Reactor, TransportWire, WebSocket, has_epoll
 from .answers import served_first
 from .config import EndpointKeywords, EndpointOptions, OptionKeywords, Options, ServerKeywords
+from .errors import ConfigurationError
 from .life.admission import Admission
 from .life.connection import Life
 from .life.steps import HANDLER_ERRORS, Runner, Steps
@@ -84,19 +85,24 @@ class Server:
         return self._admission is not None and self._admission.is_ready
 
     def endpoint(
-        self, path: str, listener: Listener | None = None, **options: Unpack[EndpointKeywords]
+        self, path: str | Sequence[str], listener: Listener | None = None, **options: Unpack[EndpointKeywords]
     ) -> ConnectionManager:
-        """Serve WebSockets at a path template such as ``/ws/chat/{channel}``.
+        """Serve WebSockets at a path template such as ``/ws/chat/{channel}``, or at several.
 
-        ``options`` override the server's, for this endpoint. Raises ConfigurationError (a ValueError) for a path that
-        cannot work or is taken.
+        Several, ``["/ws", "/ws/{channel}"]``, are one endpoint: its connections share users and channels, and its name,
+        in `endpoints` and as ``path`` of its manager, is the first. ``options`` override the server's, for this
+        endpoint. Raises ConfigurationError (a ValueError) for a path that cannot work or is taken; nothing is served
+        at the others then.
         """
-        template = Template(path)
+        templates = [Template(each) for each in ([path] if isinstance(path, str) else path)]
+        if not templates:
+            raise ConfigurationError("an endpoint needs a path: give one such as '/ws', or several")
+        name = templates[0].path
         settings = self._endpoint_options(options)
-        manager = ConnectionManager(self, template, listener or Listener(), settings, self._runner)
-        self._router.add(template, manager.life)
-        self.endpoints[path] = manager
-        self._overrides[path] = options
+        manager = ConnectionManager(self, templates[0], listener or Listener(), settings, self._runner)
+        self._router.add(templates, manager.life)
+        self.endpoints[name] = manager
+        self._overrides[name] = options
         if self._reactor is not None:
             self._attach(manager)
         return manager

@@ -78,7 +78,8 @@ class Admission:
 
     def on_overdue(self, ws: WebSocket) -> None:
         """No decision on a handshake within `handshake_timeout`."""
-        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY)
+        life = next((each for each in self._router.targets if each.is_deciding(ws.request)), None)
+        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY, life=life)
         self._stop_deciding(ws)
 
     def on_accept_paused(self, number: int) -> None:
@@ -146,22 +147,24 @@ class Admission:
 
     def _handshake(self, ws: WebSocket) -> Steps:
         request = ws.request
+        life = None  # until the request may know that the endpoint is there
         try:
             life, channel = self._admit(request)
+            self._check_room(life)
             with life.deciding(request):
                 yield from self._decide(life, request, channel)
             response = accept_response(request)
         except Reject as reject:
             extra = {**(request.response_headers or {}), **reject.headers}
-            self._refuse(ws, reject.status, reject.reason or phrase(reject.status), extra)
+            self._refuse(ws, reject.status, reject.reason or phrase(reject.status), extra, life=life)
         except HANDLER_ERRORS as error:
-            self._refuse(ws, 500, "the server failed", error=error)
+            self._refuse(ws, 500, "the server failed", error=error, life=life)
         else:
             if ws._accept(life.endpoint, response):
                 yield from life.coming(ws, channel)
 
     def _admit(self, request: Request) -> tuple[Life, str | None]:
-        """All that can be said against a handshake before the listener is asked; the endpoint's life, the channel."""
+        """What can be said against a request before its endpoint has a say; the endpoint's life, the channel."""
         check_upgrade(request)
         found = self._router.find(request._raw_path)
         if found is None:
@@ -171,7 +174,6 @@ class Admission:
         origins = life.options.origins
         if origins is not None and request.headers.get("origin") not in origins:
             raise Reject(403, "this origin is not allowed")
-        self._check_room(life)
         request.subprotocol = next((p for p in life.options.subprotocols if p in request.subprotocols), None)
         return life, request.path_parameters.get("channel")
 
@@ -182,7 +184,7 @@ class Admission:
         if sessions is not None:
             request.session = yield call(sessions.find, request)
         if auth is not None:
-            auth.authenticate(request)
+            yield call(auth.authenticate, request)
         verdict = yield life.ask("on_handshake", request)
         judge(verdict, "the handshake was refused")
         if auth is not None:
@@ -212,11 +214,14 @@ class Admission:
         message: str,
         headers: Mapping[str, Any] | None = None,
         error: BaseException | None = None,
+        life: Life | None = None,
     ) -> None:
-        """Answer with a status and a JSON body that says why, and log it under the same id."""
+        """Say why: by a status and a JSON body, or, where a client of ``life`` can read that, by a Close."""
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
         answer = refusal(request.remote_address, status, message, headers, error, about=about)
+        if life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
+            return
         try:
             response = answer.as_http(request.method)
         except ValueError as bad_header:

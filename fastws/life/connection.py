@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
-from .._core import CHANNEL_KIND, SESSION_KIND, USER_KIND, Endpoint, Request, WebSocket
+from .._core import CHANNEL_KIND, SESSION_KIND, USER_KIND, Endpoint, Request, WebSocket, accept_response
 from ..config import EndpointOptions
 from ..errors import ConfigurationError, ProtocolError, Reject
 from ..listener import HANDLERS, Listener, handler
@@ -37,6 +37,8 @@ class Life:
         self._handlers = {name: handler(listener, name) for name in HANDLERS}
         self._pending: dict[Request, Reject | None] = {}  # handshakes under way, and why they must not succeed any more
         self._opening: dict[WebSocket, tuple[int, str] | None] = {}
+        self._readable: str | None = getattr(listener, "reads_refusals", None)
+        self._turned_away: set[WebSocket] = set()
         if inspect.iscoroutinefunction(self._handlers["can_see"]):
             raise ConfigurationError(
                 f"{type(listener).__name__}.can_see is async: make it a plain def, whose answers come from memory"
@@ -58,6 +60,31 @@ class Life:
             reject = self._pending.pop(request)
         if reject is not None:
             raise reject
+
+    def is_deciding(self, request: Request) -> bool:
+        """Whether this endpoint's handshake with a request is under way."""
+        return request in self._pending
+
+    def turn_away(self, ws: WebSocket, code: int, reason: str) -> bool:
+        """Refuse by a Close that a script can read, which sees no HTTP answer; False where the client cannot.
+
+        It can where it offers the subprotocol that the listener names as ``reads_refusals``. The handshake is completed
+        for this alone: the listener never hears of the connection.
+        """
+        request = ws.request
+        if self._readable is None or self._readable not in request.subprotocols:
+            return False
+        request.subprotocol = self._readable
+        try:
+            response = accept_response(request)
+        except ValueError:  # a header field of the listener's, and why it is refused
+            return False
+        if not ws._accept(self.endpoint, response):
+            return False
+        self._turned_away.add(ws)
+        ws.close(code, reason)
+        ws._ready()
+        return True
 
     def refuse_pending(self, is_meant: Callable[[Request], bool], reason: str) -> None:
         """Refuse handshakes under way with 401."""
@@ -204,6 +231,9 @@ class Life:
 
     def closed(self, ws: WebSocket, code: int, reason: str) -> None:
         """A connection is over; it has left everything."""
+        if ws in self._turned_away:
+            self._turned_away.discard(ws)
+            return
         logger.debug("connection %s closed: %d %r", ws.id, code, reason, extra={"connection": ws.id, "code": code})
         if self.options.auth is not None:
             self.options.auth.closed(ws)
@@ -260,6 +290,8 @@ class Life:
 
     def protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None:
         """The peer broke the protocol, and its connection is being failed."""
+        if ws in self._turned_away:
+            return
         logger.warning(
             "connection %s broke the protocol: %s", ws.id, error, extra={"connection": ws.id, "code": error.code}
         )
