@@ -33,6 +33,7 @@ GOING_AWAY = 1001, "server is going away"  # RFC 6455 7.4.1
 RESTART = 1012, "server restarts"  # of IANA's registry
 UNDER_WAY = 1.0  # seconds that a connection accepted before a stop has for its handshake
 GLANCE = 0.01  # seconds between two looks at the drain
+LIVE = {"origins"}  # options that may change while the server runs
 HURRY = 2.0  # seconds that the HTTP application's end may take after a second signal
 
 
@@ -110,9 +111,10 @@ class Server:
     def reconfigure(self, **options: Unpack[OptionKeywords]) -> None:
         """Replace options before the server starts; what an endpoint was given for itself stays as it is.
 
-        Raises ConfigurationError for what cannot work, RuntimeError while the server runs; nothing is changed then.
+        ``origins`` may be replaced while it runs, too. Raises ConfigurationError for what cannot work, RuntimeError for
+        another option while the server runs; nothing is changed then.
         """
-        if self._reactor is not None:
+        if self._reactor is not None and options.keys() - LIVE:
             raise RuntimeError("the server runs: reconfigure it before it starts, or after it has stopped")
         self.options = replace(self.options, **options)
         for path, manager in self.endpoints.items():
@@ -128,15 +130,20 @@ class Server:
 
     # -- lifecycle
 
-    def run(self, *, on_start: Callable[["Server"], object] | None = None) -> None:
+    def run(
+        self,
+        *,
+        on_start: Callable[["Server"], object] | None = None,
+        on_stop: Callable[["Server"], object] | None = None,
+    ) -> None:
         """Serve on uvloop until SIGINT or SIGTERM; a second signal drops who is still connected.
 
-        ``on_start`` is called with the server once it listens.
+        ``on_start`` is called with the server once it listens, ``on_stop`` when it was told to stop.
         """
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run(on_start))
+            runner.run(self._run(on_start or _nothing, on_stop or _nothing))
 
-    async def _run(self, on_start: Callable[["Server"], object] | None) -> None:
+    async def _run(self, on_start: Callable[["Server"], object], on_stop: Callable[["Server"], object]) -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
 
@@ -147,9 +154,9 @@ class Server:
             loop.add_signal_handler(number, on_signal)
         await self.start()
         try:
-            if on_start is not None:
-                on_start(self)
+            on_start(self)
             await stop.wait()
+            on_stop(self)
         finally:
             await self.stop()
 
@@ -318,6 +325,10 @@ class Server:
             self._reactor.shut()
         self._reactor = self._admission = None
         self._close_sockets()
+
+
+def _nothing(server: Server) -> None:
+    """What happens at the start and at the stop where nobody else has a say."""
 
 
 class Wire(TransportWire, asyncio.BufferedProtocol):

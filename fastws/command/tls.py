@@ -1,5 +1,6 @@
 """TLS of files: a context whose certificate changes while the server runs."""
 
+import asyncio
 import logging
 import os
 import ssl
@@ -43,6 +44,11 @@ class Certificates:
         self._seen = self._state()
         self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # a pair that does not match would spoil a live context
         self._load(self.context)
+
+    def watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at the files once a minute."""
+        self.look()
+        loop.call_later(GLANCE, self.watch, loop)
 
     def look(self) -> None:
         """Load the files again if they have changed; what is wrong with them is a line in the log."""
