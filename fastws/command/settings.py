@@ -18,7 +18,21 @@ from .values import as_given, fault, nearest, shown, struct_of
 if TYPE_CHECKING:
     from .logs import LogSettings
 
-__all__ = ["FILE", "SECTIONS", "Faults", "Settings", "Source", "TopLevel", "load", "option_kinds", "section", "show"]
+__all__ = [
+    "ARRAYS",
+    "FILE",
+    "PREFIX",
+    "SECTIONS",
+    "Faults",
+    "Settings",
+    "Source",
+    "TopLevel",
+    "load",
+    "masked_at",
+    "option_kinds",
+    "section",
+    "show",
+]
 
 FILE = Path("fastws.toml")
 PREFIX = "FASTWS_"
@@ -102,7 +116,7 @@ class Settings:
     """What is to run, and how; a section that nobody configured is None.
 
     ``options`` are those of a Server that were given. ``sources`` tells where each value came from, by its path, such
-    as ("hooks", "url"); what is not in it is a default.
+    as ("hooks", "url"); ``lines`` where the file says what is within a list of tables. What neither has is a default.
     """
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -118,6 +132,7 @@ class Settings:
     top: TopLevel = TopLevel()
     file: Path | None = None
     sources: Mapping[toml.Path, Source] = field(default_factory=dict)
+    lines: Mapping[toml.Path, int] = field(default_factory=dict)
 
     @property
     def sections(self) -> list[str]:
@@ -165,10 +180,12 @@ def _is_object(kind: inspect.Type) -> bool:
 
 def show(path: toml.Path, value: Any) -> str:
     """A value for people to read, secrets masked."""
-    name = str(path[-1])
-    if value is not None and name in SECRETS:
-        return HIDDEN
-    return shown(masked(value))
+    return shown(masked_at(path, value))
+
+
+def masked_at(path: toml.Path, value: Any) -> Any:
+    """A value without the secret that it is, or that is in it."""
+    return HIDDEN if value is not None and path[-1] in SECRETS else masked(value)
 
 
 def masked(value: Any) -> Any:
@@ -228,9 +245,14 @@ class _Loader:
             raise Faults(self._faults)
         assert isinstance(top, TopLevel)
         found["channels"] = found["channels"] or ()
-        sources = dict(self._sources)
         return Settings(
-            options=options, top=top, anonymous=top.anonymous, file=self._file, sources=sources, **found
+            options=options,
+            top=top,
+            anonymous=top.anonymous,
+            file=self._file,
+            sources=self._sources,
+            lines=self._lines,
+            **found,
         )
 
     # -- what was said, and where

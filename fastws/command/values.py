@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-__all__ = ["as_given", "duration", "fault", "members", "nearest", "shown", "struct_of"]
+__all__ = ["DURATION_PATTERN", "as_given", "duration", "fault", "members", "nearest", "shown", "struct_of"]
 
 FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}  # seconds, the longest first
 DURATION = re.compile("".join(rf"(?:(\d+(?:\.\d+)?){unit})?" for unit in UNITS))
+DURATION_PATTERN = f"^(?=.)({'|'.join(UNITS)}|[0-9.])+$"  # near enough, for editors
 A_DURATION = 'seconds as a number, or a text such as "1m30s"'
 
 
