@@ -126,8 +126,10 @@ def served_first(
     """Returns an ASGI application with our answers before those of ``app``, and in place of its 404.
 
     ``find`` gets a method and a path, ``instead_of_404`` a method, a path as it was sent and the peer; None leaves the
-    answer to ``app``.
+    answer to ``app``. An application that has an attribute ``instead_of_404`` is given it, to ask before it makes one.
     """
+    if hasattr(app, "instead_of_404"):
+        app.instead_of_404 = instead_of_404
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":

@@ -132,6 +132,8 @@ class Web:
     """
 
     def __init__(self, otherwise: Callable[..., Any] | None = None) -> None:
+        #: What answers, by method, raw path and peer, for a path that would get 404; the server's to set.
+        self.instead_of_404: Callable[[str, str, tuple[str, int] | None], Answer | None] | None = None
         self._otherwise = otherwise
         self._literal: dict[str, dict[str, Handler]] = {}  # by the path; templates are looked through one by one
         self._router: Router[dict[str, Handler]] = Router()
@@ -173,10 +175,11 @@ class Web:
         """The answer to a request; None where it was given, or nobody waits for it."""
         try:
             handler = self._find(request)
-            if handler is None:
-                assert self._otherwise is not None
+            if handler is None and self._otherwise is not None:
                 await self._otherwise(scope, receive, send)
                 return None
+            if handler is None:
+                return self._nothing(request)
             answer = handler(request)
             return (await answer) if is_awaitable(answer) else answer  # type: ignore[misc, return-value]
         except Disconnected:
@@ -190,14 +193,12 @@ class Web:
             return refusal(request.peer, 500, "the server failed", error=error, about=about)
 
     def _find(self, request: WebRequest) -> Handler | None:
-        """Who answers a request; None is the application behind us. Raises Reject where nobody does."""
+        """Who answers a request, None where none of ours does. Raises Reject for a method that the path has not."""
         raw_path = request.raw_path
         handlers = self._literal.get(raw_path)
         if handlers is None:
             found = self._router.find(raw_path)
             if found is None:
-                if self._otherwise is None:
-                    raise Reject(404, "there is nothing here")
                 return None
             template, handlers = found
             request.params = template.parameters(raw_path)
@@ -207,6 +208,14 @@ class Web:
             allowed = sorted({*handlers, "HEAD"} if "GET" in handlers else handlers)
             raise Reject(405, f"this path takes {' or '.join(allowed)}", headers={"Allow": ", ".join(allowed)})
         return handler
+
+    def _nothing(self, request: WebRequest) -> Answer:
+        """The answer where nothing is."""
+        find = self.instead_of_404
+        answer = None if find is None else find(request.method, request.raw_path, request.peer)
+        if answer is None:
+            raise Reject(404, "there is nothing here")
+        return answer
 
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         """Ours within that of the application behind, which need not have any."""

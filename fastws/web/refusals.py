@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from typing import Any
+from typing import Any, Self
 
 __all__ = ["MOST_KEPT", "Refusals"]
 
@@ -16,7 +16,7 @@ class Refusals(logging.Handler):
         super().__init__()
         self._kept: deque[dict[str, Any]] = deque(maxlen=most)
 
-    async def __aenter__(self) -> "Refusals":
+    async def __aenter__(self) -> Self:
         self.install()
         return self
 
@@ -33,6 +33,7 @@ class Refusals(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a record, if it is of a refusal: they alone have a request's id and a status."""
+        self._pass_on(record)
         said = vars(record)
         if "request_id" not in said or "status" not in said:
             return
@@ -53,3 +54,15 @@ class Refusals(logging.Handler):
     def last(self, limit: int = MOST_KEPT) -> list[dict[str, Any]]:
         """Returns the last ones, the latest first."""
         return [dict(kept) for kept, _ in zip(reversed(self._kept), range(limit), strict=False)]
+
+    def _pass_on(self, record: logging.LogRecord) -> None:
+        """Where nobody else handles logs, do what `logging` would have done without us: warnings go to stderr."""
+        logger: logging.Logger | None = logging.getLogger("fastws.server")
+        ours = [handler for handler in logger.handlers if isinstance(handler, Refusals)] if logger else []
+        while logger is not None:
+            if any(not isinstance(handler, Refusals) for handler in logger.handlers):
+                return
+            logger = logger.parent if logger.propagate else None
+        last = logging.lastResort
+        if last is not None and record.levelno >= last.level and ours[:1] == [self]:
+            last.handle(record)

@@ -1,0 +1,463 @@
+"""The HTTP API: publish, send, kick and look from any backend."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+from msgspec import UNSET
+
+from .. import __version__
+from .._core import WebSocket, check_close
+from ..access.keys import Key, Keys, KeySettings
+from ..answers import Answer, facts, refusal
+from ..errors import ConfigurationError, Reject
+from ..hub import Hub
+from ..server import Server
+from . import shapes
+from .app import BadRequest, Web, WebRequest
+from .openapi import document
+from .operations import COMMANDS, OPERATIONS, Operation, Parameter
+from .refusals import Refusals
+from .repeats import Repeats
+
+__all__ = ["API", "ApiSettings", "add_to"]
+
+BODY_MARGIN = 64 * 1024  # bytes of a body beside the message
+TURN = 0.002  # seconds of a batch until others have the loop
+JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+ENCODED_JSON = "application/json"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+FAULT = re.compile(r"(.*?) - at `(\$.*)`", re.DOTALL)
+UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*)):([0-9]{1,5})")
+#: Kinds of body that are text; the last is what ``curl -d`` says of whatever it sends.
+TEXTS = re.compile(r"text/.*|application/(?:.*\+)?xml|application/javascript|application/x-www-form-urlencoded")
+JSONS = re.compile(r"application/(?:.*\+)?json")
+
+encode = msgspec.json.encode
+
+
+class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The section ``[api]``."""
+
+    path: str = "/api"
+    """Where the API is."""
+    listen: str = ""
+    """host:port of a port of its own, without TLS, such as "127.0.0.1:8766". Default: the server's own port."""
+    keys: tuple[KeySettings, ...] = ()
+    """Who may call it. Default: nobody."""
+
+
+def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Keys | None = None) -> "API":
+    """Serve the API of a hub's server by ``web``, which is to be the server's ``http``; returns it.
+
+    With ``settings.listen`` it has a port of its own, which opens and closes with ``web``.
+    """
+    settings = settings or ApiSettings()
+    path = settings.path.rstrip("/")
+    if path and not path.startswith("/"):
+        raise ConfigurationError(f"[api] path={settings.path!r} does not begin with a slash: try {'/' + path!r}")
+    api = API(hub, keys or Keys(settings.keys), path)
+    web.run_with(api.refusals)
+    target = web
+    if settings.listen:
+        host, port = _address(settings.listen)
+        target = Web()
+        api.server = Server(host, port, http=target)
+        web.run_with(api.server)
+    for operation in OPERATIONS:
+        target.add(operation.method, path + operation.path, api.handler(operation))
+    return api
+
+
+def _address(text: str) -> tuple[str, int]:
+    match = ADDRESS.fullmatch(text)
+    if match is None or int(match[3]) > 65535:
+        raise ConfigurationError(f"[api] listen={text!r} is not host:port: try '127.0.0.1:8766'")
+    return match[1] or match[2], int(match[3])
+
+
+class API:
+    """The operations of the API on one hub. ``refusals`` are the last ones; ``server`` has the port of its own, if any."""
+
+    def __init__(self, hub: Hub, keys: Keys, path: str) -> None:
+        self.hub = hub
+        self.keys = keys
+        self.path = path
+        self.refusals = Refusals()
+        self.server: Server | None = None
+        self._started = time.time()
+        self._repeats = Repeats()
+        self._openapi: bytes | None = None
+        self._decoders = {o.name: msgspec.json.Decoder(o.body) for o in OPERATIONS if o.body not in (None, bytes)}
+        self._commands: dict[str, Callable[[Key, Any], Any]] = {
+            "broadcast": self.broadcast,
+            "send": self.send,
+            "subscribe": self.subscribe,
+            "unsubscribe": self.unsubscribe,
+            "close": self.close,
+        }
+        self._reads: dict[str, Callable[[Key, WebRequest], Any]] = {
+            "channels": self.channels,
+            "channel": self.channel,
+            "user": self.user,
+            "connection": self.connection,
+            "refusals": self.last_refusals,
+            "info": self.info,
+        }
+
+    # -- from requests to commands, and back
+
+    def handler(self, operation: Operation) -> Callable[[WebRequest], Any]:
+        """Returns what answers the requests of an operation."""
+        if operation.name == "openapi":
+            return self._describe
+        if operation.name in self._reads:
+            return partial(self._read, operation, self._reads[operation.name])
+        if operation.name in self._commands:
+            return partial(self._command, operation, self._commands[operation.name])
+        return partial({"publish": self._publish, "batch": self._batch}[operation.name], operation)
+
+    @property
+    def body_limit(self) -> int:
+        """Bytes that a body may have."""
+        return self.hub.server.options.max_message_size + BODY_MARGIN
+
+    def _key(self, operation: Operation, request: WebRequest) -> Key:
+        return self.keys.check(request.headers, operation.scope, request.peer)
+
+    async def _command(self, operation: Operation, command: Callable[[Key, Any], Any], request: WebRequest) -> Answer:
+        key = self._key(operation, request)
+        _no_query(request)
+        return Answer(200, encode(command(key, await self._decoded(operation, request))), JSON)
+
+    async def _decoded(self, operation: Operation, request: WebRequest) -> Any:
+        kind = _kind(request)
+        if not JSONS.fullmatch(kind):
+            raise BadRequest("the body is not said to be JSON: send Content-Type: application/json", status=415)
+        body = await request.body(self.body_limit)
+        try:
+            return self._decoders[operation.name].decode(body)
+        except msgspec.ValidationError as error:
+            raise BadRequest(*_fault(str(error))) from None
+        except UnicodeDecodeError:
+            raise BadRequest("the body is not UTF-8") from None
+        except RecursionError:
+            raise BadRequest("the body is nested too deeply") from None
+        except msgspec.DecodeError as error:
+            raise BadRequest(f"the body is not JSON: {error}") from None
+
+    def _read(self, operation: Operation, read: Callable[[Key, WebRequest], Any], request: WebRequest) -> Answer:
+        key = self._key(operation, request)
+        _no_query(request, operation.query)
+        return Answer(200, encode(read(key, request)), JSON)
+
+    def _describe(self, request: WebRequest) -> Answer:
+        if self._openapi is None:
+            self._openapi = orjson.dumps(document(self.path), option=orjson.OPT_INDENT_2)
+        return Answer(200, self._openapi, {"Content-Type": "application/json"})
+
+    async def _batch(self, operation: Operation, request: WebRequest) -> Answer:
+        """All of it is looked through before any of it is done; what is refused then is that command alone."""
+        key = self._key(operation, request)
+        _no_query(request)
+        batch: shapes.Batch = await self._decoded(operation, request)
+        chosen = [_chosen(command, index) for index, command in enumerate(batch.commands)]
+        results: list[Any] = []
+        request_id = None
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        for index, (name, command) in enumerate(chosen):
+            try:
+                key.require(COMMANDS[name].scope or "read")
+                results.append(self._commands[name](key, command))
+            except Reject as reject:
+                field = getattr(reject, "field", None)
+                if field is not None:
+                    field = f"$.commands[{index}].{name}{field[1:]}"
+                if request_id is None:  # the log has the first
+                    about = facts(request.raw_path, request.headers)
+                    said: Any = refusal(request.peer, reject.status, reject.reason, about=about, field=field).content
+                    request_id = said["error"]["request_id"]
+                results.append(shapes.Failure(shapes.Detail(reject.status, reject.reason, request_id, field)))
+            if loop.time() - begin > TURN:
+                await asyncio.sleep(0)
+                begin = loop.time()
+        return Answer(200, encode(shapes.Results(results)), JSON)
+
+    async def _publish(self, operation: Operation, request: WebRequest) -> Answer:
+        key = self._key(operation, request)
+        _no_query(request, operation.query)
+        channel = request.params["name"]
+        self._check_channel(key, channel, "name")
+        endpoint = request.query.get("endpoint")
+        self._check_endpoint(endpoint, "endpoint")
+        kind = _kind(request)
+        message = _as_said(kind, await request.body(self.body_limit))
+        to, users = request.query_all("to") or None, request.query_all("users") or None
+        exclude = request.query_all("exclude") or None
+        count = self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
+        return Answer(200, encode(shapes.Connections(count)), JSON)
+
+    # -- commands
+
+    def broadcast(self, key: Key, command: shapes.Broadcast) -> shapes.Connections | shapes.ConnectionsByChannel:
+        """Send to the members of a channel or of several."""
+        message = _message(command)
+        if command.channels is UNSET:
+            if command.channel is UNSET:
+                raise BadRequest("channel or channels is needed", "$.channel")
+            self._check_channel(key, command.channel, "$.channel")
+        elif command.channel is not UNSET:
+            raise BadRequest("channel and channels are both given: choose one", "$.channels")
+        else:
+            for index, name in enumerate(command.channels):
+                self._check_channel(key, name, f"$.channels[{index}]")
+        endpoint = _value(command.endpoint)
+        self._check_endpoint(endpoint, "$.endpoint")
+        to, users, exclude = _value(command.to), _value(command.users), _value(command.exclude)
+
+        def send(channel: str) -> int:
+            def do() -> int:
+                return self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
+
+            return do() if command.key is UNSET else self._repeats.once(channel, command.key, do)
+
+        if command.channels is UNSET:
+            assert command.channel is not UNSET
+            return shapes.Connections(send(command.channel))
+        return shapes.ConnectionsByChannel({channel: send(channel) for channel in command.channels})
+
+    def send(self, key: Key, command: shapes.Send) -> shapes.Connections:
+        """Send to users or connections."""
+        message = _message(command)
+        users, to = _addressed(command)
+
+        def do() -> int:
+            return self.hub.send(message, users=users, to=to, exclude=_value(command.exclude))
+
+        # No channel has an empty name.
+        return shapes.Connections(do() if command.key is UNSET else self._repeats.once("", command.key, do))
+
+    def subscribe(self, key: Key, command: shapes.Subscribe) -> shapes.Connections:
+        """Have connections join a channel."""
+        users, to = _addressed(command)
+        self._check_channel(key, command.channel, "$.channel")
+        return shapes.Connections(self.hub.subscribe(command.channel, users=users, to=to))
+
+    def unsubscribe(self, key: Key, command: shapes.Unsubscribe) -> shapes.Connections:
+        """Have connections leave a channel."""
+        users, to = _addressed(command)
+        self._check_channel(key, command.channel, "$.channel")
+        return shapes.Connections(self.hub.unsubscribe(command.channel, users=users, to=to))
+
+    def close(self, key: Key, command: shapes.Close) -> shapes.Connections:
+        """Close connections."""
+        channel, session = _value(command.channel), _value(command.session)
+        users, to = _value(command.users), _value(command.to)
+        if channel is session is users is to is None:
+            raise BadRequest("users, to, session or channel is needed", "$")
+        for field, code, reason in (("$.code", command.code, ""), ("$.reason", 1000, command.reason)):
+            try:
+                check_close(code, reason)
+            except ValueError as error:
+                raise BadRequest(str(error), field) from None
+        if channel is not None:
+            self._check_channel(key, channel, "$.channel")
+        count = self.hub.close(
+            users=users, to=to, session=session, channel=channel, code=command.code, reason=command.reason
+        )
+        return shapes.Connections(count)
+
+    def _check_channel(self, key: Key, name: str, field: str) -> None:
+        if not name or len(name.encode()) > shapes.NAME_BYTES or CONTROL.search(name):
+            raise BadRequest("a channel's name has 1 to 255 bytes of UTF-8 and no control characters", field)
+        key.require_channel(name)
+
+    def _check_endpoint(self, endpoint: str | None, field: str) -> None:
+        if endpoint is not None:
+            try:
+                self.hub.manager(endpoint)
+            except ValueError as error:
+                raise BadRequest(str(error), field) from None
+
+    # -- looking
+
+    def channels(self, key: Key, request: WebRequest) -> shapes.ChannelPage:
+        """Channels in the order of their names, those that the key covers."""
+        query = request.query
+        limit = _limit(request, "channels")
+        covered: list[shapes.ChannelEntry] = []
+        after = query.get("after", "")
+        page = self.hub.channels(query.get("prefix", ""), after, limit + 1)
+        while page and len(covered) <= limit:
+            covered += [shapes.ChannelEntry(*entry) for entry in page if key.covers(entry.name)]
+            more = len(covered) <= limit < len(page)
+            page = self.hub.channels(query.get("prefix", ""), page[-1].name, limit + 1) if more else []
+        return shapes.ChannelPage(covered[:limit], covered[limit - 1].name if len(covered) > limit else None)
+
+    def channel(self, key: Key, request: WebRequest) -> shapes.Members:
+        """Who is in a channel."""
+        name = request.params["name"]
+        key.require_channel(name)
+        state = self.hub.channel(name)
+        if state is None:
+            raise Reject(404, "nobody is in this channel")
+        limit = _limit(request, "channel")
+        users = [
+            shapes.Member(_plain(user), there.since.timestamp(), there.devices)
+            for (user, there), _ in zip(state.users.items(), range(limit), strict=False)
+        ]
+        return shapes.Members(name, len(state.connections), users, len(state.users) - len(users))
+
+    def user(self, key: Key, request: WebRequest) -> shapes.UserConnections:
+        """A user's connections."""
+        name = request.params["name"]
+        connections = self.hub.user(name)
+        if not connections:
+            raise Reject(404, "this user is not connected")
+        return shapes.UserConnections(name, [_facts(ws) for ws in connections])
+
+    def connection(self, key: Key, request: WebRequest) -> shapes.ConnectionFacts:
+        """A connection."""
+        ws = self.hub.connection(request.params["id"])
+        if ws is None:
+            raise Reject(404, "there is no such connection")
+        return _facts(ws)
+
+    def last_refusals(self, key: Key, request: WebRequest) -> shapes.RefusalList:
+        """The last refusals."""
+        kept = self.refusals.last(_limit(request, "refusals"))
+        return shapes.RefusalList([shapes.RefusalEntry(**entry) for entry in kept])
+
+    def info(self, key: Key, request: WebRequest) -> shapes.Info:
+        """The server, and what is on it."""
+        endpoints = [
+            shapes.EndpointInfo(manager.path, manager.connection_count, len(manager.channels), len(manager.users))
+            for manager in self.hub.managers
+        ]
+        total = sum(endpoint.connections for endpoint in endpoints)
+        return shapes.Info(__version__, self._started, self.hub.server.is_ready, total, endpoints)
+
+
+# -- what is asked
+
+
+def _kind(request: WebRequest) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _fault(said: str) -> tuple[str, str]:
+    """What a ValidationError says, and where."""
+    match = FAULT.fullmatch(said)
+    message, field = (said, "$") if match is None else (match[1], match[2])
+    unknown = UNKNOWN.fullmatch(message)
+    if unknown is not None:
+        field = f"{field}.{unknown[1]}"
+    return message.replace("`", ""), field
+
+
+def _no_query(request: WebRequest, allowed: Iterable[Parameter] = ()) -> None:
+    """Raises BadRequest for a field that is not known, or is there more often than once but for a list."""
+    if not request.scope["query_string"]:
+        return
+    known = {parameter.name: parameter for parameter in allowed}
+    for name in request.query:
+        if name not in known:
+            raise BadRequest(f"the query's field {name[:64]!r} is not known here", name[:64])
+        if known[name].kind != "array" and len(request.query_all(name)) > 1:
+            raise BadRequest(f"the query's field {name!r} is there more than once", name)
+
+
+def _limit(request: WebRequest, name: str) -> int:
+    operation = next(operation for operation in OPERATIONS if operation.name == name)
+    default, most = next(p.limit for p in operation.query if p.limit is not None)
+    text = request.query.get("limit", str(default))
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
+        raise BadRequest(f"limit is out of range: 1 to {most:,} works", "limit")
+    return int(text)
+
+
+def _value(field: Any) -> Any:
+    return None if field is UNSET else field
+
+
+def _addressed(command: shapes.Addressed | shapes.Send) -> tuple[Any, Any]:
+    users, to = _value(command.users), _value(command.to)
+    if users is None and to is None:
+        raise BadRequest("users or to is needed", "$")
+    return users, to
+
+
+def _chosen(command: shapes.Command, index: int) -> tuple[str, Any]:
+    """The one command that is there, by name."""
+    chosen = [(name, value) for name in COMMANDS if (value := getattr(command, name)) is not UNSET]
+    if len(chosen) != 1:
+        raise BadRequest(f"a command is one of {', '.join(COMMANDS)}; here are {len(chosen)}", f"$.commands[{index}]")
+    return chosen[0]
+
+
+def _message(command: shapes.Said) -> Any:
+    """The message of a command, for the hub."""
+    if command.message is not UNSET:
+        if command.text is UNSET and command.base64 is UNSET:
+            return _json(bytes(command.message), "$.message")
+    elif command.text is not UNSET:
+        if command.base64 is UNSET:
+            return command.text
+    elif command.base64 is not UNSET:
+        return command.base64
+    else:
+        raise BadRequest("message, text or base64 is needed", "$.message")
+    raise BadRequest("message, text and base64 exclude each other: choose one", "$.message")
+
+
+def _json(raw: bytes, field: str | None) -> Any:
+    """A JSON value for the hub: a string as such, anything else as it was written."""
+    try:
+        text = raw.decode()
+        return msgspec.json.decode(raw) if text.startswith('"') else orjson.Fragment(text)
+    except UnicodeDecodeError:
+        raise BadRequest("the message is not UTF-8", field) from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the message is not JSON: {error}", field) from None
+
+
+def _as_said(kind: str, body: bytes) -> Any:
+    """A body for the hub, by what it is said to be."""
+    try:
+        if JSONS.fullmatch(kind):
+            msgspec.json.decode(body, type=msgspec.Raw)
+            return orjson.Fragment(body.decode())
+        return body.decode() if TEXTS.fullmatch(kind) else body
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+# -- what is told
+
+
+def _plain(user: Hashable) -> shapes.User:
+    return user if isinstance(user, str | int) and not isinstance(user, bool) else str(user)
+
+
+def _facts(ws: WebSocket) -> shapes.ConnectionFacts:
+    return shapes.ConnectionFacts(
+        ws.id,
+        None if ws.user is None else _plain(ws.user),
+        ws.manager.path,
+        ws.path,
+        ws.remote_address[0],
+        sorted(ws.channels),
+        getattr(ws, "since", None),
+        getattr(ws, "pending", None),
+    )
