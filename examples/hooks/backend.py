@@ -1,0 +1,39 @@
+# FASTWS_SECRET=whsec_... python backend.py, or under any WSGI server: gunicorn backend:application
+import hmac
+import json
+import os
+import time
+from base64 import b64decode, b64encode
+from http.cookies import SimpleCookie
+from wsgiref.simple_server import make_server
+
+key = b64decode(os.environ["FASTWS_SECRET"][6:])
+gone: list[str] = []  # a table of your database, say
+
+
+def decide(event, hook, user):  # None: no
+    if event == "connect":
+        return {"user": user, "data": {"name": user.upper()}, "welcome": f"hello {user}"} if user else None
+    if event == "subscribe":
+        return {"message": f"all about {hook['channel']}"} if hook["channel"] != "secret" else None
+    if event == "publish":
+        return {"message": {"from": hook["connection"]["data"]["name"], "text": hook["message"]}}
+    if event == "call":
+        return {"result": sum(hook["params"]) if hook["method"] == "add" else gone}
+    gone.extend(event["connection"]["user"] for event in hook["events"] if event["type"] == "disconnected")
+    return {}
+
+
+def application(environ, start_response):
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    what, sent, signature = (environ.get(f"HTTP_WEBHOOK_{name}", "0") for name in ("ID", "TIMESTAMP", "SIGNATURE"))
+    digest = hmac.digest(key, f"{what}.{sent}.".encode() + body, "sha256")
+    signed = hmac.compare_digest(signature, "v1," + b64encode(digest).decode()) and abs(time.time() - int(sent)) < 300
+    hook, cookies = json.loads(body), SimpleCookie(environ.get("HTTP_COOKIE", ""))
+    answer = decide(hook["event"], hook, "user" in cookies and cookies["user"].value) if signed else None
+    start_response("403 Forbidden" if answer is None else "200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(answer).encode()]
+
+
+if __name__ == "__main__":
+    make_server("127.0.0.1", int(os.environ.get("PORT", "8500")), application).serve_forever()
