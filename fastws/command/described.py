@@ -107,12 +107,12 @@ def _effective_of(
         elif inner is not None and value is not None and not is_list:
             yield from _effective_of(value, here, settings, defaults)
         elif defaults or value != _default(each):
-            yield here, value, _source(settings, here)
+            yield here, value, _source(settings, here, value == _default(each))
 
 
-def _source(settings: Settings, path: toml.Path) -> Source:
+def _source(settings: Settings, path: toml.Path, is_default: bool = False) -> Source:
     """The source of a value, or of the table that it came with."""
-    for end in range(len(path), 0, -1):
+    for end in range(len(path), len(path) - 1 if is_default else 0, -1):
         if path[:end] in settings.sources:
             return settings.sources[path[:end]]
         if path[:end] in settings.lines:
