@@ -52,8 +52,9 @@ class Answer:
     def as_reason(self) -> str:
         """Returns a refusal's message and id as what a Close can carry (RFC 6455 5.5): 123 bytes of UTF-8."""
         error = self.content["error"]
-        id = f" ({error['request_id']})"
-        return error["message"].encode("utf-8", "replace")[: MOST_REASON - len(id)].decode("utf-8", "ignore") + id
+        end = f" ({error['request_id']})"
+        message: bytes = error["message"].encode("utf-8", "replace")
+        return message[: MOST_REASON - len(end)].decode("utf-8", "ignore") + end
 
     async def as_asgi(self, send: Callable[[Any], Any]) -> None:
         """Send it as an ASGI application does; the server leaves the body out where HEAD was asked."""

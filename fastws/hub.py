@@ -44,7 +44,8 @@ class Hub:
     A message is ``str``, ``bytes``, or any other JSON value. An endpoint whose listener has the method
     ``envelope(channel, message, sender)``, or ``direct(message)`` for what goes to no channel, sends what that returns.
     Any other sends the message itself: ``str`` as text, ``bytes`` as binary, all else as JSON. It is encoded once for
-    each endpoint. Counts are of the connections addressed; all is called on the loop's thread.
+    each endpoint. ``is_deaf(ws)`` of a listener says whom nothing may be sent yet, ``enter(ws, channel)`` has one join.
+    Counts are of the connections addressed; all is called on the loop's thread.
     """
 
     def __init__(self, server: Server) -> None:
@@ -98,7 +99,8 @@ class Hub:
         to, users = _reusable(to), _reusable(users)
         excluded = {_id(connection) for connection in _each(exclude)}
         for manager, connections in self._chosen(users, to):
-            ids = [ws.id for ws in connections if ws.id not in excluded]
+            is_deaf = getattr(manager.listener, "is_deaf", None)
+            ids = [ws.id for ws in connections if ws.id not in excluded and not (is_deaf and is_deaf(ws))]
             if ids:
                 wrap = getattr(manager.listener, "direct", None)
                 addressed += manager.send(ids, message if wrap is None else wrap(message))
@@ -111,8 +113,12 @@ class Hub:
         to, users = _reusable(to), _reusable(users)
         count = 0
         for manager, connections in self._chosen(users, to):
+            enter = getattr(manager.listener, "enter", None)
             for ws in connections:
-                manager.subscribe(channel, ws)
+                if enter is None:
+                    manager.subscribe(channel, ws)
+                else:
+                    enter(ws, channel)
             count += len(connections)
         return count
 

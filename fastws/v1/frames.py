@@ -106,10 +106,8 @@ class Authenticate(Frame, tag="authenticate"):
     token: str
 
 
-AnyFrame: TypeAlias = (
-    Hello | Subscribe | Unsubscribe | Publish | Whisper | Typing | Presence | Call | Authenticate
-)
-TYPES = ", ".join(type.__struct_config__.tag for type in AnyFrame.__args__)
+AnyFrame: TypeAlias = Hello | Subscribe | Unsubscribe | Publish | Whisper | Typing | Presence | Call | Authenticate
+TYPES = ", ".join(kind.__struct_config__.tag for kind in AnyFrame.__args__)
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 MISSING = re.compile(r"Object missing required field `(\w+)`").match
@@ -131,18 +129,18 @@ def decode(message: str | bytes) -> AnyFrame | None:
         raise Refused("bad_json", "the frame is not JSON that can be read: it is nested too deeply") from None
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise Refused("bad_json", f"the frame is not a JSON object: {error}") from None
-    return _explained(message, fault)
+    _explain(message, fault)
+    return None
 
 
-def _explained(message: str, fault: str) -> None:
-    """A message that is JSON and no frame: None where it is a sign of life, else Refused says what is wrong with it."""
-    if fault.startswith("Expected `object`, got"):
-        if "- at" not in fault:
-            raise Refused("bad_json", f"the frame is not a JSON object: {_lowered(fault)}")
+def _explain(message: str, fault: str) -> None:
+    """A message is JSON and no frame: unless it is a sign of life, Refused says what is wrong with it."""
+    if fault.startswith("Expected `object`, got") and "- at" not in fault:
+        raise Refused("bad_json", f"the frame is not a JSON object: {_lowered(fault)}")
     missing = MISSING(fault)
     if missing is not None and missing[1] == "type":
         if not message.strip(" \t\r\n")[1:-1].strip(" \t\r\n"):
-            return None
+            return
         raise Refused("bad_field", f'"type" is missing: give one of {TYPES}')
     at = AT(fault)
     if at is not None and at[2] == "type":
@@ -167,9 +165,9 @@ def named(message: str | bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     found = {}
-    id, channel = frame.get("id"), frame.get("channel")
-    if (type(id) is int and -SAFE <= id <= SAFE) or (isinstance(id, str) and len(id) <= MOST_ID):
-        found["id"] = id
+    name, channel = frame.get("id"), frame.get("channel")
+    if (type(name) is int and -SAFE <= name <= SAFE) or (isinstance(name, str) and len(name) <= MOST_ID):
+        found["id"] = name
     if isinstance(channel, str) and not channel_fault(channel):
         found["channel"] = channel
     return found

@@ -1,6 +1,7 @@
 """What both kinds of socket have in common: who is let in, until when, and what the backend is asked and told."""
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import Hashable, Mapping
@@ -115,8 +116,11 @@ class Gate(Listener):
 
     def authorize(self, request: Request, channel: str | None) -> Any:
         """Refuse a path that names a channel which the rules do not open."""
+        connect: Connect | None = request.data.get("connect")
         for name in request.path_parameters.values():
             try:
+                if connect is not None and name in connect.channels:
+                    continue
                 self.rules.check("subscribe", valid_channel(name), Visitor(request.user, request.claims))
             except Refused as refused:
                 raise Reject(STATUSES.get(refused.code, 403), refused.message) from None
@@ -169,19 +173,34 @@ class Gate(Listener):
             logger.exception("the backend failed for connection %s", ws.id, extra={"connection": ws.id})
             ws.close(1011, "internal error")
         else:
-            before: Connect = ws.data["connect"]
-            if connect.user != ws.user or (connect.expires or 0) == before.expires:
+            if connect.user != ws.user or (connect.expires is not None and connect.expires <= time.time()):
                 ws.close(*OVER)
             else:
                 self._remember(ws.request, connect)
                 self._set_end(ws)
+                self.reconsider(ws)
 
     # -- what may be
 
     def expires(self, ws: WebSocket) -> float | None:
         """Returns the Unix time in seconds when a connection is over; None where it may stay."""
         connect: Connect | None = ws.data.get("connect")
-        return (ws.request.claims or {}).get("exp") if connect is None else connect.expires
+        expires = (ws.request.claims or {}).get("exp") if connect is None else connect.expires
+        return None if expires is None else min(expires, SAFE)
+
+    def reconsider(self, ws: WebSocket) -> None:
+        """A fresh token may list fewer channels than the last: take the connection out of the others."""
+        for channel in ws.channels if ws.is_open else ():
+            rule = self.rules.find(channel)
+            if rule is not None and rule.subscribe == "token":
+                try:
+                    self.check(ws, "subscribe", channel)
+                except Refused:
+                    self.expel(ws, channel)
+
+    def expel(self, ws: WebSocket, channel: str) -> None:
+        """A connection may not be in a channel any more."""
+        ws.unsubscribe(channel)
 
     def check(self, ws: WebSocket, action: Action, channel: str) -> ChannelRule:
         """Returns the channel's rule if it allows an action, or leaves it to the backend; raises Refused."""
@@ -199,15 +218,20 @@ class Gate(Listener):
 
     # -- what the backend is asked and told
 
-    async def ask_publish(self, ws: WebSocket, channel: str, message: Any, to: Any) -> tuple[bool, Any, Any]:
-        """Ask what is to become of a message: whether it is delivered, what, and to whom (None: to all)."""
+    async def ask_publish(
+        self, ws: WebSocket, channel: str, message: Any, as_is: Any, to: Any
+    ) -> tuple[bool, Any, Any]:
+        """Ask what is to become of a message: whether it is delivered, what, and to whom (None: to all).
+
+        ``as_is`` is what is delivered where the backend does not replace it.
+        """
         assert self.backend is not None
         answer = await self.backend.publish(ws, channel, message, to)
         obey(ws, answer)
         narrowed = answer.get("to")
         if narrowed is not None and to is not None:
             narrowed = [user for user in narrowed if user in to]
-        return not answer.get("drop", False), answer.get("message", message), to if narrowed is None else narrowed
+        return not answer.get("drop", False), answer.get("message", as_is), to if narrowed is None else narrowed
 
     def tell_of(self, ws: WebSocket, type: str, **more: Any) -> None:
         """Tell the backend, if there is one, of an event of a connection."""
@@ -272,6 +296,13 @@ def described(ws: WebSocket) -> dict[str, Any]:
 def sender_of(ws: WebSocket) -> Sender:
     """Returns whose message it is."""
     return Sender(ws.user, ws.id)
+
+
+def content(message: Any) -> dict[str, Any]:
+    """Returns what a frame says of a message: JSON as it is, or binary as base64."""
+    if isinstance(message, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(message).decode()}
+    return {"message": message}
 
 
 def passed_on(raw: msgspec.Raw) -> Any:

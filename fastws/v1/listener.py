@@ -16,7 +16,7 @@ from ..hub import Sender
 from . import frames
 from .decisions import Connect, Refused
 from .frames import AnyFrame, decode, named, valid_channel
-from .gate import Backend, Gate, obey, passed_on, sender_of, value_of
+from .gate import Backend, Gate, content, obey, passed_on, sender_of, value_of
 
 __all__ = ["PROTOCOL", "ChannelListener"]
 
@@ -176,8 +176,8 @@ class ChannelListener(Gate):
         except Refused as refused:
             self._refuse(ws, refused, about(frame))
             return None
-        except Exception:
-            self._fail(ws, frame)
+        except Exception as error:
+            self._fail(ws, frame, error)
             return None
         return None if rest is None else self._finish(ws, frame, rest)
 
@@ -187,16 +187,16 @@ class ChannelListener(Gate):
             await rest
         except Refused as refused:
             self._refuse(ws, refused, about(frame))
-        except Exception:
-            self._fail(ws, frame)
+        except Exception as error:
+            self._fail(ws, frame, error)
 
-    def _fail(self, ws: WebSocket, frame: AnyFrame) -> None:
-        logger.exception("a frame of connection %s failed", ws.id, extra={"connection": ws.id})
+    def _fail(self, ws: WebSocket, frame: AnyFrame, error: Exception) -> None:
+        logger.error("a frame of connection %s failed", ws.id, exc_info=error, extra={"connection": ws.id})
         self._refuse(ws, Refused("internal", "the server failed", retry=True), about(frame))
 
     def _refuse(self, ws: WebSocket, refused: Refused, about: Mapping[str, Any]) -> None:
         error = {"type": "error", "code": refused.code, "message": refused.message, "retry": refused.retry}
-        ws.send(error | about)
+        ws.send({**error, **about})
 
     def _acknowledge(self, ws: WebSocket, frame: AnyFrame, **more: Any) -> None:
         if frame.id is not None:
@@ -451,24 +451,7 @@ class ChannelListener(Gate):
         if renew is None or ws.request.claims is None:
             raise Refused("refused", "this connection has no token that could be renewed")
         stays = renew(ws, frame.token, id=frame.id)
-        if inspect.isawaitable(stays):
-            return self._renewed(ws, stays)
-        self._kick_from_closed(ws)
-        return None
-
-    async def _renewed(self, ws: WebSocket, renewed: Awaitable[Any]) -> None:
-        await renewed
-        self._kick_from_closed(ws)
-
-    def _kick_from_closed(self, ws: WebSocket) -> None:
-        """A fresh token may list fewer channels than the last."""
-        for channel in ws.channels if ws.is_open else ():
-            rule = self.rules.find(channel)
-            if rule is not None and rule.subscribe == "token":
-                try:
-                    self.check(ws, "subscribe", channel)
-                except Refused:
-                    ws.unsubscribe(channel)
+        return stays if inspect.isawaitable(stays) else None
 
 
 class Waiting:

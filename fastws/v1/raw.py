@@ -1,17 +1,15 @@
 """Plain sockets: a channel without any envelope, in and out."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from .._core import Request, WebSocket
-from ..access.rules import ChannelRule
 from ..errors import ConfigurationError, Reject
 from ..routing import Template
 from .decisions import STATUSES, Refused
-from .gate import Gate, obey, reason_of, sender_of
+from .gate import Gate, content, obey, reason_of, sender_of
 
 __all__ = ["RawListener", "RawSettings"]
 
@@ -19,11 +17,15 @@ __all__ = ["RawListener", "RawSettings"]
 class RawSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[raw]``: plain sockets, which are off without it."""
 
-    path: Annotated[str, Meta(description="path of plain sockets; {channel} in it names the channel")] = "/raw/{channel}"
+    path: Annotated[str, Meta(description="path of plain sockets; {channel} in it names the channel")] = (
+        "/raw/{channel}"
+    )
 
     def __post_init__(self) -> None:
         if Template(self.path).names != ["channel"]:
-            raise ConfigurationError(f"path={self.path!r}: it needs {{channel}} and no other name, as in '/raw/{{channel}}'")
+            raise ConfigurationError(
+                f"path={self.path!r}: it needs {{channel}} and no other name, as in '/raw/{{channel}}'"
+            )
 
 
 class RawListener(Gate):
@@ -70,11 +72,14 @@ class RawListener(Gate):
         self.hub.broadcast(channel, message, sender=sender_of(ws))
         return None
 
+    def expel(self, ws: WebSocket, channel: str) -> None:
+        """The path's channel is all that it is here for."""
+        ws.close(4403, "this channel is not allowed any more")
+
     async def _ask_publish(self, ws: WebSocket, channel: str, message: str | bytes) -> None:
-        if isinstance(message, bytes):
-            raise NotImplementedError
+        asked = message if isinstance(message, str) else content(message)
         try:
-            wanted, replaced, to = await self.ask_publish(ws, channel, message, None)
+            wanted, replaced, to = await self.ask_publish(ws, channel, asked, message, None)
         except Refused as refused:
             ws.close(1013 if refused.retry else 1008, reason_of(refused.message))
             return
