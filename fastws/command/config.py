@@ -34,7 +34,9 @@ def command(config: Path | None, as_json: bool, defaults: bool, env: bool, as_sc
         found = list(effective(settings, defaults=defaults))
     name = variable if env else dotted
     if as_json:
-        content = {name(path): {"value": masked_at(path, value), "source": str(source)} for path, value, source in found}
+        content = {
+            name(path): {"value": masked_at(path, value), "source": str(source)} for path, value, source in found
+        }
         click.echo(json.dumps(content, indent=2))
         return
     between = "=" if env else " = "

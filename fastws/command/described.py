@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -64,10 +65,10 @@ def descriptions(struct: type[msgspec.Struct]) -> dict[str, str]:
     except (OSError, TypeError):
         tree = ast.Module([], [])
     body = tree.body[0].body if tree.body and isinstance(tree.body[0], ast.ClassDef) else []
-    for node, after in zip(body, body[1:], strict=False):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(after, ast.Expr):
-            if isinstance(after.value, ast.Constant) and isinstance(after.value.value, str):
-                found[node.target.id] = python.cleandoc(after.value.value).replace("\n", " ")
+    for node, after in pairwise(body):
+        match node, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = python.cleandoc(text).replace("\n", " ")
     for name, hint in get_type_hints(struct, include_extras=True).items():
         for part in (hint, *getattr(hint, "__args__", ())):
             for meta in getattr(part, "__metadata__", ()):

@@ -15,7 +15,7 @@ from .failures import Failure
 from .settings import Faults, Settings, load
 from .values import duration
 
-__all__ = ["config_flag", "ending", "loaded", "server_flags", "with_flags"]
+__all__ = ["config_flag", "ending", "loaded", "option_flags", "parsed", "seconds", "server_flags", "with_flags"]
 
 SHARED = {option.name for option in fields(EndpointOptions)}  # what each endpoint may have for itself
 LOG_LEVELS = ["debug", "info", "warning", "error", "critical"]
@@ -73,9 +73,9 @@ def option_flags() -> Iterator[click.Option]:
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
         elif option.metadata["parse"] is not None:
-            kind = _parsed(option.metadata["parse"])
+            kind = parsed(option.metadata["parse"])
         elif option.type is float and option.metadata["help"].startswith("seconds"):
-            kind = _parsed(_seconds)
+            kind = parsed(seconds)
         elif option.type in SCALARS:
             kind = SCALARS[option.type]
         elif option.type in LISTS:
@@ -92,14 +92,14 @@ def option_flags() -> Iterator[click.Option]:
         )
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     try:
         return duration(text)
     except ValueError:
         raise ValueError(f'{text!r} is not a time: give seconds, or a text such as "1m30s"') from None
 
 
-def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """A parameter's type whose values an option makes of text itself."""
 
     @functools.wraps(parse)  # whose name --help shows
@@ -109,7 +109,6 @@ def _parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
         except ValueError as error:
             raise click.BadParameter(f"{error}.") from None
 
-    convert.__name__ = parse.__name__.lstrip("_")
     return convert
 
 

@@ -36,7 +36,8 @@ key = "{key}"
 # allow = ["broadcast", "send", "subscribe", "close", "read"]
 # channels = ["shop.*"]
 
-# -- Who somebody is: tokens (JSON Web Tokens) that your application signs with this secret, or `fastws token --user ann`.
+# -- Who somebody is: tokens (JSON Web Tokens) that your application signs with this secret.
+#    `fastws token --user ann` prints one.
 
 [auth]
 secret = "{secret}"

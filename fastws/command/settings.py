@@ -105,7 +105,9 @@ class Source:
     @property
     def prefix(self) -> str:
         """What a sentence about the value begins with; a flag needs no telling where it is."""
-        return "" if self.kind in ("flag", "default") else f"{self.name}:{self.line}: " if self.line else f"{self.name}: "
+        if self.kind in ("flag", "default"):
+            return ""
+        return f"{self.name}:{self.line}: " if self.line else f"{self.name}: "
 
 
 DEFAULT = Source("default")
@@ -129,7 +131,7 @@ class Settings:
     metrics: Any = None
     admin: Any = None
     log: "LogSettings | None" = None
-    top: TopLevel = TopLevel()
+    top: TopLevel = field(default_factory=TopLevel)
     file: Path | None = None
     sources: Mapping[toml.Path, Source] = field(default_factory=dict)
     lines: Mapping[toml.Path, int] = field(default_factory=dict)
@@ -290,6 +292,8 @@ class _Loader:
 
     def _complain(self, path: toml.Path, sentence: str) -> None:
         label = _label(path[:-1])
+        if sentence.startswith("["):
+            label = ""  # it says itself which section it is about
         self._faults.append(f"{self._source_of(path).prefix}{label}{sentence}")
 
     def _look_for_unknown(self) -> None:
@@ -444,4 +448,3 @@ def _label(path: toml.Path) -> str:
 
 def _dotted(path: toml.Path) -> str:
     return ".".join(str(step) for step in path if isinstance(step, str))
-

@@ -112,9 +112,11 @@ def fault(value: Any, kind: inspect.Type, hint: Any) -> str:
     kinds = list(members(kind))
     if isinstance(value, int | float) and not isinstance(value, bool):
         for member in kinds:
-            if isinstance(member, inspect.IntType | inspect.FloatType) and (bounds := _bounds(member)):
-                if isinstance(member, inspect.FloatType) or isinstance(value, int):
-                    return f" is out of range: {bounds} works"
+            is_for_it = isinstance(member, inspect.FloatType) or (
+                isinstance(member, inspect.IntType) and isinstance(value, int)
+            )
+            if is_for_it and (bounds := _bounds(member)):
+                return f" is out of range: {bounds} works"
     if len(kinds) == 1 and _is_list(kinds[0]):
         return _fault_of_list(value, kinds[0])
     choices = [repr(choice) for member in kinds if isinstance(member, inspect.LiteralType) for choice in member.values]
