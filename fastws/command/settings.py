@@ -49,6 +49,7 @@ SECTIONS = {
     "metrics": "fastws.web.metrics:MetricsSettings",
     "admin": "fastws.web.admin:AdminSettings",
 }
+EXTRAS = {"auth": "jwt", "hooks": "hooks", "metrics": "metrics"}  # of the distribution, where it is not `server`
 ARRAYS = {"channels"}  # those that are [[arrays]] of tables
 FLAGS = {"log_level": ("log", "level"), "log_format": ("log", "format"), "access_log": ("log", "access")}
 SECRETS = {"key", "key_sha256", "password", "secret", "ssl_keyfile_password", "token"}
@@ -163,7 +164,10 @@ def section(name: str) -> type[msgspec.Struct]:
     try:
         struct: type[msgspec.Struct] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise ConfigurationError(f"[{name}] needs {error.name}: pip install 'fastws-server[{name}]'") from None
+        if (error.name or "fastws").startswith("fastws"):
+            raise
+        extra = EXTRAS.get(name, "server")
+        raise ConfigurationError(f"[{name}] needs {error.name}: pip install 'fastws-server[{extra}]'") from None
     return struct
 
 
