@@ -211,36 +211,26 @@ class JWTAuth:
         def on_message(ws: WebSocket, message: str | bytes) -> Any:
             # Every message comes by here: what is cheap comes first.
             is_alike = isinstance(message, str) and '"authenticate"' in message[:LOOKED_AT]
-            return None if is_alike and self._intercepts(ws, message) else handle(ws, message)
+            request = _renewal(message) if is_alike else None
+            return handle(ws, message) if request is None else self.renew(ws, request.get("token"))
 
         return on_message
 
-    def _intercepts(self, ws: WebSocket, message: str | bytes) -> bool:
-        try:
-            request = orjson.loads(message)
-        except ValueError:
-            return False
-        if not isinstance(request, dict) or request.get("type") != "authenticate":
-            return False
-        self.renew(ws, request.get("token"))
-        return True
-
-    def renew(self, ws: WebSocket, token: object, *, id: int | str | None = None) -> bool:
+    def renew(self, ws: WebSocket, token: object, *, id: int | str | None = None) -> Any:
         """Let a connection stay for a fresh token of the same user, and tell it so (under ``id``); close it for others.
 
-        Returns whether it stays.
+        A subclass may return something to await.
         """
         claims: Claims | None = None
         with contextlib.suppress(TokenError):
             claims = self._verify(token)
         if claims is None or not self._continues(ws, claims):
             ws.close(4001, "token refused")
-            return False
+            return
         ws.request.claims = claims
         self._set_timer(ws)
         answer = {"type": "authenticated", "expires": _expiry(claims)}
         ws.send(answer if id is None else answer | {"id": id})
-        return True
 
     def _continues(self, ws: WebSocket, claims: Claims) -> bool:
         """Whether claims are of the same user, and still allow the channel that the connection was opened for."""
@@ -260,6 +250,15 @@ class JWTAuth:
 
 class TokenError(FastWSError):
     """A token is refused; the message is for the client, and tells a forger nothing."""
+
+
+def _renewal(message: str | bytes) -> dict[str, Any] | None:
+    """A message that brings a fresh token; None where it is something else."""
+    try:
+        request = orjson.loads(message)
+    except ValueError:
+        return None
+    return request if isinstance(request, dict) and request.get("type") == "authenticate" else None
 
 
 def _expiry(claims: Claims) -> float:

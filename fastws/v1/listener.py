@@ -1,7 +1,6 @@
 """The listener that speaks fastws.v1 (docs/protocol.md)."""
 
 import asyncio
-import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -27,6 +26,8 @@ RETRY = [0.5, 20]  # seconds: a client waits from the least, doubling up to the 
 SILENCE = 1008, "the first frame is a hello"
 TYPING = 2.0  # seconds within which a user is said to type once
 ALIVE = "{}"
+
+clock = time.monotonic
 
 
 class ChannelListener(Gate):
@@ -413,7 +414,7 @@ class ChannelListener(Gate):
         if ws.user is None:
             raise Refused("unauthenticated", "this needs a user")
         self.check(ws, "publish", channel)
-        moment = time.monotonic()
+        moment = clock()
         while self._typing and self._typing[oldest := next(iter(self._typing))] <= moment - TYPING:
             del self._typing[oldest]
         if (channel, ws.user) not in self._typing:
@@ -450,8 +451,8 @@ class ChannelListener(Gate):
         renew = getattr(auth, "renew", None)
         if renew is None or ws.request.claims is None:
             raise Refused("refused", "this connection has no token that could be renewed")
-        stays = renew(ws, frame.token, id=frame.id)
-        return stays if inspect.isawaitable(stays) else None
+        later: Awaitable[None] | None = renew(ws, frame.token, id=frame.id)
+        return later
 
 
 class Waiting:
