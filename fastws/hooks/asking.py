@@ -83,27 +83,29 @@ class Asker:
                 status, body = await self._poster.post(event, question, id=message_id(), headers=headers)
         except TimeoutError:
             raise Unanswered("timeout", f"no answer within {self._timeout:g} s (timeout)") from None
-        return self._judge(status, body, answer)
+        return judge(status, body, answer)
 
-    def _judge(self, status: int, body: bytes | None, answer: type[A]) -> A:
-        if status == HTTPStatus.NO_CONTENT:
-            return answer()
-        if 400 <= status <= 499:
-            raise Denied(status, sentence_of(body or b"") or phrase(status))
-        if status != HTTPStatus.OK:
-            raise Unanswered("error", f"status {status}")
-        if body is None:
-            raise Unanswered("error", "the answer is larger than 1 MiB")
-        try:
-            content = orjson.loads(body)
-        except ValueError:
-            raise Unanswered("error", "the answer is not JSON") from None
-        if content == []:
-            return answer()  # PHP's json_encode makes it of an empty array
-        try:
-            return msgspec.convert(content, answer)
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise Unanswered("error", f"the answer has the wrong form: {error}") from None
+
+def judge(status: int, body: bytes | None, answer: type[A]) -> A:
+    """Returns what an answer says, which is yes; raises Denied or Unanswered for anything else."""
+    if status == HTTPStatus.NO_CONTENT:
+        return answer()
+    if 400 <= status <= 499:
+        raise Denied(status, sentence_of(body or b"") or phrase(status))
+    if status != HTTPStatus.OK:
+        raise Unanswered("error", f"status {status}")
+    if body is None:
+        raise Unanswered("error", "the answer is larger than 1 MiB")
+    try:
+        content = orjson.loads(body)
+    except ValueError:
+        raise Unanswered("error", "the answer is not JSON") from None
+    if content == []:
+        return answer()  # PHP's json_encode makes it of an empty array
+    try:
+        return msgspec.convert(content, answer)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise Unanswered("error", f"the answer has the wrong form: {error}") from None
 
 
 class Turns:

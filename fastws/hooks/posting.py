@@ -124,6 +124,7 @@ class Poster:
             "User-Agent": f"fastws/{__version__}",
             "Accept-Encoding": "identity",  # what would be unpacked could not be bounded
         }
+        fields["webhook-id"] = id  # also without a secret: by it a backend knows what it has seen
         if self._key is not None:
             fields |= signed(self._key, id, int(time.time()), body)
         async with self._client().post(url, data=body, headers=fields, allow_redirects=False) as response:

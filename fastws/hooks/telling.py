@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import msgspec
+
 from .posting import Poster, Unanswered, encode, message_id
 
 __all__ = ["Teller"]
 
-Waiting: TypeAlias = tuple[float, dict[str, Any]]  # since when (time.monotonic), and the event
+Waiting: TypeAlias = tuple[float, msgspec.Raw]  # since when (time.monotonic), and the event as JSON
 
 logger = logging.getLogger("fastws.hooks")
 
@@ -77,10 +79,16 @@ class Teller:
         self._add(event)
 
     def _add(self, event: Mapping[str, Any]) -> None:
-        if len(self._waiting) >= MOST:
-            self._waiting.popleft()
+        stamped = {"seq": next(self._numbers), "time": round(time.time(), 3), **event}
+        try:
+            encoded = msgspec.Raw(encode(stamped))
+        except (ValueError, TypeError, RecursionError) as error:
+            logger.error("an event %r cannot be sent as JSON: %s", event["type"], type(error).__name__)
             self._poster.figures.dropped += 1
-        self._waiting.append((time.monotonic(), {"seq": next(self._numbers), "time": round(time.time(), 3), **event}))
+            return
+        if len(self._waiting) >= MOST:
+            self._drop([self._waiting.popleft()])
+        self._waiting.append((time.monotonic(), encoded))
         self._news.set()
         if len(self._waiting) >= BATCH:
             self._rush.set()
@@ -96,7 +104,7 @@ class Teller:
 
     async def stop(self, seconds: float) -> None:
         """Deliver the rest within so many seconds, and stop. An event that comes later starts it again."""
-        task, self._task = self._task, None
+        task = self._task
         if self._beat is not None:
             self._beat.cancel()
         if task is None or task.get_loop() is not asyncio.get_running_loop():
@@ -104,9 +112,12 @@ class Teller:
         for event in (self._stopping, self._news, self._rush):
             event.set()
         await asyncio.wait((task,), timeout=seconds)
+        if self._task is not task:
+            return  # there was more to tell, when all was told
+        self._task = None
         task.cancel()
         await asyncio.wait((task,))
-        self._drop(list(self._waiting))
+        self._drop([*self._waiting])
         self._waiting.clear()
         self._report()
 
@@ -136,16 +147,12 @@ class Teller:
             finally:
                 if not is_delivered:
                     self._drop(batch)
-                    self._report()
+                self._report()
 
     async def _deliver(self, batch: list[Waiting]) -> bool:
         """Try until the backend has it, or the youngest of its events is too old; whether it was delivered."""
         content = {"event": "events", "node": self.node, "boot": self.boot, "events": [event for _, event in batch]}
-        try:
-            body = encode(content)
-        except (ValueError, TypeError, RecursionError):
-            logger.exception("%d events cannot be sent as JSON", len(batch))
-            return False
+        body = encode(content)
         message = message_id()  # the same for each try, by which a backend knows what it has seen
         while not await self._try(body, message, len(batch)):
             self._drop_old()

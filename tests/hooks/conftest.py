@@ -107,7 +107,14 @@ class Backend:
                 post = Post(head[0].split(" ")[1], headers, body)
                 self.posts.append(post)
                 self._changed.set()
-                answer = await self.answer(post)
+                answering, leaving = asyncio.ensure_future(self.answer(post)), asyncio.ensure_future(reader.read(1))
+                await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+                leaving.cancel()
+                await asyncio.wait((leaving,))
+                if not answering.done():  # whoever asked has hung up
+                    answering.cancel()
+                    break
+                answer = answering.result()
                 if answer is None:
                     break
                 writer.write(answer)

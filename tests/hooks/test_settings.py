@@ -28,7 +28,7 @@ def test_this_machine_needs_no_secret(host):
 @pytest.mark.parametrize("host", ["10.0.0.1", "example.com", "[::2]", "localhost.example.com", "127.0.0.1.example.com"])
 def test_any_other_needs_one(host):
     with pytest.raises(
-        ConfigurationError, match="needs a secret, as .* is not this machine: set secret or secret_file"
+        ConfigurationError, match=r"needs a secret, as .* is not this machine: set secret or secret_file"
     ):
         HookSettings(url=f"https://{host}/x")
     assert HookSettings(url=f"https://{host}/x", secret=SECRET).key()

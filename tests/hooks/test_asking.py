@@ -1,0 +1,525 @@
+"""What is asked, and what counts as an answer: whatever goes wrong, nobody is let in."""
+
+import asyncio
+import json
+import logging
+import time
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from fastws import Reject
+from fastws.hooks.asking import Denied, judge
+from fastws.hooks.posting import BUCKETS, Unanswered
+from fastws.hooks.shapes import ConnectAnswer
+from fastws.v1.decisions import Connect, Refused
+from tests.support import eventually, records_naming
+
+from .conftest import Somebody, reply, request_of
+
+MIB = 1 << 20
+WRONG = {
+    "user": [5, "", "x" * 256, ["ann"], {}, True],
+    "channels": ["cars", [5], [""], ["x" * 256], ["\u00e4" * 200], ["a\nb"], {}, None],
+    "expires": ["soon", True, [1]],
+    "renew": [1, "true", None],
+    "allow": [["*"], "*", {"subscribe": "*"}, {"publish": [1]}, {"read": ["*"]}, []],
+    "usr": ["ann"],
+    "ok": [True],
+}
+WRONG_LATER = [
+    ("subscribe", {"presence": "yes"}),
+    ("subscribe", {"presence": None}),
+    ("subscribe", {"to": ["ann"]}),
+    ("publish", {"to": "ann"}),
+    ("publish", {"to": [1]}),
+    ("publish", {"drop": 1}),
+    ("publish", {"result": 1}),
+    ("call", {"message": 1}),
+    *[
+        (event, {"close": close})
+        for event in ("subscribe", "publish", "call")
+        for close in (
+            4000,
+            {},
+            {"code": 1000},
+            {"code": "4000"},
+            {"code": 5000},
+            {"code": 4000, "reason": "\u20ac" * 42},
+        )
+    ],
+]
+
+
+def ask(hooks, event, ws=None):
+    ws = ws or Somebody()
+    match event:
+        case "connect":
+            return hooks.connect(request_of())
+        case "subscribe":
+            return hooks.subscribe(ws, "cars")
+        case "publish":
+            return hooks.publish(ws, "cars", {"a": 1}, None)
+        case "call":
+            return hooks.call(ws, "add", [1, 2])
+
+
+async def refused(hooks, event="connect"):
+    """How the ask failed: as nothing but an unavailable backend."""
+    if event == "connect":
+        with pytest.raises(Reject) as caught:
+            await ask(hooks, event)
+        assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "5"})
+    else:
+        with pytest.raises(Refused) as caught:
+            await ask(hooks, event)
+        assert (caught.value.code, caught.value.retry) == ("unavailable", True)
+
+
+async def test_connect_is_asked_with_all_that_is_known(backend, hooks):
+    asking = hooks()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    request = request_of(
+        "/ws/c%C3%A4rs?a=b&c",
+        Cookie="session=1",
+        Authorization="Bearer x",
+        X_Other="no",
+        Traceparent=trace,
+        Sec_WebSocket_Protocol="fastws.v1, chat",
+    )
+    assert await asking.connect(request) == Connect()
+    post = backend.posts[0]
+    connection = post.json.pop("connection")
+    assert connection.pop("remote_address") == ""  # it came over no socket
+    assert connection == {
+        "id": None,
+        "path": "/ws/c\u00e4rs",
+        "channel": None,
+        "user": None,
+        "data": None,
+        "query": {"a": "b", "c": ""},
+        "subprotocols": ["fastws.v1", "chat"],
+        "headers": {"cookie": "session=1", "authorization": "Bearer x"},
+    }
+    assert post.json["event"] == "connect"
+    assert "renew" not in post.json
+    assert post.headers["cookie"] == "session=1"
+    assert post.headers["authorization"] == "Bearer x"
+    assert post.headers["traceparent"] == trace
+    assert post.headers["user-agent"].startswith("fastws/")
+    assert post.headers["content-type"] == "application/json"
+    assert "x-other" not in post.headers
+    assert "webhook-signature" not in post.headers  # there is no secret
+
+
+async def test_what_the_backend_says_comes_back(backend, hooks):
+    said = {
+        "user": "ann",
+        "data": {"id": 7},
+        "channels": ["cars"],
+        "welcome": [1],
+        "expires": 2_000_000_000,
+        "renew": True,
+        "allow": {"subscribe": ["cars.*"]},
+    }
+    backend.says(reply(200, said))
+    connect = await hooks().connect(request_of())
+    assert {**connect._asdict(), "channels": [*connect.channels]} == {**said, "allow": {"subscribe": ("cars.*",)}}
+
+
+async def test_a_later_ask_brings_what_connect_said(backend, hooks):
+    backend.says(reply(200, {"user": "ann", "data": {"id": 7}}))
+    asking, ws = hooks(), Somebody()
+    ws.request.data["connect"] = await asking.connect(ws.request)
+    backend.says(reply(200, {"result": 3}))
+    assert await asking.call(ws, "add", [1, 2]) == {"result": 3}
+    asked = backend.posts[1].json
+    assert (asked["event"], asked["method"], asked["params"]) == ("call", "add", [1, 2])
+    assert asked["connection"]["data"] == {"id": 7}
+    assert (asked["connection"]["user"], asked["connection"]["id"]) == ("ann", "1-1")
+
+
+async def test_renewal_is_an_ask_of_its_own(backend, hooks):
+    ws = Somebody()
+    await hooks().connect(ws.request, ws=ws)
+    assert backend.posts[0].json["renew"] is True
+    assert backend.posts[0].json["connection"]["user"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("event", "answer"),
+    [
+        ("subscribe", {}),
+        ("subscribe", {"message": None}),
+        ("subscribe", {"message": [1], "presence": True}),
+        ("publish", {"message": {"text": "***"}, "to": ["bob"]}),
+        ("publish", {"drop": True}),
+        ("publish", {"close": {"code": 4000, "reason": "spam"}}),
+        ("call", {"result": {"a": [None]}}),
+    ],
+)
+async def test_answers_are_given_as_they_are(backend, hooks, event, answer):
+    backend.says(reply(200, answer))
+    given = dict(await ask(hooks(), event))
+    if "to" in given:
+        given["to"] = list(given["to"])
+    if "close" in given:
+        given["close"] = dict(given["close"])
+    assert given == answer
+
+
+@pytest.mark.parametrize("answer", [reply(204, body=b""), reply(200, {}), reply(200, [])])
+@pytest.mark.parametrize("event", ["connect", "subscribe", "publish", "call"])
+async def test_yes_may_be_as_short_as_that(backend, hooks, event, answer):
+    backend.says(answer)
+    said = await ask(hooks(), event)
+    assert said == Connect() if event == "connect" else said in ({}, {"result": None})
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in WRONG.items() for value in values])
+async def test_a_connect_of_the_wrong_form_lets_nobody_in(backend, hooks, key, value):
+    backend.says(reply(200, {"user": "ann", key: value}))
+    await refused(hooks())
+
+
+@pytest.mark.parametrize(("event", "answer"), WRONG_LATER)
+async def test_any_other_answer_of_the_wrong_form_is_none(backend, hooks, event, answer):
+    backend.says(reply(200, answer))
+    await refused(hooks(), event)
+
+
+GARBAGE = {
+    "500": (reply(500, {"user": "ann"}), "status 500"),
+    "503": (reply(503), "status 503"),
+    "a redirect": (reply(302, headers="Location: /elsewhere\r\n"), "status 302"),
+    "a permanent redirect": (reply(308, headers="Location: http://127.0.0.1:1/\r\n"), "status 308"),
+    "another 2xx": (reply(201, {"user": "ann"}), "status 201"),
+    "nothing": (reply(body=b""), "not JSON"),
+    "HTML": (reply(body=b"<b>Fatal error</b>: Uncaught Error"), "not JSON"),
+    "JSON and more": (reply(body=b"{} <b>Warning</b>"), "not JSON"),
+    "a string": (reply(body=b'"yes"'), "wrong form"),
+    "true": (reply(body=b"true"), "wrong form"),
+    "null": (reply(body=b"null"), "wrong form"),
+    "a list": (reply(body=b'["ann"]'), "wrong form"),
+    "deep": (reply(body=b"[" * 10_000), "not JSON"),
+    "no UTF-8": (reply(body=b'{"user": "\xff"}'), "not JSON"),
+    "packed": (reply(body=b"\x1f\x8b" + bytes(20), headers="Content-Encoding: gzip\r\n"), "not JSON"),
+    "1 MiB and a byte": (reply(body=b'{"user": "ann"}' + b" " * (MIB - 14)), "larger than 1 MiB"),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9\r\n\r\n", "no whole answer"),
+    "half a head": (b"HTTP/1.1 200 OK\r\nContent-", "no whole answer"),
+    "half a body": (b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"user": "ann"}', "no whole answer"),
+    "half a chunk": (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{"user"', "no whole answer"),
+    "no answer": (None, "no whole answer"),
+}
+
+
+@pytest.mark.parametrize("event", ["connect", "publish"])
+@pytest.mark.parametrize("what", GARBAGE)
+async def test_garbage_lets_nobody_in_and_is_one_line_in_the_log(backend, hooks, caplog, event, what):
+    answer, reason = GARBAGE[what]
+
+    async def once(post):
+        if answer is None or not what.startswith("half"):
+            return answer
+        next(iter(backend._writers)).write(answer)
+        return None
+
+    backend.answer = once
+    asking = hooks()
+    await refused(asking, event)
+    (record,) = records_naming(caplog, "got no answer")
+    assert reason in record.getMessage()
+    assert (record.event, record.result, record.milliseconds > 0) == (event, "error", True)
+    assert len(backend.posts) == 1  # asked once, and nowhere else
+    assert asking.figures.requests == {(event, "error"): 1}
+
+
+async def test_a_whole_mebibyte_is_read(backend, hooks):
+    backend.says(reply(body=b'{"user": "ann"}' + b" " * (MIB - 15)))
+    assert (await ask(hooks(), "connect")).user == "ann"
+
+
+async def test_an_endless_answer_is_not_read_to_its_end(backend, hooks):
+    sent = 0
+
+    async def endless(post):
+        nonlocal sent
+        writer = next(iter(backend._writers))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _ in range(1000):
+            writer.write(b" " * MIB)
+            await writer.drain()
+            sent += MIB
+
+    backend.answer = endless
+    await refused(hooks())
+    assert sent < 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retry"),
+    [
+        (400, "refused", False),
+        (401, "unauthenticated", False),
+        (403, "forbidden", False),
+        (404, "unknown_channel", False),
+        (409, "conflict", False),
+        (413, "too_large", False),
+        (422, "refused", False),
+        (429, "too_fast", True),
+        (499, "refused", False),
+    ],
+)
+async def test_no_has_a_status_and_a_sentence(backend, hooks, status, code, retry):
+    backend.says(reply(status, {"error": {"message": "not today"}}))
+    asking = hooks()
+    with pytest.raises(Reject, match=f"{status} not today") as caught:
+        await ask(asking, "connect")
+    assert caught.value.status == status
+    for event in ("subscribe", "publish", "call"):
+        with pytest.raises(Refused) as caught:
+            await ask(asking, event)
+        assert (caught.value.code, caught.value.message, caught.value.retry) == (code, "not today", retry)
+        assert asking.figures.requests[event, "refused"] == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<b>no</b>", b"null", b'{"error": "no"}', b'{"error": {"message": 5}}', b"\xff"]
+)
+async def test_no_without_a_sentence_says_what_the_status_says(backend, hooks, body):
+    backend.says(reply(403, body=body))
+    with pytest.raises(Reject) as caught:
+        await ask(hooks(), "connect")
+    assert (caught.value.status, caught.value.reason) == (403, "Forbidden")
+
+
+async def test_a_sentence_is_cut_and_has_no_line_breaks(backend, hooks):
+    backend.says(reply(403, {"error": {"message": "a\r\nb" + "x" * 10_000}}))
+    with pytest.raises(Reject) as caught:
+        await ask(hooks(), "connect")
+    assert caught.value.reason.startswith("a  bxxx")
+    assert len(caught.value.reason) == 500
+
+
+async def test_a_hanging_backend_is_waited_for_as_long_as_timeout_says(backend, hooks, caplog):
+    backend.answer = lambda post: asyncio.Event().wait()
+    asking = hooks(timeout=0.05)
+    await refused(asking)
+    await refused(asking, "call")
+    assert asking.figures.requests == {("connect", "timeout"): 1, ("call", "timeout"): 1}
+    assert len(records_naming(caplog, "no answer within 0.05 s")) == 2
+    assert asking.figures.pending == 0
+
+
+async def test_nobody_there_is_tried_once_more_at_once(backend, hooks, monkeypatch):
+    asking = hooks()
+    await backend.stop()
+    tries = 0
+    post = asking._poster._post
+
+    async def counting(*arguments):
+        nonlocal tries
+        tries += 1
+        return await post(*arguments)
+
+    monkeypatch.setattr(asking._poster, "_post", counting)
+    await refused(asking)
+    assert tries == 2
+
+    async def up_by_then(*arguments):
+        if backend._server is None:
+            try:
+                return await post(*arguments)
+            finally:
+                await backend.start()
+        return await post(*arguments)
+
+    monkeypatch.setattr(asking._poster, "_post", up_by_then)
+    await ask(asking, "connect")
+    assert len(backend.posts) == 1
+
+
+async def test_a_backend_that_was_killed_and_is_back_is_asked_again(backend, hooks):
+    asking = hooks()
+    await ask(asking, "connect")
+    await backend.stop()
+    await refused(asking)
+    await backend.start()
+    await ask(asking, "connect")
+
+
+async def test_a_slow_ask_delays_no_other(backend, hooks):
+    released = asyncio.Event()
+
+    async def answer(post):
+        if post.json["channel"] == "slow":
+            await released.wait()
+        return reply()
+
+    backend.answer = answer
+    asking = hooks()
+    slow = asyncio.ensure_future(asking.subscribe(Somebody(), "slow"))
+    await backend.until(lambda: backend.posts)
+    for _ in range(100):
+        await asking.subscribe(Somebody(), "fast")
+    assert not slow.done()
+    assert asking.figures.pending == 1
+    released.set()
+    await slow
+
+
+async def test_so_many_are_asked_at_a_time_so_many_wait_and_no_more(backend, hooks, caplog):
+    released, at_once = asyncio.Event(), []
+
+    async def answer(post):
+        at_once.append(post)
+        await released.wait()
+        return reply()
+
+    backend.answer = answer
+    asking = hooks(concurrency=3, max_pending=2)
+    five = [asyncio.ensure_future(ask(asking, "call")) for _ in range(5)]
+    await eventually(lambda: len(at_once) == 3)
+    await refused(asking)
+    assert records_naming(caplog, "max_pending")
+    assert (len(at_once), asking.figures.pending) == (3, 5)
+    five[4].cancel()
+    await asyncio.wait(five[4:])
+    released.set()
+    await asyncio.gather(*five[:4])
+    assert (len(backend.posts), asking.figures.pending) == (4, 0)
+    await ask(asking, "connect")
+
+
+async def test_waiting_for_a_turn_counts_as_waiting(backend, hooks):
+    backend.answer = lambda post: asyncio.Event().wait()
+    asking = hooks(concurrency=1, timeout=0.1)
+    begin = time.monotonic()
+    await asyncio.gather(*(refused(asking, "call") for _ in range(20)))
+    assert time.monotonic() - begin < 20 * 0.1
+    assert asking.figures.requests["call", "timeout"] == 20
+
+
+async def test_who_gave_up_leaves_nothing_behind(backend, hooks):
+    backend.answer = lambda post: asyncio.Event().wait()
+    asking = hooks(concurrency=1)
+    task = asyncio.ensure_future(ask(asking, "connect"))
+    await backend.until(lambda: backend.posts)
+    task.cancel()
+    await asyncio.wait([task])
+    backend.answer = backend.yes
+    await ask(asking, "connect")
+    assert asking.figures.requests == {("connect", "ok"): 1}
+    await eventually(lambda: len(backend._writers) == 1)  # whose answer nobody waits for was hung up on
+
+
+async def test_connections_are_kept_while_they_are_busy(backend, hooks):
+    asking = hooks()
+    for _ in range(50):
+        await ask(asking, "connect")
+    assert backend.connections == 1
+
+
+async def test_what_happened_is_counted(backend, hooks):
+    asking = hooks()
+    await ask(asking, "connect")
+    backend.says(reply(403))
+    with pytest.raises(Refused):
+        await ask(asking, "call")
+    figures = asking.figures
+    assert figures.requests == {("connect", "ok"): 1, ("call", "refused"): 1}
+    assert [sum(figures.seconds[event]) for event in ("connect", "call")] == [1, 1]
+    assert len(figures.seconds["call"]) == len(BUCKETS) + 1
+    assert 0 < figures.seconds_sum["call"] < 5
+
+
+async def test_neither_secret_nor_cookie_is_in_the_log(backend, hooks, caplog):
+    caplog.set_level(logging.DEBUG)
+    asking = hooks(secret="whsec_" + "c2VjcmV0" * 5, timeout=0.05)
+    request = request_of("/ws?token=topsecret", Cookie="session=topsecret", Authorization="Bearer topsecret")
+    for what in GARBAGE.values():
+        backend.says(what[0])
+        with pytest.raises(Reject):
+            await asking.connect(request)
+    assert records_naming(caplog, "got no answer")
+    for hidden in ("topsecret", "c2VjcmV0", "secretsecret"):
+        assert not records_naming(caplog, hidden)
+
+
+@pytest.mark.parametrize(
+    "names", [("cookie", "x-mine"), ("Cookie", "X-Mine"), ("host", "content-length", "webhook-id", "te")]
+)
+async def test_only_the_fields_named_are_forwarded_and_none_of_the_requests_own(backend, hooks, names):
+    request = request_of(Cookie="a", X_Mine="b", Content_Length="0", Webhook_Id="c", TE="trailers", Authorization="d")
+    await hooks(headers=names, secret="whsec_" + "c2VjcmV0" * 5).connect(request)
+    post = backend.posts[0]
+    assert "authorization" not in post.headers
+    assert post.headers["host"] == f"127.0.0.1:{backend.port}"
+    assert post.headers["webhook-id"].startswith("msg_")
+    assert post.headers["content-length"] == str(len(post.body))
+    assert "te" not in post.headers
+    assert set(post.json["connection"]["headers"]) <= {name.lower() for name in names}
+    assert (post.headers.get("x-mine") == "b") == ("x-mine" in [name.lower() for name in names])
+
+
+async def test_a_field_goes_on_byte_for_byte(backend, hooks):
+    request = request_of(Cookie="a=\u00e4")  # UTF-8, as it was sent
+    await hooks().connect(request)
+    assert backend.posts[0].headers["cookie"].encode("latin-1").decode() == "a=\u00e4"
+
+
+async def test_an_event_may_have_a_path_of_its_own(backend, hooks):
+    asking = hooks(url=f"http://127.0.0.1:{backend.port}/hooks/{{event}}?a=b")
+    await ask(asking, "connect")
+    await ask(asking, "call")
+    assert [post.path for post in backend.posts] == ["/hooks/connect?a=b", "/hooks/call?a=b"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+ANSWERS = st.dictionaries(
+    st.sampled_from(["user", "data", "channels", "welcome", "expires", "renew", "allow", "message", "to", "close"]),
+    JSON,
+)
+
+
+def may_be_let_in(answer):
+    """The specification of connect's answer, written down once more."""
+    known = {"user", "data", "channels", "welcome", "expires", "renew", "allow"}
+    allow = answer.get("allow") or {}
+    return (
+        set(answer) <= known
+        and (answer.get("user") is None or (isinstance(answer["user"], str) and 1 <= len(answer["user"]) <= 255))
+        and isinstance(answer.get("channels", []), list)
+        and all(isinstance(name, str) and 1 <= len(name.encode()) <= 255 for name in answer.get("channels", []))
+        and (answer.get("expires") is None or type(answer["expires"]) in (int, float))
+        and type(answer.get("renew", False)) is bool
+        and (answer.get("allow") is None or isinstance(answer["allow"], dict))
+        and set(allow) <= {"subscribe", "publish"}
+        and all(isinstance(globs, list) and all(isinstance(glob, str) for glob in globs) for globs in allow.values())
+    )
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(200, b'{"user": "ann", "expires": 1e400}')
+@example(200, b'{"user": "ann"}\0')
+@example(200, b"{}")
+@given(
+    st.sampled_from([200, 200, 200, 204, 201, 206, 301, 304, 400, 404, 500, 599]),
+    st.binary(max_size=40) | (ANSWERS | JSON).map(lambda value: json.dumps(value).encode()),
+)
+def test_whatever_is_answered_nobody_is_let_in_but_by_a_whole_yes(status, body):
+    try:
+        said = judge(status, body, ConnectAnswer)
+    except (Denied, Unanswered):
+        return
+    assert status in (200, 204)
+    if status == 200 and body != b"[]":
+        answer = orjson.loads(body)
+        assert may_be_let_in(answer)
+        assert said.user == answer.get("user")
