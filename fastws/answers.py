@@ -51,6 +51,7 @@ class Answer:
 
     def as_reason(self) -> str:
         """Returns a refusal's message and id as what a Close can carry (RFC 6455 5.5): 123 bytes of UTF-8."""
+        assert isinstance(self.content, Mapping)
         error = self.content["error"]
         end = f" ({error['request_id']})"
         message: bytes = error["message"].encode("utf-8", "replace")

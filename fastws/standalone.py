@@ -3,15 +3,19 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
+from .access.keys import Keys
 from .access.rules import ChannelRule, Rules
 from .access.tokens import AuthSettings, Tokens
 from .hub import Hub
 from .server import Server
-from .v1.gate import Backend
+from .v1.gate import Backend, Gate
 from .v1.listener import PROTOCOL, ChannelListener
 from .v1.raw import RawListener, RawSettings
+from .web.api import ApiSettings
+from .web.api import add_to as add_api
+from .web.app import Web
 
-__all__ = ["PATHS", "StandaloneSettings", "create_server"]
+__all__ = ["PATHS", "StandaloneSettings", "create_server", "reconfigure"]
 
 PATHS = ["/ws", "/ws/{room}"]
 
@@ -36,6 +40,10 @@ class StandaloneSettings(Protocol):
         """How tokens are verified."""
 
     @property
+    def api(self) -> ApiSettings | None:
+        """Where the HTTP API is, and who may call it."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
@@ -47,12 +55,8 @@ def create_server(settings: StandaloneSettings) -> Server:
     both, and what is published at one reaches the other. Fetches the keys of ``jwks_url``.
     """
     server = Server(**settings.options)
-    claims = {}
-    tokens = None
-    if settings.auth is not None:
-        tokens = Tokens(settings.auth)
-        claims = {"channels_claim": settings.auth.channels_claim, "publish_claim": settings.auth.publish_claim}
-    rules = Rules(settings.channels, **claims)
+    tokens = None if settings.auth is None else Tokens(settings.auth)
+    rules = rules_of(settings)
     backend: Backend | None = None  # [hooks]
 
     listener = ChannelListener(
@@ -66,12 +70,32 @@ def create_server(settings: StandaloneSettings) -> Server:
         raw = RawListener(rules, backend=backend, anonymous=settings.anonymous)
         server.endpoint(settings.raw.path, raw, auth=None if tokens is None else tokens.auth())
 
-    hub = Hub(server)
-    # HTTP: an application of fastws.web gets `hub`, and the routes of
-    # [api]
-    # [metrics]
-    # [admin]
-    # /fastws.js
-    # and is the server's by server.reconfigure(http=...).
-    del hub
+    hub, web = Hub(server), Web()
+    server.state.keys = Keys(() if settings.api is None else settings.api.keys)
+    if settings.api is not None:
+        add_api(web, hub, settings.api, keys=server.state.keys)
+    # [metrics], [admin] and /fastws.js add theirs.
+    server.reconfigure(http=web)
     return server
+
+
+def reconfigure(server: Server, settings: StandaloneSettings) -> None:
+    """Have a server of `create_server`, which may run, go by other ``[[channels]]`` and ``[[api.keys]]``.
+
+    What is subscribed stays. Raises ConfigurationError for what cannot work, and then everything is as it was.
+    """
+    rules = rules_of(settings)
+    gates = [manager.listener for manager in server.endpoints.values() if isinstance(manager.listener, Gate)]
+    for gate in gates:
+        rules.check_backend(None if gate.backend is None else gate.backend.asks)
+    server.state.keys.replace(() if settings.api is None else settings.api.keys)
+    for gate in gates:
+        gate.rules = rules
+
+
+def rules_of(settings: StandaloneSettings) -> Rules:
+    """Returns the rules of ``[[channels]]``, which look into a token's claims as ``[auth]`` says."""
+    auth = settings.auth
+    if auth is None:
+        return Rules(settings.channels)
+    return Rules(settings.channels, channels_claim=auth.channels_claim, publish_claim=auth.publish_claim)

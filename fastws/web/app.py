@@ -147,7 +147,7 @@ class Web:
         handlers = self._shapes.get(template.shape)
         if handlers is None:
             handlers = self._shapes[template.shape] = {}
-            self._router.add(template, handlers)
+            self._router.add([template], handlers)
             if not template.names:
                 self._literal[path] = handlers
         if method in handlers:
