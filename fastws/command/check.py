@@ -51,21 +51,14 @@ def _offline(settings: Settings) -> list[str]:
     try:
         Certificates.of(settings.top)
     except ConfigurationError as error:
-        faults.append(_located(settings, str(error)))
+        faults.append(settings.located(str(error)))
     try:
         created(settings)
     except Failure as error:
         faults.append(error.format_message())
     except FastWSError as error:
-        faults.append(_located(settings, str(error)))
+        faults.append(settings.located(str(error)))
     return faults
-
-
-def _located(settings: Settings, sentence: str) -> str:
-    """A sentence about a setting of the file's top with the line of that."""
-    name = sentence.partition("=")[0].partition(" ")[0]
-    source = settings.sources.get((name,))
-    return f"{source.prefix if source else ''}{sentence}"
 
 
 def _online(settings: Settings) -> list[str]:

@@ -27,7 +27,7 @@ def command(**flags: Any) -> None:
     settings = loaded(NO_FILE, flags)
     if reloads(settings):
         return
-    with ending():
+    with ending(settings):
         from ..demo import create_server
 
         logs.set_up(settings.log or logs.LogSettings())

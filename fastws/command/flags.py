@@ -119,7 +119,10 @@ def loaded(config: Path | None, flags: Mapping[str, Any]) -> Settings:
 
 
 class ending:
-    """What cannot work ends the command: one line of stderr for each sentence."""
+    """What cannot work ends the command: one line of stderr for each sentence, with the place in ``settings``."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or Settings()
 
     def __enter__(self) -> None:
         pass
@@ -128,4 +131,4 @@ class ending:
         if isinstance(error, Faults):
             raise Failure("\nfastws: ".join(error.sentences)) from error
         if isinstance(error, FastWSError):
-            raise Failure(str(error)) from error
+            raise Failure(self._settings.located(str(error))) from error

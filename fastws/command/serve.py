@@ -45,7 +45,7 @@ def command(target: str | None, config: Path | None, **flags: Any) -> None:
         raise Failure(NOTHING)
     if reloads(settings):
         return
-    with ending():
+    with ending(settings):
         logs.set_up(settings.log or logs.LogSettings())
         certificates = Certificates.of(settings.top)
         server = prepared(created(settings), settings, certificates)
@@ -59,7 +59,7 @@ def reloads(settings: Settings) -> bool:
         return False
     from .reloading import serve_reloading
 
-    with ending():
+    with ending(settings):
         logs.set_up(settings.log or logs.LogSettings())
         serve_reloading(settings.options.get("fd") or inherited())
     return True

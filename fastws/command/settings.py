@@ -142,6 +142,11 @@ class Settings:
         """The sections that say what is served; [log] says nothing of that."""
         return [name for name in SECTIONS if name != "log" and getattr(self, name)]
 
+    def located(self, sentence: str) -> str:
+        """A sentence that begins with the name of an option, and where that was said."""
+        name = sentence.partition("=")[0].partition(" ")[0]
+        return self.sources[(name,)].prefix + sentence if (name,) in self.sources else sentence
+
     @property
     def is_empty(self) -> bool:
         """Whether nobody has said what to serve."""
@@ -164,8 +169,8 @@ def section(name: str) -> type[msgspec.Struct]:
     try:
         struct: type[msgspec.Struct] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        if (error.name or "fastws").startswith("fastws"):
-            raise
+        if (error.name or "").startswith("fastws."):
+            raise ConfigurationError(f"[{name}] is not in this version of fastws: leave it out") from None
         extra = EXTRAS.get(name, "server")
         raise ConfigurationError(f"[{name}] needs {error.name}: pip install 'fastws-server[{extra}]'") from None
     return struct
