@@ -65,7 +65,7 @@ class Rereading:
             self._server.reconfigure(origins=settings.options.get("origins"))
         logs.set_levels(settings.log or logs.LogSettings())
         self._settings = settings
-        changed = sorted(_changes(old, settings))
+        changed = list(_changes(old, settings))
         fixed = [name for name in changed if name not in LIVE]
         done = [name for name in changed if name in LIVE]
         logger.log(

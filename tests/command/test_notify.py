@@ -40,9 +40,9 @@ def test_it_says_when_it_listens_and_when_it_stops(manager):
     with serving("app:create", "--drain-timeout", "7", "--close-timeout", "1") as (process, line):
         said = until(manager, "READY")
         assert (said["READY"], said["STATUS"]) == ("1", f"listening on http://127.0.0.1:{port_of(line)}")
-        connect(f"ws://127.0.0.1:{port_of(line)}/echo").close()
-        process.send_signal(signal.SIGTERM)
-        said = until(manager, "STOPPING")
+        with connect(f"ws://127.0.0.1:{port_of(line)}/echo"):
+            process.send_signal(signal.SIGTERM)
+            said = until(manager, "STOPPING")
         assert (said["STOPPING"], said["EXTEND_TIMEOUT_USEC"]) == ("1", "20000000")
         assert process.wait(TIMEOUT) == 0
 

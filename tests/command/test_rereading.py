@@ -70,7 +70,7 @@ def test_rules_keys_and_origins_change_at_once_and_who_is_there_stays(served):
     with subscribed(served.port, "news") as old:
         assert old.answer["type"] == "subscribed"
         said = served.again(key=OTHER, pattern="sport", top='origins = ["https://a.example"]')
-        assert said == "the configuration was read again: [[channels]], [api] keys, origins changed"
+        assert said == "the configuration was read again: origins, [[channels]], [api] keys changed"
         with pytest.raises(HTTPError, match="401"):
             publish(served.port, KEY, "news", "x")
         assert publish(served.port, OTHER, "news", "still there") == {"connections": 1}
@@ -129,7 +129,8 @@ def test_a_server_of_ones_own_gets_new_origins(folder):
     folder.joinpath("fastws.toml").write_text('target = "app:create"\n[log]\nlevel = "info"\n')
     with serving() as (process, line):
         lines = Lines(process.stderr)
-        connect(f"ws://127.0.0.1:{port_of(line)}/echo").close()
+        with connect(f"ws://127.0.0.1:{port_of(line)}/echo"):
+            pass
         folder.joinpath("fastws.toml").write_text('target = "app:create"\norigins = ["x"]\n[log]\nlevel = "info"\n')
         process.send_signal(signal.SIGHUP)
         lines.until("origins changed")
