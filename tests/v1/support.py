@@ -68,8 +68,8 @@ class Client:
         return [await self.receive() for _ in fields.get("channels", ())]
 
     async def so_far(self) -> list[Any]:
-        """All that arrives before the answer to a question asked now: the server answers in order."""
-        await self.send({"type": "call", "id": "so far", "method": "nothing"})
+        """All that arrives before the answer to a frame without a type, sent now: the server answers in order."""
+        await self.send({"id": "so far"})
         found = []
         while (frame := await self.receive()).get("id") != "so far":
             found.append(frame)

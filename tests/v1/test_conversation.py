@@ -201,7 +201,7 @@ async def test_a_message_reaches_all_members_and_says_whose_it_is_and_when(serve
     assert await eve.so_far() == []
 
 
-@pytest.mark.parametrize("message", [None, True, 0, -1.5, "", "text", "\u2028é\"\\", [], {}, {"type": "hello"}, [[{}]]])
+@pytest.mark.parametrize("message", [None, True, 0, -1.5, "", "text", '\u2028é"\\', [], {}, {"type": "hello"}, [[{}]]])
 async def test_any_json_arrives_as_it_was(serve, message):
     client = await (await serve()).join("ann", "cars")
     received = await client.ask({"type": "publish", "channel": "cars", "message": message})
@@ -212,7 +212,7 @@ async def test_any_json_arrives_as_it_was(serve, message):
 async def test_numbers_pass_that_no_parser_here_could_keep(serve):
     client = await (await serve()).join("ann", "cars")
     number = "123456789012345678901234567890.000000000000000000001"
-    await client.send('{"type": "publish", "channel": "cars", "message": {"n": %s}}' % number)
+    await client.send(f'{{"type": "publish", "channel": "cars", "message": {{"n": {number}}}}}')
     assert number in await client.text()
 
 
@@ -371,9 +371,9 @@ async def test_signs_of_life_are_not_answered(serve):
 
 async def test_an_id_is_a_safe_number_or_a_short_text(serve):
     client = await (await serve()).join(None, "cars")
-    for id in (0, -1, 2**53 - 1, "", "x" * 64):
-        await client.send({"type": "publish", "id": id, "channel": "cars", "message": 1, "exclude": "self"})
-        assert (await client.receive())["id"] == id
+    for name in (0, -1, 2**53 - 1, "", "x" * 64):
+        await client.send({"type": "publish", "id": name, "channel": "cars", "message": 1, "exclude": "self"})
+        assert (await client.receive())["id"] == name
 
 
 async def test_timers_end_with_the_last_connection(serve):
