@@ -5,11 +5,11 @@ import re
 import time
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import orjson
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from .. import __version__
 from .._core import WebSocket, check_close
@@ -40,6 +40,9 @@ TEXTS = re.compile(r"text/.*|application/(?:.*\+)?xml|application/javascript|app
 JSONS = re.compile(r"application/(?:.*\+)?json")
 
 encode = msgspec.json.encode
+
+#: What is left to do of a command that was looked through.
+Do: TypeAlias = Callable[[], shapes.Connections | shapes.ConnectionsByChannel]
 
 
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -83,7 +86,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 class API:
-    """The operations of the API on one hub. ``refusals`` are the last ones; ``server`` has the port of its own, if any."""
+    """The operations of the API on one hub. ``refusals`` are the last ones; ``server`` has its own port, if any."""
 
     def __init__(self, hub: Hub, keys: Keys, path: str) -> None:
         self.hub = hub
@@ -93,9 +96,8 @@ class API:
         self.server: Server | None = None
         self._started = time.time()
         self._repeats = Repeats()
-        self._openapi: bytes | None = None
         self._decoders = {o.name: msgspec.json.Decoder(o.body) for o in OPERATIONS if o.body not in (None, bytes)}
-        self._commands: dict[str, Callable[[Key, Any], Any]] = {
+        self._commands: dict[str, Callable[[Key, Any], Do]] = {
             "broadcast": self.broadcast,
             "send": self.send,
             "subscribe": self.subscribe,
@@ -131,10 +133,11 @@ class API:
     def _key(self, operation: Operation, request: WebRequest) -> Key:
         return self.keys.check(request.headers, operation.scope, request.peer)
 
-    async def _command(self, operation: Operation, command: Callable[[Key, Any], Any], request: WebRequest) -> Answer:
+    async def _command(self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest) -> Answer:
         key = self._key(operation, request)
         _no_query(request)
-        return Answer(200, encode(command(key, await self._decoded(operation, request))), JSON)
+        do = command(key, await self._decoded(operation, request))
+        return Answer(200, encode(do()), JSON)
 
     async def _decoded(self, operation: Operation, request: WebRequest) -> Any:
         kind = _kind(request)
@@ -158,37 +161,43 @@ class API:
         return Answer(200, encode(read(key, request)), JSON)
 
     def _describe(self, request: WebRequest) -> Answer:
-        if self._openapi is None:
-            self._openapi = orjson.dumps(document(self.path), option=orjson.OPT_INDENT_2)
-        return Answer(200, self._openapi, {"Content-Type": "application/json"})
+        described = document(self.path, [manager.path for manager in self.hub.managers])
+        return Answer(200, orjson.dumps(described, option=orjson.OPT_INDENT_2), {"Content-Type": "application/json"})
 
     async def _batch(self, operation: Operation, request: WebRequest) -> Answer:
-        """All of it is looked through before any of it is done; what is refused then is that command alone."""
+        """All of it is looked through before any of it is done: a fault refuses it all, a missing right its command."""
         key = self._key(operation, request)
         _no_query(request)
         batch: shapes.Batch = await self._decoded(operation, request)
-        chosen = [_chosen(command, index) for index, command in enumerate(batch.commands)]
+        failed = Failed(request)
+        prepared = [self._prepare(key, command, index, failed) for index, command in enumerate(batch.commands)]
         results: list[Any] = []
-        request_id = None
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        for index, (name, command) in enumerate(chosen):
+        for do in prepared:
             try:
-                key.require(COMMANDS[name].scope or "read")
-                results.append(self._commands[name](key, command))
-            except Reject as reject:
-                field = getattr(reject, "field", None)
-                if field is not None:
-                    field = f"$.commands[{index}].{name}{field[1:]}"
-                if request_id is None:  # the log has the first
-                    about = facts(request.raw_path, request.headers)
-                    said: Any = refusal(request.peer, reject.status, reject.reason, about=about, field=field).content
-                    request_id = said["error"]["request_id"]
-                results.append(shapes.Failure(shapes.Detail(reject.status, reject.reason, request_id, field)))
+                results.append(do())
+            except Exception as error:
+                results.append(failed(500, "the server failed", error))
             if loop.time() - begin > TURN:
                 await asyncio.sleep(0)
                 begin = loop.time()
         return Answer(200, encode(shapes.Results(results)), JSON)
+
+    def _prepare(self, key: Key, command: shapes.Command, index: int, failed: "Failed") -> Callable[[], Any]:
+        """What a command of a batch will do; raises BadRequest for a fault in it."""
+        where = f"$.commands[{index}]"
+        chosen = [name for name in COMMANDS if getattr(command, name) is not UNSET]
+        if len(chosen) != 1:
+            raise BadRequest(f"a command is one of {', '.join(COMMANDS)}; here are {len(chosen)}", where)
+        name = chosen[0]
+        try:
+            key.require(COMMANDS[name])
+            return self._commands[name](key, getattr(command, name))
+        except BadRequest as fault:
+            raise BadRequest(fault.reason, f"{where}.{name}{(fault.field or '$')[1:]}") from None
+        except Reject as reject:
+            return partial(_same, failed(reject.status, reject.reason))
 
     async def _publish(self, operation: Operation, request: WebRequest) -> Answer:
         key = self._key(operation, request)
@@ -206,7 +215,7 @@ class API:
 
     # -- commands
 
-    def broadcast(self, key: Key, command: shapes.Broadcast) -> shapes.Connections | shapes.ConnectionsByChannel:
+    def broadcast(self, key: Key, command: shapes.Broadcast) -> Do:
         """Send to the members of a channel or of several."""
         message = _message(command)
         if command.channels is UNSET:
@@ -221,42 +230,40 @@ class API:
         endpoint = _value(command.endpoint)
         self._check_endpoint(endpoint, "$.endpoint")
         to, users, exclude = _value(command.to), _value(command.users), _value(command.exclude)
+        send = partial(self.hub.broadcast, message=message, to=to, users=users, exclude=exclude, endpoint=endpoint)
 
-        def send(channel: str) -> int:
-            def do() -> int:
-                return self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
-
-            return do() if command.key is UNSET else self._repeats.once(channel, command.key, do)
+        def once(channel: str) -> int:
+            return self._once(channel, command.key, partial(send, channel))
 
         if command.channels is UNSET:
-            assert command.channel is not UNSET
-            return shapes.Connections(send(command.channel))
-        return shapes.ConnectionsByChannel({channel: send(channel) for channel in command.channels})
+            channel: Any = command.channel
+            return lambda: shapes.Connections(once(channel))
+        channels = command.channels
+        return lambda: shapes.ConnectionsByChannel({channel: once(channel) for channel in channels})
 
-    def send(self, key: Key, command: shapes.Send) -> shapes.Connections:
+    def send(self, key: Key, command: shapes.Send) -> Do:
         """Send to users or connections."""
         message = _message(command)
         users, to = _addressed(command)
+        send = partial(self.hub.send, message, users=users, to=to, exclude=_value(command.exclude))
+        return lambda: shapes.Connections(self._once("", command.key, send))  # no channel has an empty name
 
-        def do() -> int:
-            return self.hub.send(message, users=users, to=to, exclude=_value(command.exclude))
+    def _once(self, channel: str, key: str | UnsetType, do: Callable[[], int]) -> int:
+        return do() if key is UNSET else self._repeats.once(channel, key, do)
 
-        # No channel has an empty name.
-        return shapes.Connections(do() if command.key is UNSET else self._repeats.once("", command.key, do))
-
-    def subscribe(self, key: Key, command: shapes.Subscribe) -> shapes.Connections:
+    def subscribe(self, key: Key, command: shapes.Subscribe) -> Do:
         """Have connections join a channel."""
         users, to = _addressed(command)
         self._check_channel(key, command.channel, "$.channel")
-        return shapes.Connections(self.hub.subscribe(command.channel, users=users, to=to))
+        return lambda: shapes.Connections(self.hub.subscribe(command.channel, users=users, to=to))
 
-    def unsubscribe(self, key: Key, command: shapes.Unsubscribe) -> shapes.Connections:
+    def unsubscribe(self, key: Key, command: shapes.Unsubscribe) -> Do:
         """Have connections leave a channel."""
         users, to = _addressed(command)
         self._check_channel(key, command.channel, "$.channel")
-        return shapes.Connections(self.hub.unsubscribe(command.channel, users=users, to=to))
+        return lambda: shapes.Connections(self.hub.unsubscribe(command.channel, users=users, to=to))
 
-    def close(self, key: Key, command: shapes.Close) -> shapes.Connections:
+    def close(self, key: Key, command: shapes.Close) -> Do:
         """Close connections."""
         channel, session = _value(command.channel), _value(command.session)
         users, to = _value(command.users), _value(command.to)
@@ -269,10 +276,8 @@ class API:
                 raise BadRequest(str(error), field) from None
         if channel is not None:
             self._check_channel(key, channel, "$.channel")
-        count = self.hub.close(
-            users=users, to=to, session=session, channel=channel, code=command.code, reason=command.reason
-        )
-        return shapes.Connections(count)
+        whom = {"users": users, "to": to, "session": session, "channel": channel}
+        return lambda: shapes.Connections(self.hub.close(**whom, code=command.code, reason=command.reason))
 
     def _check_channel(self, key: Key, name: str, field: str) -> None:
         if not name or len(name.encode()) > shapes.NAME_BYTES or CONTROL.search(name):
@@ -394,14 +399,6 @@ def _addressed(command: shapes.Addressed | shapes.Send) -> tuple[Any, Any]:
     return users, to
 
 
-def _chosen(command: shapes.Command, index: int) -> tuple[str, Any]:
-    """The one command that is there, by name."""
-    chosen = [(name, value) for name in COMMANDS if (value := getattr(command, name)) is not UNSET]
-    if len(chosen) != 1:
-        raise BadRequest(f"a command is one of {', '.join(COMMANDS)}; here are {len(chosen)}", f"$.commands[{index}]")
-    return chosen[0]
-
-
 def _message(command: shapes.Said) -> Any:
     """The message of a command, for the hub."""
     if command.message is not UNSET:
@@ -444,6 +441,25 @@ def _as_said(kind: str, body: bytes) -> Any:
 
 
 # -- what is told
+
+
+class Failed:
+    """Makes what a batch says of a command that failed. The log has the first of them, whose id they all bear."""
+
+    def __init__(self, request: WebRequest) -> None:
+        self._request = request
+        self._request_id: str | None = None
+
+    def __call__(self, status: int, message: str, error: Exception | None = None) -> shapes.Failure:
+        if self._request_id is None or error is not None:
+            about = facts(self._request.raw_path, self._request.headers)
+            said: Any = refusal(self._request.peer, status, message, error=error, about=about).content
+            self._request_id = said["error"]["request_id"]
+        return shapes.Failure(shapes.Detail(status, message, str(self._request_id)))
+
+
+def _same(failure: shapes.Failure) -> shapes.Failure:
+    return failure
 
 
 def _plain(user: Hashable) -> shapes.User:

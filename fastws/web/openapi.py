@@ -1,6 +1,6 @@
 """OpenAPI 3.1 of the HTTP API, made of the operations and of the shapes that check what comes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import msgspec
@@ -44,8 +44,8 @@ NEEDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def document(path: str) -> dict[str, Any]:
-    """Returns the description of the API at a path."""
+def document(path: str, endpoints: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the description of the API at a path, on a server that has these endpoints."""
     types = [t for o in OPERATIONS for t in (*_parts(o.answer), *(() if o.body in (None, bytes) else (o.body,)))]
     described = list(dict.fromkeys([*types, shapes.Connections, shapes.Failure]))
     _, components = msgspec.json.schema_components(described, ref_template=REF)
@@ -54,9 +54,11 @@ def document(path: str) -> dict[str, Any]:
     components["Results"]["properties"]["results"]["items"] = {
         "anyOf": [_ref("Connections"), _ref("ConnectionsByChannel"), _ref("Failure")]
     }
+    if endpoints:
+        components["Broadcast"]["properties"]["endpoint"]["enum"] = list(endpoints)
     paths: dict[str, Any] = {}
     for operation in OPERATIONS:
-        paths.setdefault(path + operation.path, {})[operation.method.lower()] = _operation(operation)
+        paths.setdefault(path + operation.path, {})[operation.method.lower()] = _operation(operation, endpoints)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -88,7 +90,7 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": REF.format(name=name)}
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _operation(operation: Operation, endpoints: Sequence[str]) -> dict[str, Any]:
     has_key = operation.name != "openapi"
     faults = [status for status in FAULTS if has_key or status == "500"]
     if operation.body is None:
@@ -106,7 +108,9 @@ def _operation(operation: Operation) -> dict[str, Any]:
         said["responses"]["404"] = _fault("There is no such thing")
     if not has_key:
         said["security"] = []
-    parameters = [*_parameters("path", operation.parameters), *_parameters("query", operation.query)]
+    in_path = [_parameter("path", parameter) for parameter in operation.parameters]
+    in_query = [_parameter("query", parameter, endpoints) for parameter in operation.query]
+    parameters = [*in_path, *in_query]
     if parameters:
         said["parameters"] = parameters
     if operation.body is bytes:
@@ -137,19 +141,17 @@ def _fault(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ref("Failure")}}}
 
 
-def _parameters(place: str, parameters: Iterable[Parameter]) -> list[dict[str, Any]]:
-    return [_parameter(place, parameter) for parameter in parameters]
-
-
-def _parameter(place: str, parameter: Parameter) -> dict[str, Any]:
+def _parameter(place: str, parameter: Parameter, endpoints: Sequence[str] = ()) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": parameter.kind}
     if parameter.kind == "array":
         schema["items"] = {"type": "string"}
     if parameter.limit is not None:
         default, most = parameter.limit
         schema |= {"minimum": 1, "maximum": most, "default": default}
+    if parameter.name == "endpoint" and endpoints:
+        schema["enum"] = list(endpoints)
     if place == "path":
-        schema |= {"minLength": 1}
+        schema |= {"minLength": 1, "maxLength": shapes.NAME_BYTES, "pattern": shapes.NO_CONTROLS}
     return {
         "name": parameter.name,
         "in": place,

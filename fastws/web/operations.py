@@ -165,7 +165,11 @@ OPERATIONS = (
     Operation("openapi", "GET", "/openapi.json", None, "This description", dict[str, Any]),
 )
 
-BY_NAME = {operation.name: operation for operation in OPERATIONS}
-
-#: What a batch may hold, each with the operation that it is.
-COMMANDS = {name: BY_NAME[name] for name in ("broadcast", "send", "subscribe", "unsubscribe", "close")}
+#: What a batch may hold, each with what its key has to allow.
+COMMANDS: dict[str, Scope] = {
+    "broadcast": "broadcast",
+    "send": "send",
+    "subscribe": "subscribe",
+    "unsubscribe": "subscribe",
+    "close": "close",
+}

@@ -34,6 +34,7 @@ MOST_COMMANDS = 1000  # of one batch
 NAME_BYTES = 255  # of a channel's name, as UTF-8
 MOST_KEY = 64  # characters of an idempotency key
 REASON_BYTES = 123  # of a Close, as UTF-8
+BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 User: TypeAlias = str | int
@@ -50,7 +51,7 @@ ChannelName: TypeAlias = Annotated[
 ]
 Message: TypeAlias = Annotated[msgspec.Raw, Meta(description="Any JSON value.")]
 Text: TypeAlias = Annotated[str, Meta(description="A text as it is.")]
-Binary: TypeAlias = Annotated[bytes, Meta(description="Binary, in base64.")]
+Binary: TypeAlias = Annotated[bytes, Meta(description="Binary, in base64.", extra_json_schema={"pattern": BASE64})]
 IdempotencyKey: TypeAlias = Annotated[
     str,
     Meta(
@@ -61,7 +62,13 @@ IdempotencyKey: TypeAlias = Annotated[
 ]
 EndpointPath: TypeAlias = Annotated[str, Meta(description="The path template of the only endpoint that is meant.")]
 CloseCode: TypeAlias = Annotated[
-    int, Meta(ge=1000, le=4999, description="1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 7.4).")
+    int,
+    Meta(
+        ge=1000,
+        le=4999,
+        description="1000 to 1003, 1007 to 1014, or 3000 to 4999 (RFC 6455 7.4).",
+        extra_json_schema={"not": {"anyOf": [{"enum": [1004, 1005, 1006]}, {"minimum": 1015, "maximum": 2999}]}},
+    ),
 ]
 Reason: TypeAlias = Annotated[str, Meta(max_length=REASON_BYTES, description="At most 123 bytes of UTF-8.")]
 

@@ -89,5 +89,3 @@ async def curl(*arguments, data=None):
     fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
     status = int(lines[0].split()[1])
     return status, fields, json.loads(body) if "json" in fields.get("content-type", "") and body else body
-
-
