@@ -23,7 +23,7 @@ switch ($hook['event']) {
         answer(200, ['message' => ['from' => $hook['connection']['data']['name'], 'text' => $hook['message']]]);
     case 'call':
         $sum = $hook['method'] == 'add' ? array_sum($hook['params']) : null;
-        answer(200, ['result' => $sum ?? file($gone, FILE_IGNORE_NEW_LINES)]);
+        answer(200, ['result' => $sum ?? (@file($gone, FILE_IGNORE_NEW_LINES) ?: [])]);
     case 'events':
         foreach ($hook['events'] as $event)
             if ($event['type'] == 'disconnected') file_put_contents($gone, $event['connection']['user'] . "\n", FILE_APPEND);

@@ -1,4 +1,3 @@
-# FASTWS_SECRET=whsec_... python backend.py, or under any WSGI server: gunicorn backend:application
 import hmac
 import json
 import os
@@ -7,7 +6,6 @@ from base64 import b64decode, b64encode
 from http.cookies import SimpleCookie
 from wsgiref.simple_server import make_server
 
-key = b64decode(os.environ["FASTWS_SECRET"][6:])
 gone: list[str] = []  # a table of your database, say
 
 
@@ -27,7 +25,7 @@ def decide(event, hook, user):  # None: no
 def application(environ, start_response):
     body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
     what, sent, signature = (environ.get(f"HTTP_WEBHOOK_{name}", "0") for name in ("ID", "TIMESTAMP", "SIGNATURE"))
-    digest = hmac.digest(key, f"{what}.{sent}.".encode() + body, "sha256")
+    digest = hmac.digest(b64decode(os.environ["FASTWS_SECRET"][6:]), f"{what}.{sent}.".encode() + body, "sha256")
     signed = hmac.compare_digest(signature, "v1," + b64encode(digest).decode()) and abs(time.time() - int(sent)) < 300
     hook, cookies = json.loads(body), SimpleCookie(environ.get("HTTP_COOKIE", ""))
     answer = decide(hook["event"], hook, "user" in cookies and cookies["user"].value) if signed else None
@@ -35,5 +33,5 @@ def application(environ, start_response):
     return [json.dumps(answer).encode()]
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # FASTWS_SECRET=whsec_... python backend.py; or gunicorn backend:application
     make_server("127.0.0.1", int(os.environ.get("PORT", "8500")), application).serve_forever()

@@ -1,21 +1,23 @@
-"""Hooks: a backend over HTTP as a listener's backend."""
+"""Hooks, a backend over HTTP; and a listener that leaves everything to it."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Self, get_args
 
 from .._core import Request, WebSocket
+from ..access.rules import ChannelRule, Rules
 from ..answers import RETRY
-from ..errors import Reject
+from ..errors import ConfigurationError, Reject
 from ..v1.decisions import Connect, Refused
+from ..v1.gate import described
+from ..v1.listener import ChannelListener
 from .asking import Asker, Denied
 from .posting import Figures, Poster, Unanswered, forwarded
-from .settings import HookSettings
+from .settings import Ask, HookSettings
 from .shapes import Answer, CallAnswer, ConnectAnswer, PublishAnswer, SubscribeAnswer, given
 from .telling import Teller
 
-__all__ = ["Hooks"]
+__all__ = ["HookListener", "Hooks"]
 
-CONNECT = "connect"  # where a listener keeps the Connect, in the connection's data
 AT_STOP = 5.0  # seconds that a stop waits for the backend
 
 # What a client is told, by the status that the backend refused with; "refused" for all others.
@@ -31,10 +33,10 @@ SILENT = "the backend does not answer"
 
 
 class Hooks:
-    """Asks a backend over HTTP, and tells it. One serves all endpoints of a server.
+    """Asks a backend over HTTP, and tells it. One serves all endpoints of a server, as ``backend=`` of their listeners.
 
-    ``figures`` counts for metrics. ``counts``, which may be replaced, gives the numbers of users and connections for
-    the heartbeat.
+    ``async with`` starts it, and closes it when all is delivered. ``figures`` counts for metrics. ``counts``, which may
+    be replaced, gives the numbers of users and connections for the heartbeat.
     """
 
     def __init__(self, settings: HookSettings) -> None:
@@ -61,6 +63,13 @@ class Hooks:
         """
         await self._teller.stop(seconds)
         await self._poster.close()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
 
     # -- as a listener's backend
 
@@ -124,21 +133,92 @@ class Hooks:
         """What an ask says of the connection that it is about."""
         headers = request.headers
         return {
-            **connection(request, ws),
+            **described(request, ws),
             "headers": {name.lower(): headers[name] for name in self.settings.headers if name in headers},
         }
 
 
-def connection(request: Request, ws: WebSocket | None) -> dict[str, Any]:
-    """Returns what the backend is told of a connection; during its handshake it has no id yet, and no user."""
-    said: Connect | None = request.data.get(CONNECT)
-    return {
-        "id": None if ws is None else ws.id,
-        "path": request.path,
-        "channel": request.path_parameters.get("channel"),
-        "user": None if ws is None else ws.user,
-        "data": None if said is None else said.data,
-        "remote_address": request.remote_address[0],
-        "query": request.query,
-        "subprotocols": request.subprotocols,
-    }
+class HookListener(ChannelListener):
+    """Serves fastws.v1 and leaves the decisions to a backend over HTTP; one for each endpoint.
+
+        server.endpoint(["/ws", "/ws/{room}"], HookListener("http://127.0.0.1:8500/fastws.php"), offline_after=5)
+
+    Takes the backend's URL, and the ``secret`` that signs unless the backend is on this machine; or HookSettings for
+    anything more. With a URL alone the backend is asked about everything. Without ``rules`` it decides on all channels:
+    what it is not asked about, its answer to connect has to allow (``allow``). Deliver what is left with
+    ``await hooks.close()``; a stop of the server does that when the last connection is gone.
+    """
+
+    def __init__(
+        self,
+        backend: str | HookSettings,
+        *,
+        secret: str | None = None,
+        rules: Rules | None = None,
+        anonymous: bool = True,
+        max_channels: int = 100,
+        heartbeat: float = 20,
+        hello_timeout: float = 10,
+    ) -> None:
+        if isinstance(backend, str):
+            backend = HookSettings(url=backend, secret=secret, ask=get_args(Ask))
+        elif secret is not None:
+            raise ConfigurationError("secret is given beside HookSettings: set it there")
+        self.hooks = Hooks(backend)
+        self.hooks.counts = self._counts
+        super().__init__(
+            rules_for(backend) if rules is None else rules,
+            backend=self.hooks,
+            anonymous=anonymous,
+            max_channels=max_channels,
+            heartbeat=heartbeat,
+            hello_timeout=hello_timeout,
+        )
+        self._is_stopping = False
+
+    def _counts(self) -> tuple[int, int]:
+        return (0, 0) if self._manager is None else (len(self.manager.users), self.manager.connection_count)
+
+    def on_handshake(self, request: Request) -> Any:
+        """As a `ChannelListener`; the first one starts the hooks."""
+        self.hooks.start()
+        return super().on_handshake(request)
+
+    def on_open(self, ws: WebSocket) -> Any:
+        """As a `ChannelListener`."""
+        self._is_stopping = False
+        return super().on_open(ws)
+
+    # The last handler that runs in a stop waits until all is told; which one that is depends on what the last
+    # connection had.
+
+    def on_shutdown(self) -> Any:
+        """Deliver what is to be told, once everybody is gone."""
+        self._is_stopping = True
+        return self._close_after_last()
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> Any:
+        """As a `ChannelListener`."""
+        super().on_close(ws, code, reason)
+        return self._close_after_last()
+
+    def on_channel_close(self, channel: str) -> Any:
+        """As a `ChannelListener`."""
+        super().on_channel_close(channel)
+        return self._close_after_last()
+
+    def on_user_offline(self, user: Hashable) -> Any:
+        """As a `ChannelListener`."""
+        super().on_user_offline(user)
+        return self._close_after_last()
+
+    def _close_after_last(self) -> Any:
+        is_last = self._is_stopping and (self._manager is None or self.manager.connection_count == 0)
+        return self.hooks.close() if is_last else None
+
+
+def rules_for(settings: HookSettings) -> Rules:
+    """Returns the rules of a server whose backend decides: by answers, or else by what connect's answer allowed."""
+    subscribe: Any = "hook" if "subscribe" in settings.ask else "token"
+    publish: Any = "hook" if "publish" in settings.ask else "token"
+    return Rules([ChannelRule(pattern="*", subscribe=subscribe, publish=publish, whisper=publish)])

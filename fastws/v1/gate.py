@@ -104,8 +104,7 @@ class Gate(Listener):
 
     def _remember(self, request: Request, connect: Connect) -> None:
         request.data["connect"] = connect
-        if connect.allow is not None:
-            request.claims = self.rules.as_claims(connect.allow)
+        request.claims = None if connect.allow is None else self.rules.as_claims(connect.allow)
 
     def _admit(self, request: Request) -> None:
         user = request.user
@@ -236,7 +235,7 @@ class Gate(Listener):
     def tell_of(self, ws: WebSocket, type: str, **more: Any) -> None:
         """Tell the backend, if there is one, of an event of a connection."""
         if self.backend is not None:
-            self.backend.tell({"type": type, "connection": described(ws), **more})
+            self.backend.tell({"type": type, "connection": described(ws.request, ws), **more})
 
     def on_user_online(self, user: Hashable) -> Any:
         """A user is there, whom no other endpoint had."""
@@ -277,15 +276,14 @@ def obey(ws: WebSocket, answer: Mapping[str, Any]) -> None:
         asyncio.get_running_loop().call_soon(ws.close, close["code"], reason_of(close.get("reason", "")))
 
 
-def described(ws: WebSocket) -> dict[str, Any]:
-    """Returns what the backend is told of a connection."""
-    request = ws.request
-    connect: Connect | None = ws.data.get("connect")
+def described(request: Request, ws: WebSocket | None = None) -> dict[str, Any]:
+    """Returns what the backend gets of a connection; without a ``ws``, in its handshake, it has no id and no user yet."""
+    connect: Connect | None = request.data.get("connect")
     return {
-        "id": ws.id,
+        "id": None if ws is None else ws.id,
         "path": request.path,
         "channel": next(iter(request.path_parameters.values()), None),
-        "user": ws.user,
+        "user": None if ws is None else ws.user,
         "data": None if connect is None else connect.data,
         "remote_address": request.remote_address[0],
         "query": request.query,
