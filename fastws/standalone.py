@@ -14,6 +14,7 @@ from .v1.raw import RawListener, RawSettings
 from .web.api import ApiSettings
 from .web.api import add_to as add_api
 from .web.app import Web
+from .web.script import add_to as add_script
 
 __all__ = ["PATHS", "StandaloneSettings", "create_server", "reconfigure"]
 
@@ -42,6 +43,10 @@ class StandaloneSettings(Protocol):
     @property
     def api(self) -> ApiSettings | None:
         """Where the HTTP API is, and who may call it."""
+
+    @property
+    def client_path(self) -> str:
+        """Where the client for browsers is; "" where it is not."""
 
     @property
     def raw(self) -> RawSettings | None:
@@ -74,7 +79,9 @@ def create_server(settings: StandaloneSettings) -> Server:
     server.state.keys = Keys(() if settings.api is None else settings.api.keys)
     if settings.api is not None:
         add_api(web, hub, settings.api, keys=server.state.keys)
-    # [metrics], [admin] and /fastws.js add theirs.
+    if settings.client_path:
+        add_script(web, settings.client_path)
+    # [metrics] and [admin] add theirs.
     server.reconfigure(http=web)
     return server
 

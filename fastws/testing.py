@@ -11,24 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import struct
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from picows import (
-    WSFrame,
-    WSHandshakeError,
-    WSListener,
-    WSMsgType,
-    WSTransport,
-    ws_connect,
-)
+from picows import WSMsgType
 
+from .client.wire import HandshakeRefused, Wire, dial
 from .errors import FastWSError
 
 if TYPE_CHECKING:
@@ -73,7 +65,8 @@ class Client:
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._wire = _Wire()
+        self._wire = Wire()
+        self._ping_payloads = (b"%d" % number for number in itertools.count())
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -128,7 +121,7 @@ class Client:
     async def ping(self) -> float:
         """Send a ping, wait for its pong, and return the seconds between them."""
         wire = self._wire
-        payload = next(wire.ping_payloads)
+        payload = next(self._ping_payloads)
         started = time.perf_counter()
         wire.transport.send_ping(payload)
         await self._until(lambda: payload in wire.pongs or wire.disconnected, "a pong")
@@ -166,74 +159,6 @@ class Client:
             raise TimeoutError(f"waited {self.timeout} s for {what}") from None
 
 
-class _Wire(WSListener):
-    """What picows calls: gathers messages, pongs and the close frame."""
-
-    def __init__(self) -> None:
-        self.transport: WSTransport
-        self.messages: deque[Message] = deque()
-        self.pongs: set[bytes] = set()
-        self.ping_payloads = (b"%d" % number for number in itertools.count())
-        self.close_received = (1006, "")
-        self.close_sent = False
-        self.disconnected = False
-        self._fragments: list[bytes] = []
-        self._fragments_are_text = False
-        self._waiters: list[asyncio.Future[None]] = []
-
-    async def change(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        await waiter
-
-    def send_close(self, code: int | None, reason: str) -> None:
-        if self.close_sent:
-            return
-        self.close_sent = True
-        payload = b"" if code is None else struct.pack("!H", code) + reason.encode()
-        self.transport.send(WSMsgType.CLOSE, payload)
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        self.transport = transport
-
-    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        if frame.msg_type == WSMsgType.PONG:
-            self.pongs.add(frame.get_payload_as_bytes())
-        elif frame.msg_type == WSMsgType.CLOSE:
-            self._on_close_frame(frame.get_payload_as_bytes())
-        else:
-            self._on_data_frame(frame)
-        self._changed()
-
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self.disconnected = True
-        self._changed()
-
-    def _on_data_frame(self, frame: WSFrame) -> None:
-        if frame.msg_type != WSMsgType.CONTINUATION:
-            self._fragments_are_text = frame.msg_type == WSMsgType.TEXT
-        self._fragments.append(frame.get_payload_as_bytes())
-        if frame.fin:
-            payload = b"".join(self._fragments)
-            self._fragments.clear()
-            self.messages.append(payload.decode() if self._fragments_are_text else payload)
-
-    def _on_close_frame(self, payload: bytes) -> None:
-        if payload:
-            (code,) = struct.unpack("!H", payload[:2])
-            self.close_received = (code, payload[2:].decode())
-            self.send_close(code, "")
-        else:
-            self.close_received = (1005, "")
-            self.send_close(None, "")
-
-    def _changed(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
 @asynccontextmanager
 async def connect(
     url: str,
@@ -257,19 +182,9 @@ async def connect(
         extra.append(("Origin", origin))
     client = Client(timeout)
     try:
-        await ws_connect(
-            lambda: client._wire,
-            url,
-            ssl_context=ssl,
-            websocket_handshake_timeout=timeout,
-            max_frame_size=max_message_size,
-            extra_headers=extra,
-            use_aiofastnet=False,
-        )
-    except WSHandshakeError as error:
-        if error.response is None or error.response.status == 101:
-            raise
-        raise Refused(int(error.response.status), error.response.headers, error.raw_body or b"") from None
+        await dial(client._wire, url, headers=extra, ssl=ssl, max_message_size=max_message_size, timeout=timeout)
+    except HandshakeRefused as refused:
+        raise Refused(refused.status, refused.headers, refused.body) from None
     try:
         yield client
         await client.close()

@@ -65,6 +65,10 @@ class TopLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     anonymous: Annotated[
         bool, Meta(description="whether those may connect whom neither a token nor the backend gives a name")
     ] = True
+    client_path: Annotated[
+        Annotated[str, Meta(pattern="^(/.*)?$")],
+        Meta(description="path of the client for browsers, which pages may load; empty: none"),
+    ] = "/fastws.js"
     ssl_certfile: Annotated[
         str | None, Meta(description="file of the TLS certificate and its chain, as PEM; read again when it changes")
     ] = None
@@ -136,6 +140,11 @@ class Settings:
     file: Path | None = None
     sources: Mapping[toml.Path, Source] = field(default_factory=dict)
     lines: Mapping[toml.Path, int] = field(default_factory=dict)
+
+    @property
+    def client_path(self) -> str:
+        """Where the client for browsers is; "" where it is not."""
+        return self.top.client_path
 
     @property
     def sections(self) -> list[str]:

@@ -141,6 +141,8 @@ def _describe(kind: Any) -> str:
     if isinstance(kind, inspect.FloatType):
         return A_DURATION + (f", {bounds}" if (bounds := _bounds(kind)) else "")
     if isinstance(kind, inspect.StrType):
+        if kind.pattern == "^(/.*)?$":
+            return "a path that begins with a slash"
         least = f" of {kind.min_length} or more characters" if (kind.min_length or 0) > 1 else ""
         return "a text" + (least or (" that is not empty" if kind.min_length else ""))
     if isinstance(kind, inspect.LiteralType):

@@ -48,6 +48,7 @@ NEEDED_BY_FEW = {
     "click",
     "difflib",
     "email.utils",
+    "fastws.client",
     "fastws.command",
     "fastws.command.main",
     "fastws.http",
