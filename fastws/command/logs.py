@@ -50,6 +50,6 @@ def _json() -> logging.Formatter:
         from pythonjsonlogger.json import JsonFormatter
     except ImportError:
         raise ConfigurationError(
-            "[log] format='json' needs python-json-logger: pip install 'fastws-server[logs]'"
+            "[log] format='json' needs python-json-logger: pip install 'fastws-server[server]'"
         ) from None
     return JsonFormatter([*RECORD, "asctime"], rename_fields={**RECORD, "asctime": "time"})

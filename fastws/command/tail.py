@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ def command(
         from ..access.tokens import make_token
 
         token = make_token(settings.auth, user, channels=[channel], ttl=HOUR)
+    logging.getLogger("fastws.client").addHandler(logging.NullHandler())  # what ends us is said once, below
     try:
         asyncio.run(follow(where, channel, token, as_json, count))
     except TimeoutError:

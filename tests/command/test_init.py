@@ -8,7 +8,7 @@ import pytest
 
 from fastws.command.settings import load
 
-from ..lib.command import TIMEOUT, port_of, run, serving
+from ..lib.command import port_of, run, serving
 from ..lib.fast import hear, publish, say, subscribed
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -70,4 +70,3 @@ def test_what_is_commented_out_works_too(tmp_path):
     assert without_tls.count("\n[") > text.count("\n[")
     found = load(tmp_path / "fastws.toml", {}, {})
     assert (found.hooks.timeout, found.raw.path, found.log.access) == (3, "/raw/{channel}", True)
-    assert TIMEOUT
