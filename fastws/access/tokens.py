@@ -230,11 +230,11 @@ def fetch(url: str) -> dict[str, Any]:
     return {"keys": keys}
 
 
-def is_verifier(key: Mapping[str, Any]) -> bool:
+def is_verifier(key: object) -> bool:
     """Whether a JWK is public and of a kind that is known; others are left out (RFC 7517 5)."""
     from joserfc.jwk import import_key
 
-    if key.get("kty") == "oct" or key.get("use", "sig") != "sig":
+    if not isinstance(key, dict) or key.get("kty") == "oct" or key.get("use", "sig") != "sig":
         return False
     try:
         import_key(dict(key))

@@ -22,7 +22,7 @@ STATUSES = {
 
 
 class Connect(NamedTuple):
-    """A connection is let in, and as what. A listener keeps it as ``ws.data["connect"]``."""
+    """A connection is let in, and as what. It stays in the connection's data, as ``ws.data["connect"]``."""
 
     user: str | None = None
     data: Any = None

@@ -67,6 +67,7 @@ class Gate(Listener):
         self._manager: ConnectionManager | None = None
         self._hub: Hub | None = None
         self._ends: dict[WebSocket, asyncio.TimerHandle | asyncio.Task[None]] = {}  # of those let in for a time
+        self._described: tuple[WebSocket | None, Connect | None, dict[str, Any]] = None, None, {}  # the last one
         self._since: dict[WebSocket, float] = {}  # on the loop's clock; kept for the backend alone
 
     def asks(self, event: str) -> bool:
@@ -102,6 +103,10 @@ class Gate(Listener):
         self._remember(request, connect)
         self._admit(request)
 
+    def said(self, request: Request) -> Connect | None:
+        """Returns what the backend said when it let this in, if it was asked."""
+        return None if self.backend is None else request.data.get("connect")
+
     def _remember(self, request: Request, connect: Connect) -> None:
         request.data["connect"] = connect
         request.claims = None if connect.allow is None else self.rules.as_claims(connect.allow)
@@ -115,7 +120,7 @@ class Gate(Listener):
 
     def authorize(self, request: Request, channel: str | None) -> Any:
         """Refuse a path that names a channel which the rules do not open."""
-        connect: Connect | None = request.data.get("connect")
+        connect = self.said(request)
         for name in request.path_parameters.values():
             try:
                 if connect is not None and name in connect.channels:
@@ -148,7 +153,7 @@ class Gate(Listener):
 
     def _set_end(self, ws: WebSocket) -> None:
         """Have a connection end, or be asked about again, when the backend said."""
-        connect: Connect | None = ws.data.get("connect")
+        connect = self.said(ws.request)
         if connect is None or connect.expires is None or not ws.is_open:
             return
         loop = asyncio.get_running_loop()
@@ -183,7 +188,7 @@ class Gate(Listener):
 
     def expires(self, ws: WebSocket) -> float | None:
         """Returns the Unix time in seconds when a connection is over; None where it may stay."""
-        connect: Connect | None = ws.data.get("connect")
+        connect = self.said(ws.request)
         expires = (ws.request.claims or {}).get("exp") if connect is None else connect.expires
         return None if expires is None else min(expires, SAFE)
 
@@ -235,7 +240,10 @@ class Gate(Listener):
     def tell_of(self, ws: WebSocket, type: str, **more: Any) -> None:
         """Tell the backend, if there is one, of an event of a connection."""
         if self.backend is not None:
-            self.backend.tell({"type": type, "connection": described(ws.request, ws), **more})
+            connect = self.said(ws.request)
+            if self._described[:2] != (ws, connect):  # of one that leaves 100 channels it is found out once
+                self._described = ws, connect, described(ws.request, ws)
+            self.backend.tell({"type": type, "connection": self._described[2], **more})
 
     def on_user_online(self, user: Hashable) -> Any:
         """A user is there, whom no other endpoint had."""

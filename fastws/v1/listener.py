@@ -13,11 +13,11 @@ from ..access.rules import ChannelRule, Rules
 from ..errors import ConfigurationError
 from ..hub import Sender
 from . import frames
-from .decisions import Connect, Refused
+from .decisions import Refused
 from .frames import AnyFrame, decode, named, valid_channel
 from .gate import Backend, Gate, content, obey, passed_on, sender_of, value_of
 
-__all__ = ["PROTOCOL", "ChannelListener"]
+__all__ = ["PROTOCOL", "Backend", "ChannelListener"]
 
 logger = logging.getLogger("fastws.v1")
 
@@ -222,7 +222,7 @@ class ChannelListener(Gate):
         raise Refused("bad_field", '"type" is wrong: hello was said already')
 
     def _welcome(self, ws: WebSocket, frame: frames.Hello) -> Any:
-        connect: Connect | None = ws.data.get("connect")
+        connect = self.said(ws.request)
         given = dict.fromkeys(() if connect is None else connect.channels)
         given |= self._waiting.pop(ws).channels
         wanted = dict.fromkeys([*ws.path_parameters.values(), *frame.channels])

@@ -42,17 +42,22 @@ PUBLIC = {
 
 # Slow to import, or for one way to use fastws only.
 NEEDED_BY_FEW = {
+    "aiohttp",
     "importlib.metadata",
     "email.message",
     "zipfile",
     "click",
     "difflib",
     "email.utils",
+    "fastws.access",
     "fastws.client",
     "fastws.command",
     "fastws.command.main",
     "fastws.http",
+    "fastws.hub",
+    "fastws.standalone",
     "fastws.testing",
+    "fastws.v1",
     "httptools",
     "itsdangerous",
     "joserfc",
@@ -61,9 +66,13 @@ NEEDED_BY_FEW = {
     "picows",
     "starlette",
     "tempfile",
+    "urllib.request",
     "uvicorn",
     "watchfiles",
 }
+
+# What `fastws serve` is made of, which the library knows nothing of.
+WINGS = ("access", "client", "command", "hooks", "hub", "publisher", "standalone", "v1", "web")
 
 
 def check(*command):
@@ -131,13 +140,32 @@ def top_level(statements):
         yield from top_level(node.body if isinstance(node, ast.If) else ())
 
 
-def test_imports_form_no_circle():
-    modules = {
+def modules():
+    """Every module of ours, with those of ours that it imports."""
+    return {
         ".".join(source.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): set(imports(source))
         for source in (ROOT / "fastws").rglob("*.py")
     }
-    assert {"fastws.manager", "fastws.life.connection"} <= modules["fastws.server"]
-    assert list(graphlib.TopologicalSorter(modules).static_order())
+
+
+def is_wing(module):
+    return module.split(".")[1] in WINGS
+
+
+def test_the_library_knows_nothing_of_what_is_built_on_it():
+    known = modules()
+    assert "fastws.server" in known["fastws.hub"]
+    assert "fastws.access.rules" in known["fastws.v1.gate"]
+    for module in ("fastws", *(f"fastws.{name}" for name in ("auth", "config", "listener", "manager", "server"))):
+        assert [other for other in known[module] if "." in other and is_wing(other)] == []
+    for module in [name for name in known if name.startswith(("fastws.life", "fastws.demo"))]:
+        assert [other for other in known[module] if "." in other and is_wing(other)] == []
+
+
+def test_imports_form_no_circle():
+    known = modules()
+    assert {"fastws.manager", "fastws.life.connection"} <= known["fastws.server"]
+    assert list(graphlib.TopologicalSorter(known).static_order())
 
 
 @pytest.mark.timeout(120)

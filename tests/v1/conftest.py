@@ -4,7 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from .support import Named, rules, serving
+from ..lib.v1 import Named, rules, serving
 
 
 @pytest.fixture

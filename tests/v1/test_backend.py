@@ -10,7 +10,8 @@ from fastws import ConfigurationError, Reject
 from fastws.v1.decisions import Connect, Refused
 from fastws.v1.listener import ChannelListener
 
-from .support import OPEN, NamedRaw, eventually, rules
+from ..lib.support import eventually
+from ..lib.v1 import OPEN, NamedRaw, rules
 
 HOOKS = {"subscribe": "subscribe", "publish": "publish", "whisper": "publish"}
 

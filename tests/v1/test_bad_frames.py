@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from .support import Named, rules
+from ..lib.v1 import Named, rules
 
 FRAMES = {
     "hello": {"version": 1},

@@ -9,7 +9,8 @@ from websockets.exceptions import ConnectionClosed
 
 from fastws.hub import Hub
 
-from .support import Named, eventually, rules
+from ..lib.support import eventually
+from ..lib.v1 import Named, rules
 
 
 async def test_a_script_of_ten_lines_talks(serve):
@@ -395,3 +396,10 @@ async def test_one_listener_serves_one_endpoint(serve):
     with pytest.raises(ConnectionClosed):
         await client.hello()
     assert (await client.closed())[0] == 1011
+
+
+async def test_a_path_with_channel_would_be_joined_before_hello_and_is_refused(serve, caplog):
+    site = await serve()
+    site.server.endpoint("/wrong/{channel}", Named(rules("*")))
+    assert (await (await site.dial("/wrong/cars")).closed())[0] == 4500
+    assert "name the path's parameter {room}" in caplog.text

@@ -9,7 +9,7 @@ from fastws import ConfigurationError
 from fastws.v1.decisions import Connect, Refused
 from fastws.v1.raw import RawListener, RawSettings
 
-from .support import OPEN, Named, NamedRaw, rules
+from ..lib.v1 import OPEN, Named, NamedRaw, rules
 from .test_backend import Backend
 
 

@@ -9,7 +9,8 @@ from websockets.exceptions import InvalidStatus
 
 from fastws import Listener, Reject, Server
 
-from .support import Client, Named, eventually, rules, serving
+from ..lib.support import eventually
+from ..lib.v1 import Client, Named, rules, serving
 
 
 class Refusing(Named):
@@ -53,7 +54,7 @@ def logged(caplog):
     ],
     ids=str,
 )
-async def test_the_reason_stands_in_the_close_and_in_the_http_answer(serve, caplog, answer, status, message):
+async def test_the_reason_stands_in_the_close_and_in_the_http_answer(wire, serve, caplog, answer, status, message):
     caplog.set_level(logging.WARNING, logger="fastws")
     site = await serve(Refusing(answer))
     client = await site.dial()

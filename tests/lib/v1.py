@@ -115,10 +115,3 @@ async def serving(listener: ChannelListener, raw: RawListener | None = None, ser
         server.endpoint("/raw/{channel}", raw)
     async with running(server) as url, AsyncExitStack() as clients:
         yield Site(server, manager, url, clients)
-
-
-async def eventually(true) -> None:
-    """Wait for what has no event of its own."""
-    async with asyncio.timeout(TIMEOUT):
-        while not true():
-            await asyncio.sleep(0.001)
