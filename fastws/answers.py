@@ -1,5 +1,6 @@
 """Answers of our own to HTTP requests: refusals, pages. One type, as bytes of HTTP/1.1 and as ASGI messages."""
 
+import functools
 import http
 import logging
 import secrets
@@ -64,6 +65,13 @@ class Answer:
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    def as_response(self, fields_before: bytes) -> bytes:
+        """Returns the whole response, after which the connection stays; ``fields_before`` are lines of its header."""
+        fields, body = self.rendered({})
+        lines = field_lines(fields)
+        head = f"HTTP/1.1 {self.status} {phrase(self.status)}\r\n".encode("latin-1") + fields_before
+        return head + ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
     def rendered(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Returns all header fields, those given among them, and the body."""
         if self.status in BODILESS:
@@ -78,6 +86,7 @@ class Answer:
         return {"Content-Type": kind, "Content-Length": str(len(body)), **headers, **self.headers}, body
 
 
+@functools.cache
 def phrase(status: int) -> str:
     """Returns the status's name; a listener may refuse with one that has none."""
     try:
@@ -156,4 +165,6 @@ def served_first(
 
         await app(scope, receive, send_unless_404)
 
+    if hasattr(app, "at_once"):
+        serve.at_once = app.at_once  # type: ignore[attr-defined]
     return serve

@@ -31,7 +31,8 @@ class HTTPApp:
     Of ``options`` its connections are held to `handshake_timeout` and `max_header_size` (each head), `idle_timeout` and
     `close_timeout`. ``refusal`` makes the answer to what cannot be a request: from the peer (host and port, or None), a
     status and a sentence. ``websocket`` makes the protocol for an upgrade that comes later on a kept-alive connection;
-    without it such a request goes to the application like any other.
+    without it such a request goes to the application like any other. The application's ``at_once``, if it has that, is
+    that of `Terms`.
     """
 
     def __init__(
@@ -67,7 +68,8 @@ class HTTPApp:
             proxy_headers=False,
         )
         self._config.load()
-        self._make_protocol = partial(HTTPProtocol, terms=Terms(options, refusal, websocket))
+        terms = Terms(options, refusal, websocket, getattr(app, "at_once", None))
+        self._make_protocol = partial(HTTPProtocol, terms=terms)
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
         self._ticker: asyncio.TimerHandle | None = None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ._core import Headers, is_upgrade
+from .answers import Answer
 from .errors import FastWSError
 
 if TYPE_CHECKING:
@@ -26,11 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPProtocol", "Terms"]
 
+TURN = 0.002  # seconds of requests until everything else on the loop has a turn
 PIECE = 4 * 1024  # bytes parsed at once: requests in one piece are all queued
 BACKLOG = 64 * 1024  # bytes kept of what follows a request that is not answered yet; past it the peer is not read
 LOOKS = 4  # at what a peer owes, before its time is up
 
 NO_REQUEST = "this is not an HTTP/1.1 request"
+
+Fields: TypeAlias = list[tuple[bytes, bytes]]
+AtOnce: TypeAlias = Callable[[bytes, bytes, Fields, tuple[str, int] | None], Callable[[bytes], Answer] | None]
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,43 @@ class Terms:
     """What every connection of one application has in common.
 
     ``refusal`` makes the whole answer to a peer (host and port, or None) that is refused with a status and a sentence;
-    ``websocket`` makes the protocol for an upgrade, and without it an upgrade is the application's.
+    ``websocket`` makes the protocol for an upgrade, and without it an upgrade is the application's. ``at_once`` is
+    asked for what answers a request whose body is there with its head, from the method, the target, the header fields
+    and the peer; None leaves it to the application.
     """
 
     options: Options
     refusal: Callable[[tuple[str, int] | None, int, str], bytes]
     websocket: Callable[[], Any] | None
+    at_once: AtOnce | None = None
+    turns: Turns = field(default_factory=lambda: Turns())
+
+
+class Turns:
+    """Shares the loop between all connections of an application and whatever else runs there.
+
+    However many requests come at once, they are looked at for a few milliseconds; the others wait, in their order.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[HTTPProtocol, None] = {}
+        self._begin: float | None = None  # of the turn that it is
+
+    def take(self, protocol: HTTPProtocol) -> None:
+        """Have a connection look at what came, now or later."""
+        if self._begin is None:
+            self._begin = time.perf_counter()
+            protocol.loop.call_soon(self._next)
+        elif self._waiting or time.perf_counter() - self._begin > TURN:
+            self._waiting[protocol] = None
+            return
+        protocol.look_at_input()
+
+    def _next(self) -> None:
+        """Another turn: everything else has had its own."""
+        waiting, self._waiting, self._begin = self._waiting, {}, None
+        for protocol in waiting:
+            self.take(protocol)
 
 
 class Part(Enum):
@@ -105,6 +142,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self._fed = 0  # bytes parsed since something came of it
         self._has_progress = False
         self._is_asking = False  # for a WebSocket
+        self._at_once: Callable[[bytes], Answer] | None = None  # what answers the request that is being parsed
+        self._body: list[bytes] = []  # of that request
         self._current: RequestResponseCycle | None = None  # the request that is being answered
         self._last: Callable[[], None] | None = None  # what ends HTTP here, once all before it is answered
         self._is_lingering = False  # refused; what still comes is dropped
@@ -134,7 +173,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._heard = self.loop.time()
         if not self._is_lingering:
             self._unread += data
-            self._go_on()
+            self._terms.turns.take(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -150,6 +189,11 @@ class HTTPProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:
             self.transport.close()
+
+    def look_at_input(self) -> None:
+        """Go on with what came and was not parsed yet."""
+        if self.parser is not None and not self._is_lingering:
+            self._go_on()
 
     def release(self) -> None:
         """The connection is not HTTP any more, or never came to be; a second time does nothing."""
@@ -200,9 +244,11 @@ class HTTPProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._unread[:0] = piece[upgrade.args[0] :]  # frames; another protocol is not spoken, and HTTP goes on
         except httptools.HttpParserError:
+            self._leave_to_application()
             if self._last is None:
                 self._fail(400, NO_REQUEST)
             return
+        self._leave_to_application()
         self._fed = 0 if self._has_progress else self._fed + len(piece)
         most = self._options.max_header_size
         if self._fed <= most:
@@ -231,7 +277,9 @@ class HTTPProtocol(HttpToolsProtocol):
             self._fail(*objection)
             raise Stop
         if not self._is_asking:
-            super().on_headers_complete()
+            self._at_once = self._find_at_once()
+            if self._at_once is None:
+                super().on_headers_complete()
         else:
             self._last = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
@@ -252,12 +300,18 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._has_progress = True
-        super().on_body(body)
+        if self._at_once is None:
+            super().on_body(body)
+        else:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         self._has_progress = True
         self._part = Part.BETWEEN
-        super().on_message_complete()
+        if self._at_once is None:
+            super().on_message_complete()
+        else:
+            self._answer_at_once(self._at_once)
 
     def _head(self) -> bytes:
         """The head as it came, but for blanks; never longer than that."""
@@ -281,6 +335,31 @@ class HTTPProtocol(HttpToolsProtocol):
 
     # -- answers
 
+    def _find_at_once(self) -> Callable[[bytes], Answer] | None:
+        """What answers this request without the application, whose task costs more than what we do."""
+        at_once = self._terms.at_once
+        is_plain = self.parser.should_keep_alive() and not self.expect_100_continue
+        if at_once is None or not is_plain or self._is_answering or self.flow.write_paused:
+            return None
+        return at_once(self.parser.get_method(), self.url, self.headers, self.client)
+
+    def _leave_to_application(self) -> None:
+        """Where the body is not there yet, the request is one like any other."""
+        if self._at_once is not None:
+            self._at_once = None
+            super().on_headers_complete()
+            for part in self._body:
+                super().on_body(part)
+            self._body.clear()
+
+    def _answer_at_once(self, answer: Callable[[bytes], Answer]) -> None:
+        body, self._at_once = b"".join(self._body), None
+        self._body.clear()
+        head = [b"%b: %b\r\n" % field for field in self.server_state.default_headers]
+        self.transport.write(answer(body).as_response(b"".join(head)))
+        self.server_state.total_requests += 1
+        self._begin_turn()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
         self._look_within(self._options.idle_timeout / LOOKS)
@@ -296,11 +375,7 @@ class HTTPProtocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._begin_turn()
-        self.loop.call_soon(self._go_on_later)  # not on the stack of the application, which sent the answer
-
-    def _go_on_later(self) -> None:
-        if self.parser is not None and not self._is_lingering:
-            self._go_on()
+        self.loop.call_soon(self.look_at_input)  # not on the stack of the application, which sent the answer
 
     def _upgrade(self, head: bytes) -> None:
         """Give the connection, and all that came on it, to a protocol for WebSockets."""

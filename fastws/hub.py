@@ -222,4 +222,4 @@ def _each(value: Any) -> Iterable[Any]:
 
 def _reusable(value: Any) -> Any:
     """The same value, which every endpoint looks through: an iterator would be at its end with the second."""
-    return list(value) if isinstance(value, Iterator) else value
+    return list(value) if value is not None and isinstance(value, Iterator) else value

@@ -74,7 +74,7 @@ def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Key
         api.server = Server(host, port, http=target)
         web.run_with(api.server)
     for operation in OPERATIONS:
-        target.add(operation.method, path + operation.path, api.handler(operation))
+        target.add(operation.method, path + operation.path, api.handler(operation), api.at_once(operation))
     return api
 
 
@@ -96,6 +96,7 @@ class API:
         self.server: Server | None = None
         self._started = time.time()
         self._repeats = Repeats()
+        self._batches = asyncio.Lock()  # one at a time, which lets go of the loop now and then
         self._decoders = {o.name: msgspec.json.Decoder(o.body) for o in OPERATIONS if o.body not in (None, bytes)}
         self._commands: dict[str, Callable[[Key, Any], Do]] = {
             "broadcast": self.broadcast,
@@ -125,6 +126,11 @@ class API:
             return partial(self._command, operation, self._commands[operation.name])
         return partial({"publish": self._publish, "batch": self._batch}[operation.name], operation)
 
+    def at_once(self, operation: Operation) -> Callable[[WebRequest, bytes], Answer] | None:
+        """Returns what answers a command whose body is there."""
+        command = self._commands.get(operation.name)
+        return None if command is None else partial(self._command_at_once, operation, command)
+
     @property
     def body_limit(self) -> int:
         """Bytes that a body may have."""
@@ -136,14 +142,18 @@ class API:
     async def _command(self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest) -> Answer:
         key = self._key(operation, request)
         _no_query(request)
-        do = command(key, await self._decoded(operation, request))
+        _need_json(request)
+        do = command(key, self._decoded(operation, await request.body(self.body_limit)))
         return Answer(200, encode(do()), JSON)
 
-    async def _decoded(self, operation: Operation, request: WebRequest) -> Any:
-        kind = _kind(request)
-        if not JSONS.fullmatch(kind):
-            raise BadRequest("the body is not said to be JSON: send Content-Type: application/json", status=415)
-        body = await request.body(self.body_limit)
+    def _command_at_once(
+        self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest, body: bytes
+    ) -> Answer:
+        key = self._key(operation, request)
+        _need_json(request)
+        return Answer(200, encode(command(key, self._decoded(operation, body))()), JSON)
+
+    def _decoded(self, operation: Operation, body: bytes) -> Any:
         try:
             return self._decoders[operation.name].decode(body)
         except msgspec.ValidationError as error:
@@ -168,7 +178,13 @@ class API:
         """All of it is looked through before any of it is done: a fault refuses it all, a missing right its command."""
         key = self._key(operation, request)
         _no_query(request)
-        batch: shapes.Batch = await self._decoded(operation, request)
+        _need_json(request)
+        body = await request.body(self.body_limit)
+        async with self._batches:
+            return await self._carry_out(key, operation, request, body)
+
+    async def _carry_out(self, key: Key, operation: Operation, request: WebRequest, body: bytes) -> Answer:
+        batch: shapes.Batch = self._decoded(operation, body)
         failed = Failed(request)
         prepared = [self._prepare(key, command, index, failed) for index, command in enumerate(batch.commands)]
         results: list[Any] = []
@@ -355,6 +371,11 @@ class API:
 
 def _kind(request: WebRequest) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _need_json(request: WebRequest) -> None:
+    if request.headers.get("content-type") != ENCODED_JSON and not JSONS.fullmatch(_kind(request)):
+        raise BadRequest("the body is not said to be JSON: send Content-Type: application/json", status=415)
 
 
 def _fault(said: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -122,6 +123,7 @@ class WebRequest:
 
 
 Handler: TypeAlias = Callable[[WebRequest], Answer | Awaitable[Answer]]
+BodyHandler: TypeAlias = Callable[[WebRequest, bytes], Answer]
 
 
 class Web:
@@ -138,11 +140,16 @@ class Web:
         self._literal: dict[str, dict[str, Handler]] = {}  # by the path; templates are looked through one by one
         self._router: Router[dict[str, Handler]] = Router()
         self._shapes: dict[tuple[str | None, ...], dict[str, Handler]] = {}
+        self._at_once: dict[tuple[bytes, bytes], BodyHandler] = {}
         self._contexts: list[AbstractAsyncContextManager[Any]] = []
         self._stack = AsyncExitStack()
 
-    def add(self, method: str, path: str, handler: Handler) -> None:
-        """Serve a method at a path template; HEAD comes with GET. Raises ConfigurationError where that is taken."""
+    def add(self, method: str, path: str, handler: Handler, at_once: BodyHandler | None = None) -> None:
+        """Serve a method at a path template; HEAD comes with GET. Raises ConfigurationError where that is taken.
+
+        ``at_once`` answers alike, from the request and its body: it takes over, for a path without parameters, where
+        the body is there with the head, since that needs no task and costs a fraction.
+        """
         template = Template(path)
         handlers = self._shapes.get(template.shape)
         if handlers is None:
@@ -153,6 +160,8 @@ class Web:
         if method in handlers:
             raise ConfigurationError(f"{method} {path} is served already: one handler a route")
         handlers[method] = handler
+        if at_once is not None and not template.names:
+            self._at_once[method.encode(), path.encode()] = at_once
 
     def run_with(self, context: AbstractAsyncContextManager[Any]) -> None:
         """Have something entered when the server starts, and left when it has stopped, the last one added first.
@@ -184,13 +193,25 @@ class Web:
             return (await answer) if is_awaitable(answer) else answer  # type: ignore[misc, return-value]
         except Disconnected:
             return None
-        except Reject as reject:
-            about = facts(request.raw_path, request.headers)
-            field = getattr(reject, "field", None)
-            return refusal(request.peer, reject.status, reject.reason, reject.headers, about=about, field=field)
         except Exception as error:
-            about = facts(request.raw_path, request.headers)
-            return refusal(request.peer, 500, "the server failed", error=error, about=about)
+            return _refused(request, error)
+
+    def at_once(
+        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], peer: tuple[str, int] | None
+    ) -> Callable[[bytes], Answer] | None:
+        """Returns what answers a request whose body is there, if anything does; the server asks, before it goes on."""
+        handler = self._at_once.get((method, target))
+        if handler is None:
+            return None
+        scope = {
+            "method": method.decode(),
+            "path": target.decode(),
+            "raw_path": target,
+            "query_string": b"",
+            "headers": headers,
+            "client": peer,
+        }
+        return partial(_answered, handler, WebRequest(scope, _nothing_more))
 
     def _find(self, request: WebRequest) -> Handler | None:
         """Who answers a request, None where none of ours does. Raises Reject for a method that the path has not."""
@@ -259,3 +280,23 @@ class Web:
             await self._stack.aclose()
             return {"type": "lifespan.startup.failed", "message": str(error)}
         return {"type": "lifespan.startup.complete"}
+
+
+def _answered(handler: BodyHandler, request: WebRequest, body: bytes) -> Answer:
+    try:
+        return handler(request, body)
+    except Exception as error:
+        return _refused(request, error)
+
+
+def _refused(request: WebRequest, error: Exception) -> Answer:
+    """The answer that a handler's exception is."""
+    about = facts(request.raw_path, request.headers)
+    if isinstance(error, Reject):
+        field = getattr(error, "field", None)
+        return refusal(request.peer, error.status, error.reason, error.headers, about=about, field=field)
+    return refusal(request.peer, 500, "the server failed", error=error, about=about)
+
+
+async def _nothing_more() -> dict[str, Any]:
+    return {"type": "http.disconnect"}

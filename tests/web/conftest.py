@@ -1,12 +1,8 @@
-"""Fixtures: `open_site` starts a server with the application `app`, `dial_http` connects to it; `site` has the API."""
+"""Fixtures: `open_site` starts a server with the application `app`, `dial_http` connects to it."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
-import aiohttp
 import pytest
-
-from tests.web.site import BEARER, Site
 
 from ..lib.http import GET, MAX, App, Peer
 from ..lib.support import Echo, eventually, nothing_left
@@ -48,33 +44,3 @@ async def dial_http(open_site, any_wire):
     yield call
     for peer in peers:
         peer.leave()
-
-
-@pytest.fixture
-async def make_site():
-    """`await make_site(**options)` starts a server with the API."""
-    async with AsyncExitStack() as stack:
-
-        async def make(**options):
-            return await Site(stack, **options).start()
-
-        yield make
-
-
-@pytest.fixture
-async def site(make_site):
-    return await make_site()
-
-
-@pytest.fixture
-async def call(site):
-    """`await call("POST", "/send", {...})` is the status and the JSON of the answer."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(10)) as session:
-
-        async def ask(method, path, body=None, headers=BEARER, **options):
-            if body is not None:
-                options["json"] = body
-            async with session.request(method, site.url + path, headers=headers, **options) as answer:
-                return answer.status, await answer.json()
-
-        yield ask

@@ -7,7 +7,7 @@ import pytest
 from fastws import Listener, Server
 from fastws.hub import Hub, Sender
 from fastws.testing import connect, running
-from tests.support import eventually
+from tests.lib.support import eventually
 
 
 class Plain(Listener):

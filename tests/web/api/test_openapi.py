@@ -12,7 +12,7 @@ from openapi_spec_validator import validate
 
 from fastws.web.openapi import document
 from fastws.web.operations import OPERATIONS
-from tests.web.site import BEARER, KEY, curl
+from tests.web.api.site import BEARER, KEY, curl
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 

@@ -9,7 +9,7 @@ from fastws.hub import Hub
 from fastws.testing import connect, running
 from fastws.web import api
 from fastws.web.app import Web
-from tests.support import eventually
+from tests.lib.support import eventually
 
 KEY = "a-key-of-the-shop-0123456789"
 READER = "a-key-that-only-reads-0123456789"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.web.site import BEARER, KEY, curl
+from tests.web.api.site import BEARER, KEY, curl
 
 
 def ids(site, user):

@@ -10,7 +10,7 @@ import pytest
 
 from fastws import ConfigurationError
 from fastws.publisher import Publisher, PublisherError
-from tests.web.site import KEY, READER
+from tests.web.api.site import KEY, READER
 
 
 def in_thread(call, *args, **options):

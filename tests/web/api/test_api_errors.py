@@ -10,7 +10,7 @@ import pytest
 
 from fastws.access.keys import KeySettings
 from fastws.web.api import ApiSettings
-from tests.web.site import BEARER, KEY, NARROW, READER, curl
+from tests.web.api.site import BEARER, KEY, NARROW, READER, curl
 
 MESSAGE = {"channel": "cars", "message": 1}
 
