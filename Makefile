@@ -69,7 +69,7 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 # These folders say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's
 # two runners, kosoku suffices.
 NOT_ENGINE := browser house
-ABOVE_ENGINE := access command demo soak web
+ABOVE_ENGINE := access command demo hooks soak web
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
@@ -137,7 +137,7 @@ $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(BIN)/pip install -q --no-build-isolation -e ".[jwt,reload,server,sessions]" --group test
+	$(BIN)/pip install -q --no-build-isolation -e ".[hooks,jwt,reload,server,sessions]" --group test
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test
@@ -171,6 +171,7 @@ system:
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v nginx >/dev/null || test -x /usr/sbin/nginx || missing="$$missing nginx-light"; \
+	command -v php >/dev/null || missing="$$missing php-cli"; \
 	$(APT_INSTALL)
 
 clang:

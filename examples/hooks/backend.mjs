@@ -19,9 +19,9 @@ createServer(async (request, response) => {
   const { "webhook-id": id, "webhook-timestamp": sent, "webhook-signature": signature, cookie = "" } = request.headers
   const key = Buffer.from(process.env.FASTWS_SECRET.slice(6), "base64")
   const expected = Buffer.from("v1," + createHmac("sha256", key).update(`${id}.${sent}.`).update(body).digest("base64"))
-  const is_same = signature?.length === expected.length && timingSafeEqual(Buffer.from(signature), expected)
-  const hook = JSON.parse(body)
+  const isSame = signature?.length === expected.length && timingSafeEqual(Buffer.from(signature), expected)
+  const hook = isSame && Math.abs(Date.now() / 1000 - sent) < 300 ? JSON.parse(body) : undefined
   const user = /(?:^|; )user=(\w+)/.exec(cookie)?.[1]
-  const answer = is_same && Math.abs(Date.now() / 1000 - sent) < 300 ? answers[hook.event](hook, user) : undefined
+  const answer = hook && answers[hook.event](hook, user)
   response.writeHead(answer ? 200 : 403, { "Content-Type": "application/json" }).end(JSON.stringify(answer ?? {}))
 }).listen(process.env.PORT ?? 8500, "127.0.0.1")

@@ -6,8 +6,8 @@ function answer($status, $content) {
 
 $body = file_get_contents('php://input');
 [$id, $time] = [$_SERVER['HTTP_WEBHOOK_ID'] ?? '', $_SERVER['HTTP_WEBHOOK_TIMESTAMP'] ?? '0'];
-$hash = hash_hmac('sha256', "$id.$time.$body", base64_decode(substr(getenv('FASTWS_SECRET'), 6)), true);
-$signature = 'v1,' . base64_encode($hash);
+$key = base64_decode(substr(getenv('FASTWS_SECRET') ?: answer(500, 'FASTWS_SECRET is not set'), 6));
+$signature = 'v1,' . base64_encode(hash_hmac('sha256', "$id.$time.$body", $key, true));
 if (!hash_equals($signature, $_SERVER['HTTP_WEBHOOK_SIGNATURE'] ?? '') || abs(time() - (int) $time) > 300)
     answer(401, ['error' => ['message' => 'wrong signature']]);
 

@@ -1,12 +1,15 @@
 """Hooks, a backend over HTTP; and a listener that leaves everything to it."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Self, get_args
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Protocol, Self, get_args
 
 from .._core import Request, WebSocket
 from ..access.rules import ChannelRule, Rules
 from ..answers import RETRY
 from ..errors import ConfigurationError, Reject
+from ..hub import Hub
 from ..v1.decisions import Connect, Refused
 from ..v1.gate import described
 from ..v1.listener import ChannelListener
@@ -30,6 +33,13 @@ CODES = {
     429: "too_fast",
 }
 SILENT = "the backend does not answer"
+
+
+class Lifespan(Protocol):
+    """What starts and ends with the server, a `fastws.web.app.Web`."""
+
+    def run_with(self, context: AbstractAsyncContextManager[Any]) -> None:
+        """Enter it at the start, leave it at the end."""
 
 
 class Hooks:
@@ -63,6 +73,11 @@ class Hooks:
         """
         await self._teller.stop(seconds)
         await self._poster.close()
+
+    def add_to(self, web: Lifespan, hub: Hub) -> None:
+        """Start with the server, and close when it has stopped, everybody is gone and all is delivered."""
+        self.counts = partial(count, hub)
+        web.run_with(self)
 
     async def __aenter__(self) -> Self:
         self.start()
@@ -177,7 +192,7 @@ class HookListener(ChannelListener):
         self._is_stopping = False
 
     def _counts(self) -> tuple[int, int]:
-        return (0, 0) if self._manager is None else (len(self.manager.users), self.manager.connection_count)
+        return (0, 0) if self._manager is None else count(self.hub)
 
     def on_handshake(self, request: Request) -> Any:
         """As a `ChannelListener`; the first one starts the hooks."""
@@ -215,6 +230,12 @@ class HookListener(ChannelListener):
     def _close_after_last(self) -> Any:
         is_last = self._is_stopping and (self._manager is None or self.manager.connection_count == 0)
         return self.hooks.close() if is_last else None
+
+
+def count(hub: Hub) -> tuple[int, int]:
+    """Returns how many users and connections a server has, on all endpoints."""
+    users = {user for manager in hub.managers for user in manager.users}
+    return len(users), sum(manager.connection_count for manager in hub.managers)
 
 
 def rules_for(settings: HookSettings) -> Rules:

@@ -285,7 +285,7 @@ def obey(ws: WebSocket, answer: Mapping[str, Any]) -> None:
 
 
 def described(request: Request, ws: WebSocket | None = None) -> dict[str, Any]:
-    """Returns what the backend gets of a connection; without a ``ws``, in its handshake, it has no id and no user yet."""
+    """Returns what the backend gets of a connection; without a ``ws``, in its handshake, it has no id and no user."""
     connect: Connect | None = request.data.get("connect")
     return {
         "id": None if ws is None else ws.id,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from fastws import Request
+from fastws import Reject, Request
 from fastws.hooks import Hooks, HookSettings
-from tests.support import TIMEOUT
+from fastws.v1.decisions import Refused
+from tests.lib.support import TIMEOUT
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of the specification's own example
 
@@ -159,3 +160,28 @@ class Somebody:
     def __init__(self, user="ann", id="1-1"):
         self.request = request_of()
         self.user, self.id = user, id
+
+
+def ask(hooks, event, ws=None):
+    ws = ws or Somebody()
+    match event:
+        case "connect":
+            return hooks.connect(request_of())
+        case "subscribe":
+            return hooks.subscribe(ws, "cars")
+        case "publish":
+            return hooks.publish(ws, "cars", {"a": 1}, None)
+        case "call":
+            return hooks.call(ws, "add", [1, 2])
+
+
+async def refused(hooks, event="connect"):
+    """How the ask failed: as nothing but an unavailable backend."""
+    if event == "connect":
+        with pytest.raises(Reject) as caught:
+            await ask(hooks, event)
+        assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "5"})
+    else:
+        with pytest.raises(Refused) as caught:
+            await ask(hooks, event)
+        assert (caught.value.code, caught.value.retry) == ("unavailable", True)

@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import re
 import shutil
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -69,6 +71,18 @@ def test_an_example_is_short(name):
     assert len(lines) <= 30
 
 
+def test_the_page_of_hooks_has_the_backend_whole_and_every_key():
+    page = (EXAMPLES.parents[1] / "docs" / "hooks.md").read_text()
+    assert (EXAMPLES / "backend.php").read_text() in page
+    keys = page.partition("## What is asked")[0]
+    rows = dict(re.findall(r"^\| `(\w+)`(?:, `secret_file`)? \| +([^|]*)\|", keys, re.MULTILINE))
+    for key in msgspec.structs.fields(HookSettings):
+        if key.name not in ("url", "secret", "secret_file", "node"):
+            default = list(key.default) if isinstance(key.default, tuple) else key.default
+            assert rows[key.name].strip("` ") == str(default).replace("'", '"'), key.name
+    assert {"url", "secret", "node"} <= set(rows)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 async def test_connect_subscribe_publish_call_and_disconnected(name, port, tmp_path):
     settings = HookSettings(
@@ -110,11 +124,11 @@ async def test_connect_subscribe_publish_call_and_disconnected(name, port, tmp_p
 @pytest.mark.parametrize("name", BACKENDS)
 async def test_what_is_not_signed_is_not_heard(name, port, tmp_path):
     async with running(name, port, tmp_path), aiohttp.ClientSession() as session:
-        question = {"event": "connect"}
         forged = {"webhook-id": "msg_1", "webhook-timestamp": "1", "webhook-signature": "v1,x", "Cookie": "user=ann"}
         for headers in ({}, forged):
-            async with session.post(f"http://127.0.0.1:{port}/", json=question, headers=headers) as response:
-                assert response.status in (401, 403)
+            for body in (b'{"event": "connect"}', b"not JSON"):
+                async with session.post(f"http://127.0.0.1:{port}/", data=body, headers=headers) as response:
+                    assert response.status in (401, 403)
 
 
 @pytest.mark.parametrize("name", BACKENDS)

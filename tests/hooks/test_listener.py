@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import time
+from contextlib import AsyncExitStack
 
 import orjson
 import pytest
@@ -13,8 +14,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from fastws import ConfigurationError, JWTAuth, Server
 from fastws.hooks import HookListener, Hooks, HookSettings
+from fastws.hub import Hub
+from fastws.v1.listener import ChannelListener
 from fastws.v1.raw import RawListener
-from tests.support import eventually
+from tests.lib.support import eventually
 from tests.v1.support import rules, serving
 
 from .conftest import SECRET, reply, request_of
@@ -444,4 +447,35 @@ async def test_hooks_may_be_started_and_ended_by_whoever_owns_them(backend):
         await hooks.connect(request_of())
         hooks.tell({"type": "online", "user": "ann"})
     assert [event["type"] for event in backend.events] == ["started", "online"]
+    assert hooks._poster._session is None
+
+
+async def test_or_by_the_application_beside_the_server(backend):
+    """As `fastws serve` has it: from before the first handshake until after the last farewell."""
+    contexts = []
+
+    async def web(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await receive()
+        async with AsyncExitStack() as stack:
+            for context in contexts:
+                await stack.enter_async_context(context)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    web.run_with = contexts.append
+    answers(backend, connect={"user": "ann"})
+    hooks = Hooks(HookSettings(url=backend.url, tell=("offline",), heartbeat=0.1))
+    server = Server(port=0, http=web)
+    hooks.add_to(web, Hub(server))
+    async with serving(ChannelListener(rules("*"), backend=hooks), server=server) as there:
+        await backend.until(lambda: events(backend, "started"))
+        assert {post.json["event"] for post in backend.posts} == {"events"}
+        for _ in range(3):
+            await there.join()
+        await backend.until(lambda: [beat for beat in events(backend, "heartbeat") if beat["connections"] == 3])
+        await there.server.stop()
+        assert backend.events[-1]["type"] == "offline"
+    assert next(beat["users"] for beat in events(backend, "heartbeat") if beat["connections"] == 3) == 1
     assert hooks._poster._session is None

@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 
 from fastws.hooks import Hooks, HookSettings, telling
-from tests.support import TIMEOUT, eventually, records_naming
+from tests.lib.support import TIMEOUT, eventually, records_naming
 
 from .conftest import reply, request_of
 

@@ -53,6 +53,7 @@ NEEDED_BY_FEW = {
     "fastws.client",
     "fastws.command",
     "fastws.command.main",
+    "fastws.hooks",
     "fastws.http",
     "fastws.hub",
     "fastws.standalone",
