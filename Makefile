@@ -18,7 +18,7 @@ help:  ## lists what make can do here
 run: build  ## serves the demo, a chat, at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
-test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 # Seconds where nothing changed: setuptools and Cython look at the files themselves.
@@ -69,7 +69,7 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 # These folders say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's
 # two runners, kosoku suffices.
 NOT_ENGINE := browser house
-ABOVE_ENGINE := access command demo hooks soak web
+ABOVE_ENGINE := access client command demo hooks soak web
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 

@@ -1,11 +1,12 @@
 """`fastws serve`: a server put together from settings alone."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .access.keys import Keys
 from .access.rules import ChannelRule, Rules
 from .access.tokens import AuthSettings, Tokens
+from .errors import ConfigurationError
 from .hub import Hub
 from .server import Server
 from .v1.gate import Backend, Gate
@@ -16,8 +17,13 @@ from .web.api import add_to as add_api
 from .web.app import Web
 from .web.script import add_to as add_script
 
+if TYPE_CHECKING:
+    from .hooks.listener import Hooks
+    from .hooks.settings import HookSettings
+
 __all__ = ["PATHS", "StandaloneSettings", "create_server", "reconfigure"]
 
+BLINK = 5.0  # seconds without a connection that a backend is not told of: most clients are back by then
 PATHS = ["/ws", "/ws/{room}"]
 
 
@@ -49,6 +55,10 @@ class StandaloneSettings(Protocol):
         """Where the client for browsers is; "" where it is not."""
 
     @property
+    def hooks(self) -> "HookSettings | None":
+        """The backend that decides and is told."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
@@ -62,7 +72,10 @@ def create_server(settings: StandaloneSettings) -> Server:
     server = Server(**settings.options)
     tokens = None if settings.auth is None else Tokens(settings.auth)
     rules = rules_of(settings)
-    backend: Backend | None = None  # [hooks]
+    hooks = None if settings.hooks is None else hooks_of(settings.hooks)
+    if hooks is not None and "offline" in hooks.settings.tell and "offline_after" not in settings.options:
+        server.reconfigure(offline_after=BLINK)
+    backend: Backend | None = hooks
 
     listener = ChannelListener(
         rules, backend=backend, anonymous=settings.anonymous, hello_timeout=server.options.handshake_timeout
@@ -79,6 +92,8 @@ def create_server(settings: StandaloneSettings) -> Server:
     server.state.keys = Keys(() if settings.api is None else settings.api.keys)
     if settings.api is not None:
         add_api(web, hub, settings.api, keys=server.state.keys)
+    if hooks is not None:
+        hooks.add_to(web, hub)
     if settings.client_path:
         add_script(web, settings.client_path)
     # [metrics] and [admin] add theirs.
@@ -98,6 +113,15 @@ def reconfigure(server: Server, settings: StandaloneSettings) -> None:
     server.state.keys.replace(() if settings.api is None else settings.api.keys)
     for gate in gates:
         gate.rules = rules
+
+
+def hooks_of(settings: "HookSettings") -> "Hooks":
+    """Returns the backend of ``[hooks]``; raises ConfigurationError where the package that asks it is missing."""
+    try:
+        from .hooks.listener import Hooks
+    except ImportError as error:
+        raise ConfigurationError(f"[hooks] needs {error.name}: pip install 'fastws-server[hooks]'") from None
+    return Hooks(settings)
 
 
 def rules_of(settings: StandaloneSettings) -> Rules:

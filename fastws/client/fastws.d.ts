@@ -3,6 +3,8 @@
 /** Any JSON value; a message may also arrive as bytes, where a plain socket published them. */
 export type Message = any;
 
+export type User = string | number;
+
 export interface Options {
   /**
    * Who we are: a token, or what returns one. It is asked before each attempt to connect, and again before the token
@@ -45,7 +47,7 @@ export interface ChannelStateEvent {
 export interface Origin {
   channel: string;
   /** Null for what comes from the HTTP API, or from nobody in particular. */
-  user: string | null;
+  user: User | null;
   /** Of the connection that sent it. */
   id: string | null;
   /** Milliseconds since 1970. */
@@ -58,11 +60,11 @@ export interface MessageOrigin extends Origin {
 
 export interface WhisperOrigin extends Origin {
   /** The users to whom it went. */
-  to: string[];
+  to: User[];
 }
 
 export interface Member {
-  user: string;
+  user: User;
   since: number;
   devices: number;
 }
@@ -85,9 +87,9 @@ export interface Subscribed {
 export interface ChannelEvents {
   message: (message: Message, origin: MessageOrigin) => void;
   whisper: (message: Message, origin: WhisperOrigin) => void;
-  typing: (who: { channel: string; user: string }) => void;
-  join: (who: { channel: string; user: string; since: number }) => void;
-  leave: (who: { channel: string; user: string }) => void;
+  typing: (who: { channel: string; user: User }) => void;
+  join: (who: { channel: string; user: User; since: number }) => void;
+  leave: (who: { channel: string; user: User }) => void;
   /** All members: the server's list, which `join` and `leave` then change. */
   presence: (members: Member[], of: { channel: string }) => void;
   subscribed: (subscribed: Subscribed) => void;
@@ -131,13 +133,13 @@ export interface Channel extends Emitter<ChannelEvents & { state: (event: Channe
   readonly name: string;
   readonly state: ChannelState;
   /** By user; filled where the channel's rule has `presence = true`. */
-  readonly members: ReadonlyMap<string, Member>;
+  readonly members: ReadonlyMap<User, Member>;
   /** Where to resume, in a channel that keeps what was sent. */
   readonly position: string | null;
   /** Resolves with how many connections it was addressed to. `exclude`: "self" leaves this connection out. */
   publish(message: Message, options?: Sending & { exclude?: "self" }): Promise<{ connections: number }>;
   /** To these users alone, and to our own other connections. */
-  whisper(to: string | string[], message: Message, options?: Sending): Promise<{ connections: number }>;
+  whisper(to: User | User[], message: Message, options?: Sending): Promise<{ connections: number }>;
   /** May be called at each key: it says so at most once in two seconds. */
   typing(): void;
   /** Asks who is in the channel. */
@@ -159,7 +161,7 @@ export class FastWS implements Emitter<Events> {
   readonly reason: string;
   /** Of the connection, of whom it is, and what the backend said; as the last welcome had them. */
   readonly id: string | null;
-  readonly user: string | null;
+  readonly user: User | null;
   readonly data: any;
   /** Is in a channel; `position`: where to resume, of an earlier page. */
   channel(name: string, options?: { position?: string | null }): Channel;

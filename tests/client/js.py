@@ -9,8 +9,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+import fastws
+
 HERE = Path(__file__).parent
-CLIENT = HERE.parent.parent / "fastws" / "client"
+CLIENT = Path(fastws.__file__).parent / "client"
 TIMEOUT = 20  # seconds
 
 PAGE = """<!doctype html><meta charset="utf-8"><script type="module">
@@ -128,6 +130,7 @@ async def node(*flags):
         shutil.which("node"),
         *flags,
         str(HERE / "node.mjs"),
+        str(CLIENT / "fastws.js"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 24,

@@ -1,9 +1,9 @@
-// node node.mjs: a line of its input is a command for driver.mjs, a line of its output what that tells.
+// node node.mjs FASTWS_JS: a line of its input is a command for driver.mjs, a line of its output what that tells.
 import { createInterface } from "node:readline";
 import { createRequire } from "node:module";
-import * as fastws from "../../fastws/client/fastws.js";
 import { driver } from "./driver.mjs";
 
+const fastws = await import(process.argv[2]);
 const WebSocket = globalThis.WebSocket ?? createRequire(new URL("../clients/node/", import.meta.url))("ws");
 const tell = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 console.warn = (text) => tell({ event: "console", type: "warn", values: [text] });

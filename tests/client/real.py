@@ -44,6 +44,14 @@ class Backend:
         pass
 
 
+class Named(ChannelListener):
+    """Users by their token; else by the query string, which no server should believe: /ws?user=ann."""
+
+    def on_handshake(self, request):
+        request.user = request.user or request.query.get("user")
+        return super().on_handshake(request)
+
+
 def create(port=0, heartbeat=20.0):
     web = Web()
     script.add_to(web)
@@ -51,7 +59,7 @@ def create(port=0, heartbeat=20.0):
     driver = (HERE / "driver.mjs").read_bytes()
     web.add("GET", "/", lambda request: Answer(200, PAGE, {"Content-Type": "text/html"}))
     web.add("GET", "/driver.mjs", lambda request: Answer(200, driver, {"Content-Type": "text/javascript"}))
-    listener = ChannelListener(Rules(RULES), backend=Backend(), heartbeat=heartbeat)
+    listener = Named(Rules(RULES), backend=Backend(), heartbeat=heartbeat)
     auth = Tokens(AUTH).auth(refresh=False)
     server.endpoint(["/ws", "/ws/{room}"], listener, subprotocols=[PROTOCOL], auth=auth)
     return server

@@ -63,7 +63,8 @@ def test_the_loop_says_that_it_turns(manager, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "variables", [{}, {"WATCHDOG_USEC": "abc"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}]
+    "variables",
+    [{}, {"WATCHDOG_USEC": "abc"}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "100000", "WATCHDOG_PID": "1"}],
 )
 def test_a_watchdog_that_is_not_ours_is_told_nothing(manager, monkeypatch, variables):
     for name, value in variables.items():

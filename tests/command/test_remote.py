@@ -114,7 +114,9 @@ def test_top_shows_endpoints_and_channels(port):
 
 def test_refusals_says_who_was_refused_and_why(port):
     with pytest.raises(InvalidStatus):
-        connect(f"ws://127.0.0.1:{port}/ws", additional_headers={"Authorization": "Bearer x"}, origin="https://a.example")
+        connect(
+            f"ws://127.0.0.1:{port}/ws", additional_headers={"Authorization": "Bearer x"}, origin="https://a.example"
+        )
     with pytest.raises(InvalidStatus):
         connect(f"ws://127.0.0.1:{port}/nowhere")
     one, other = said("refusals").splitlines()

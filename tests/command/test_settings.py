@@ -121,11 +121,7 @@ def test_every_duration_is_told_by_its_help():
     from fastws.config import Options
 
     seconds = {option.name for option in fields(Options) if option.metadata["help"].startswith("seconds")}
-    assert seconds == {
-        name
-        for name in option_kinds()
-        if name.endswith(("_timeout", "_interval", "_after"))
-    }
+    assert seconds == {name for name in option_kinds() if name.endswith(("_timeout", "_interval", "_after"))}
 
 
 @pytest.mark.parametrize("written", ["600", "0o600", "'600'", "'0o600'"])
@@ -214,13 +210,22 @@ def test_what_says_yes(tmp_path, text):
             "[api]\n[[api.keys]]\nname = 'shop'\nkey = 'abcdefghijklmnopqrst'\nalow = ['read']",
             "fastws.toml:5: [[api.keys]] 'alow': did you mean allow?",
         ),
-        ("[api]\n[[api.keys]]\nkey = 'abcdefghijklmnopqrst'", "fastws.toml:2: [[api.keys]] name is missing: add name = ..."),
+        (
+            "[api]\n[[api.keys]]\nkey = 'abcdefghijklmnopqrst'",
+            "fastws.toml:2: [[api.keys]] name is missing: add name = ...",
+        ),
         (
             "[[api.keys]]\nname = 'a'\nkey = 'b'\nallow = ['write']",
             "fastws.toml:4: [[api.keys]] allow=['write']: choose from broadcast, close, read, send and subscribe",
         ),
-        ("[auth]\nuser_claim = 'sub'", "fastws.toml:1: [auth] has no key: give one of secret, secret_file, jwks_url, public_key_file"),
-        ("[raw]\npath = '/raw'", "fastws.toml:2: [raw] path='/raw': it needs {channel} and no other name, as in '/raw/{channel}'"),
+        (
+            "[auth]\nuser_claim = 'sub'",
+            "fastws.toml:1: [auth] has no key: give one of secret, secret_file, jwks_url, public_key_file",
+        ),
+        (
+            "[raw]\npath = '/raw'",
+            "fastws.toml:2: [raw] path='/raw': it needs {channel} and no other name, as in '/raw/{channel}'",
+        ),
         ("port = ", "fastws.toml:1: Invalid value (column 8)"),
     ],
 )
