@@ -92,7 +92,7 @@ class Keys:
             self._keys.append((digest, Key(entry.name, frozenset(entry.allow), entry.channels)))
 
     def replace(self, settings: Sequence[KeySettings]) -> None:
-        """Know these keys alone from now on; for those that cannot work raises ConfigurationError, and keeps the old."""
+        """Know these keys alone from now on; raises ConfigurationError, and keeps the old, if they cannot work."""
         self._keys = Keys(settings)._keys
 
     def __repr__(self) -> str:
