@@ -69,12 +69,13 @@ def create_server(settings: StandaloneSettings) -> Server:
     fastws.v1 is at ``/ws`` and ``/ws/{room}``, plain sockets where ``[raw]`` says; the same rules and tokens hold for
     both, and what is published at one reaches the other. Fetches the keys of ``jwks_url``.
     """
-    server = Server(**settings.options)
+    options = dict(settings.options)
+    if settings.hooks is not None and "offline" in settings.hooks.tell:
+        options.setdefault("offline_after", BLINK)
+    server = Server(**options)
     tokens = None if settings.auth is None else Tokens(settings.auth)
     rules = rules_of(settings)
     hooks = None if settings.hooks is None else hooks_of(settings.hooks)
-    if hooks is not None and "offline" in hooks.settings.tell and "offline_after" not in settings.options:
-        server.reconfigure(offline_after=BLINK)
     backend: Backend | None = hooks
 
     listener = ChannelListener(

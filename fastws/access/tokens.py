@@ -201,14 +201,19 @@ class JWKS:
 
     async def _refresh(self) -> None:
         self._last = time.monotonic()
+        fetching = asyncio.ensure_future(asyncio.to_thread(fetch, self.url))
+        # A thread cannot be stopped: what it ends with after that time, nobody wants.
+        fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait((fetching,), timeout=PATIENCE)
         try:
-            async with asyncio.timeout(PATIENCE):  # a thread cannot be stopped, but what it brings later is dropped
-                found = await asyncio.to_thread(fetch, self.url)
+            if not fetching.done():
+                raise ConfigurationError(f"jwks_url={self.url!r} took longer than {PATIENCE:g} s")
+            found = fetching.result()
             for user in self.users:
                 user.use_key(found)
             self._take(found)
-        except (ConfigurationError, TimeoutError) as error:
-            logger.warning("the keys stay as they are: %s", error or f"{self.url} took longer than {PATIENCE:g} s")
+        except ConfigurationError as error:
+            logger.warning("the keys stay as they are: %s", error)
 
 
 def fetch(url: str) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Asker:
         self._poster = poster
         self._timeout = settings.timeout
         self._max_pending = settings.max_pending
-        self._turns = Turns(settings.concurrency)
+        self._concurrency = settings.concurrency
+        self._turns: Turns | None = None
 
     async def ask(self, event: str, content: Mapping[str, Any], answer: type[A], headers: Mapping[str, str]) -> A:
         """Returns the backend's answer. Raises Denied for a no, Unanswered for all that is neither."""
@@ -72,18 +73,25 @@ class Asker:
                 figures.count(event, result, time.perf_counter() - begin)
 
     async def _ask(self, event: str, content: Mapping[str, Any], answer: type[A], headers: Mapping[str, str]) -> A:
+        turns = self._turns_here()
+        if turns.waiting >= self._max_pending and not turns.are_free:
+            raise Unanswered("error", f"{turns.waiting} asks wait already (max_pending)")
         try:
-            question = encode({"event": event, **content})
-        except (ValueError, TypeError, RecursionError) as error:
-            raise Unanswered("error", f"the question cannot be sent as JSON: {type(error).__name__}") from None
-        if self._turns.waiting >= self._max_pending and not self._turns.are_free:
-            raise Unanswered("error", f"{self._turns.waiting} asks wait already (max_pending)")
-        try:
-            async with asyncio.timeout(self._timeout), self._turns:
+            async with asyncio.timeout(self._timeout), turns:
+                question = encode({"event": event, **content})  # not before: it may be long
                 status, body = await self._poster.post(event, question, id=message_id(), headers=headers)
         except TimeoutError:
             raise Unanswered("timeout", f"no answer within {self._timeout:g} s (timeout)") from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise Unanswered("error", f"the question cannot be sent as JSON: {type(error).__name__}") from None
         return judge(status, body, answer)
+
+    def _turns_here(self) -> "Turns":
+        """Those of the running loop; a server may be started again on another."""
+        loop = asyncio.get_running_loop()
+        if self._turns is None or self._turns.loop is not loop:
+            self._turns = Turns(self._concurrency, loop)
+        return self._turns
 
 
 def judge(status: int, body: bytes | None, answer: type[A]) -> A:
@@ -111,7 +119,8 @@ def judge(status: int, body: bytes | None, answer: type[A]) -> A:
 class Turns:
     """A semaphore that knows how many wait for it."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self._semaphore = asyncio.Semaphore(number)
         self.waiting = 0
 

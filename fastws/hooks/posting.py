@@ -61,7 +61,7 @@ class Unanswered(FastWSError):
 
 
 class Figures:
-    """What happened, for whoever shows metrics: plain attributes that are only ever counted up, but for ``pending``."""
+    """What happened, for whoever shows metrics: plain attributes; all but the last two only ever grow."""
 
     def __init__(self) -> None:
         #: By event ("connect", ... and "events" for what is told) and result ("ok", "refused", "timeout", "error").
@@ -70,14 +70,17 @@ class Figures:
         self.seconds: dict[str, list[int]] = {}
         #: By event: the sum of all seconds.
         self.seconds_sum: Counter[str] = Counter()
-        #: Asks that wait for their answer, or for their turn.
-        self.pending = 0
         #: Events that were never delivered.
         self.dropped = 0
+        #: Asks that wait for their answer, or for their turn.
+        self.pending = 0
+        #: Whether the last request was answered, by yes or no. A heartbeat, if nothing else, finds out anew.
+        self.is_reachable = True
 
     def count(self, event: str, result: str, seconds: float) -> None:
         """A request has ended."""
         self.requests[event, result] += 1
+        self.is_reachable = result in ("ok", "refused")
         buckets = self.seconds.get(event)
         if buckets is None:
             buckets = self.seconds[event] = [0] * (len(BUCKETS) + 1)

@@ -17,13 +17,14 @@ from .posting import Poster, Unanswered, encode, message_id
 
 __all__ = ["Teller"]
 
-Waiting: TypeAlias = tuple[float, msgspec.Raw]  # since when (time.monotonic), and the event as JSON
+Waiting: TypeAlias = tuple[float, bytes]  # since when (time.monotonic), and the event as JSON
 
 logger = logging.getLogger("fastws.hooks")
 
 BATCH = 100  # events
 LINGER = 0.1  # seconds that a batch waits for more
 MOST = 100_000  # events that wait
+MOST_BYTES = 64 << 20  # of them all
 FIRST_DELAY, LAST_DELAY = 0.1, 20.0  # seconds between two tries
 AT_STOP = 0.5  # the same, while the server stops
 PATIENCE = 30.0  # seconds for one try; a backend may have much to do for a hundred events
@@ -47,6 +48,7 @@ class Teller:
         self._heartbeat = settings.heartbeat
         self._numbers = itertools.count(1)
         self._waiting: deque[Waiting] = deque()
+        self._bytes = 0  # of those that wait
         self._reported = 0  # of the figure `dropped`
         self._has_started = False
         self._delay = 0.0
@@ -81,19 +83,28 @@ class Teller:
     def _add(self, event: Mapping[str, Any]) -> None:
         stamped = {"seq": next(self._numbers), "time": round(time.time(), 3), **event}
         try:
-            encoded = msgspec.Raw(encode(stamped))
+            encoded = encode(stamped)
         except (ValueError, TypeError, RecursionError) as error:
             logger.error("an event %r cannot be sent as JSON: %s", event["type"], type(error).__name__)
             self._poster.figures.dropped += 1
             return
-        if len(self._waiting) >= MOST:
-            self._drop([self._waiting.popleft()])
         self._waiting.append((time.monotonic(), encoded))
+        self._bytes += len(encoded)
+        while len(self._waiting) > MOST or self._bytes > MOST_BYTES:
+            self._drop([self._next()])
         self._news.set()
         if len(self._waiting) >= BATCH:
             self._rush.set()
 
+    def _next(self) -> Waiting:
+        """The oldest that waits, which no longer does."""
+        waiting = self._waiting.popleft()
+        self._bytes -= len(waiting[1])
+        return waiting
+
     def _schedule_heartbeat(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
         if self._heartbeat:
             self._beat = asyncio.get_running_loop().call_later(self._heartbeat, self._send_heartbeat)
 
@@ -117,8 +128,7 @@ class Teller:
         self._task = None
         task.cancel()
         await asyncio.wait((task,))
-        self._drop([*self._waiting])
-        self._waiting.clear()
+        self._drop([self._next() for _ in range(len(self._waiting))])
         self._report()
 
     # -- the task
@@ -138,7 +148,7 @@ class Teller:
                 self._news.clear()
                 await self._news.wait()
             await _wait_for(self._rush, LINGER)
-            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            batch = [self._next() for _ in range(min(BATCH, len(self._waiting)))]
             if len(self._waiting) < BATCH and not self._stopping.is_set():
                 self._rush.clear()
             is_delivered = False
@@ -151,7 +161,12 @@ class Teller:
 
     async def _deliver(self, batch: list[Waiting]) -> bool:
         """Try until the backend has it, or the youngest of its events is too old; whether it was delivered."""
-        content = {"event": "events", "node": self.node, "boot": self.boot, "events": [event for _, event in batch]}
+        content = {
+            "event": "events",
+            "node": self.node,
+            "boot": self.boot,
+            "events": [msgspec.Raw(event) for _, event in batch],
+        }
         body = encode(content)
         message = message_id()  # the same for each try, by which a backend knows what it has seen
         while not await self._try(body, message, len(batch)):
@@ -197,7 +212,7 @@ class Teller:
         """What has waited for as long as it would have been tried is not tried any more."""
         oldest = time.monotonic() - self._retry_for
         while self._waiting and self._waiting[0][0] < oldest:
-            self._drop([self._waiting.popleft()])
+            self._drop([self._next()])
 
     def _drop(self, events: list[Waiting]) -> None:
         self._poster.figures.dropped += len(events)

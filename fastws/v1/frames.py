@@ -183,6 +183,8 @@ def valid_channel(name: str) -> str:
 
 def channel_fault(name: str) -> str:
     """What is wrong with a channel's name; "" where nothing is."""
+    if 0 < len(name) <= MOST_NAME and name.isascii() and name.isprintable():
+        return ""  # most of them: every frame comes by here
     if not 0 < len(name) <= MOST_NAME or len(name.encode("utf-8", "replace")) > MOST_NAME:
         return f"a channel's name has 1 to {MOST_NAME} bytes of UTF-8"
     if CONTROL_CHARACTER(name) is not None or not is_text(name):

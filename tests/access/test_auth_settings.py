@@ -33,7 +33,14 @@ TOKEN = ChannelRule(pattern="room.*", subscribe="token", publish="token")
 
 def settings(auth=None, *channels, **more):
     return SimpleNamespace(
-        **{"options": {"port": 0}, "anonymous": True, "channels": channels or (OPEN, TOKEN), "auth": auth, "raw": None}
+        **{
+            "options": {"port": 0},
+            "anonymous": True,
+            "channels": channels or (OPEN, TOKEN),
+            "auth": auth,
+            "raw": None,
+            "hooks": None,
+        }
         | more
     )
 
@@ -149,7 +156,9 @@ async def test_names_that_no_frame_can_carry_are_no_users():
 
 
 async def test_without_rules_nothing_is_allowed():
-    async with site_of(SimpleNamespace(options={"port": 0}, anonymous=True, channels=(), auth=None, raw=None)) as site:
+    async with site_of(
+        SimpleNamespace(options={"port": 0}, anonymous=True, channels=(), auth=None, raw=None, hooks=None)
+    ) as site:
         client = await site.dial()
         [error] = await client.hello(channels={"cars": None})
         assert error["code"] == "unknown_channel"

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from fastws import Reject, Request
-from fastws.hooks import Hooks, HookSettings
+from fastws.hooks import HookListener, Hooks, HookSettings
 from fastws.v1.decisions import Refused
-from tests.lib.support import TIMEOUT
+from fastws.v1.raw import RawListener
+
+from ..lib.support import TIMEOUT
+from ..lib.v1 import serving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # of the specification's own example
 
@@ -127,6 +130,9 @@ class Backend:
             writer.close()
 
 
+ALL = ("connect", "subscribe", "publish", "call")
+
+
 @pytest.fixture
 async def backend():
     found = Backend()
@@ -185,3 +191,34 @@ async def refused(hooks, event="connect"):
         with pytest.raises(Refused) as caught:
             await ask(hooks, event)
         assert (caught.value.code, caught.value.retry) == ("unavailable", True)
+
+
+@pytest.fixture
+async def site(backend):
+    """`async with site(**hook_settings) as (site, listener)`."""
+
+    def make(raw=False, options=None, **settings):
+        of_hooks = {"url": backend.url, "heartbeat": 0, "ask": ALL, "tell": (), **settings}
+        listener = HookListener(HookSettings(**of_hooks))
+        beside = RawListener(listener.rules, backend=listener.hooks) if raw else None
+        return serving(listener, beside, subprotocols=["fastws.v1"], **(options or {}))
+
+    return make
+
+
+def answers(backend, **by_event):
+    """What the backend says, by event: content, a whole reply, or a function of the post; {} to all others."""
+
+    async def answer(post):
+        said = by_event.get(post.json["event"], {})
+        if callable(said):
+            said = said(post)
+            if asyncio.iscoroutine(said):
+                said = await said
+        return said if isinstance(said, bytes) else reply(200, said)
+
+    backend.answer = answer
+
+
+def events(backend, *types):
+    return [event for event in backend.events if event["type"] in types]

@@ -12,8 +12,8 @@ from fastws import Reject
 from fastws.hooks.asking import Denied, judge
 from fastws.hooks.posting import Unanswered
 from fastws.hooks.shapes import ConnectAnswer
-from tests.lib.support import records_naming
 
+from ..lib.support import records_naming
 from .conftest import ask, refused, reply, request_of
 
 MIB = 1 << 20

@@ -6,10 +6,11 @@ import time
 import pytest
 
 from fastws import Reject
+from fastws.hooks import Hooks, HookSettings
 from fastws.hooks.posting import BUCKETS
 from fastws.v1.decisions import Connect, Refused
-from tests.lib.support import eventually, records_naming
 
+from ..lib.support import eventually, records_naming
 from .conftest import Somebody, ask, refused, reply, request_of
 
 
@@ -196,6 +197,14 @@ async def test_nobody_there_is_tried_once_more_at_once(backend, hooks, monkeypat
     assert len(backend.posts) == 1
 
 
+async def test_a_backend_whose_certificate_nobody_knows_is_not_asked(hooks, caplog, server_side):
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=server_side)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await refused(hooks(url=f"https://127.0.0.1:{port}/"))
+    assert records_naming(caplog, "certificate verify failed")
+
+
 async def test_a_backend_that_was_killed_and_is_back_is_asked_again(backend, hooks):
     asking = hooks()
     await ask(asking, "connect")
@@ -288,6 +297,13 @@ async def test_what_happened_is_counted(backend, hooks):
     assert [sum(figures.seconds[event]) for event in ("connect", "call")] == [1, 1]
     assert len(figures.seconds["call"]) == len(BUCKETS) + 1
     assert 0 < figures.seconds_sum["call"] < 5
+    assert figures.is_reachable
+    backend.says(reply(500))
+    await refused(asking)
+    assert not figures.is_reachable
+    backend.says(reply())
+    await ask(asking, "connect")
+    assert figures.is_reachable
 
 
 @pytest.mark.parametrize(
@@ -317,3 +333,24 @@ async def test_an_event_may_have_a_path_of_its_own(backend, hooks):
     await ask(asking, "connect")
     await ask(asking, "call")
     assert [post.path for post in backend.posts] == ["/hooks/connect?a=b", "/hooks/call?a=b"]
+
+
+async def test_what_cannot_be_json_is_not_asked(backend, hooks, caplog):
+    asking = hooks()
+    with pytest.raises(Refused) as caught:
+        await asking.call(Somebody(), "x", ["\ud800"])
+    assert caught.value.code == "unavailable"
+    assert records_naming(caplog, "cannot be sent as JSON")
+    assert backend.posts == []
+
+
+def test_one_may_ask_on_one_loop_after_the_other(unused_tcp_port):
+    asking = Hooks(HookSettings(url=f"http://127.0.0.1:{unused_tcp_port}/", concurrency=1, tell=()))
+
+    async def run():
+        await asyncio.gather(*(refused(asking) for _ in range(5)))
+        await asking.close()
+
+    for _ in range(2):
+        asyncio.run(run())
+    assert asking.figures.requests == {("connect", "error"): 10}

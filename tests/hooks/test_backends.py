@@ -14,8 +14,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from fastws.hooks import HookListener, HookSettings
-from tests.v1.support import serving
 
+from ..lib.v1 import serving
 from .conftest import SECRET
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hooks"

@@ -11,8 +11,8 @@ from contextlib import closing
 import pytest
 
 from fastws.hooks import Hooks, HookSettings, telling
-from tests.lib.support import TIMEOUT, eventually, records_naming
 
+from ..lib.support import TIMEOUT, eventually, records_naming
 from .conftest import reply, request_of
 
 EVERYTHING = ("online", "offline")
@@ -153,11 +153,23 @@ async def test_so_many_wait_and_the_oldest_go_first(backend, hooks, caplog, monk
     tell_users(teller, range(99))
     await backend.until(lambda: backend.posts)
     tell_users(teller, range(99, 299))
-    assert teller.figures.dropped == 80
+    assert teller.figures.dropped == 80  # of 200, as 120 may wait
     released.set()
     await backend.until(lambda: len(users(backend)) == 219)
     assert users(backend) == [*range(99), *range(179, 299)]
     await eventually(lambda: records_naming(caplog, "80 events were dropped"))
+
+
+async def test_so_many_bytes_wait_too(backend, hooks, monkeypatch):
+    monkeypatch.setattr(telling, "MOST_BYTES", 10_000)
+    teller = hooks(tell=EVERYTHING)
+    for number in range(20):
+        teller.tell({"type": "online", "user": f"{number}" + "x" * 1000})
+    assert teller.figures.dropped == 12
+    await backend.until(lambda: len(users(backend)) == 9)
+    assert users(backend)[0].startswith("11x")
+    await eventually(lambda: teller.figures.requests["events", "ok"])
+    assert (teller._teller.waiting, teller._teller._bytes) == (0, 0)
 
 
 async def test_what_cannot_be_json_costs_itself_only(backend, hooks, caplog):
