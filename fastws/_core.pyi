@@ -142,6 +142,12 @@ class WebSocket:
     @property
     def channels(self) -> frozenset[str]:
         """The channels it is subscribed to; still readable in `on_close`."""
+    @property
+    def since(self) -> float | None:
+        """When it was accepted, as Unix time in seconds, exact to 10 ms; None where it is closed."""
+    @property
+    def pending(self) -> int:
+        """Bytes that wait to be sent to it."""
     def __getitem__(self, key: Any, /) -> Any: ...
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
     def __delitem__(self, key: Any, /) -> None: ...

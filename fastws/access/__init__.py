@@ -1,1 +1,1 @@
-"""Who may what."""
+"""Who may what: rules for channels, tokens, keys."""

@@ -231,6 +231,21 @@ cdef class WebSocket:
         return frozenset(names)
 
     @property
+    def since(self):
+        """When it was accepted, as Unix time in seconds, exact to 10 ms; None where it is closed."""
+        cdef uint32_t i
+        if self.conn is not NULL:
+            for i in range(self.conn.membership_count):
+                if (<Group>self.conn.memberships[i].group).kind == EVERYONE:
+                    return unix_time(self.reactor, self.conn.memberships[i].joined)
+        return None
+
+    @property
+    def pending(self):
+        """Bytes that wait to be sent to it."""
+        return 0 if self.conn is NULL else self.conn.pending
+
+    @property
     def idle_timeout(self):
         """Seconds without a message either way (pings do not count) after which it is closed with 1001; 0: never."""
         return self.idle_ticks * TICK

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from .._core import Headers, is_awaitable
 from ..answers import Answer, facts, refusal
 from ..errors import ConfigurationError, FastWSError, Reject
-from ..routing import Router, Template
+from ..routing import Template
 
 __all__ = ["BadRequest", "Disconnected", "Handler", "Web", "WebRequest"]
 
@@ -138,7 +138,7 @@ class Web:
         self.instead_of_404: Callable[[str, str, tuple[str, int] | None], Answer | None] | None = None
         self._otherwise = otherwise
         self._literal: dict[str, dict[str, Handler]] = {}  # by the path; templates are looked through one by one
-        self._router: Router[dict[str, Handler]] = Router()
+        self._templates: list[tuple[Template, dict[str, Handler]]] = []  # the most literal first
         self._shapes: dict[tuple[str | None, ...], dict[str, Handler]] = {}
         self._at_once: dict[tuple[bytes, bytes], BodyHandler] = {}
         self._contexts: list[AbstractAsyncContextManager[Any]] = []
@@ -154,7 +154,8 @@ class Web:
         handlers = self._shapes.get(template.shape)
         if handlers is None:
             handlers = self._shapes[template.shape] = {}
-            self._router.add([template], handlers)
+            self._templates.append((template, handlers))
+            self._templates.sort(key=lambda route: route[0].rank)
             if not template.names:
                 self._literal[path] = handlers
         if method in handlers:
@@ -218,7 +219,7 @@ class Web:
         raw_path = request.raw_path
         handlers = self._literal.get(raw_path)
         if handlers is None:
-            found = self._router.find(raw_path)
+            found = next((route for route in self._templates if route[0].match(raw_path)), None)
             if found is None:
                 return None
             template, handlers = found

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import pytest
 
@@ -197,6 +198,7 @@ async def test_a_user_and_a_connection_are_looked_up(site, call):
     assert (status, said["user"], facts["id"]) == (200, "ann", ws.id)
     assert (facts["endpoint"], facts["path"], facts["channels"]) == ("/raw/{channel}", "/raw/cars", ["cars"])
     assert facts["remote_address"] == "127.0.0.1"
+    assert (facts["pending"], abs(facts["since"] - time.time()) < 10) == (0, True)
     assert await call("GET", f"/connections/{ws.id}") == (200, facts)
     assert (await call("GET", "/users/eve"))[0] == (await call("GET", "/connections/none"))[0] == 404
 
