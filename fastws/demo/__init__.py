@@ -5,10 +5,11 @@
 | `/`                             | the chat's page                                                            |
 | `/session`, `/login`, `/logout` | who is logged in (`fastws.demo.page`)                                      |
 | `/ready`                        | whether the server takes connections: 200 or 503                           |
-| `/ws/chat/{channel}`            | the chat (`fastws.demo.chat` has its protocol)                             |
+| `/ws/chat`, `/ws/chat/{room}`   | the chat: fastws.v1, and what `fastws.demo.chat` adds to it                |
+| `/fastws.js`                    | the client that its page speaks it by                                      |
 | `/ws/{channel}`                 | a relay: what one member sends goes, as it is, to all, the sender included |
 
-All but `/ready` is for the hosts and origins of `fastws.demo.hosts` alone.
+All but `/ready` and `/fastws.js` is for the hosts and origins of `fastws.demo.hosts` alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from fastws.demo.chat import Chat
 from fastws.demo.ended import LIFETIME
 from fastws.demo.hosts import Guarded, Hosts
 from fastws.sessions import SignedCookieSessions
+from fastws.web import script
+from fastws.web.app import Web
 
 try:
     from fastws.demo.page import COOKIE, create_app
@@ -53,11 +56,13 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     hosts = Hosts(settings.host, settings.origins or ())
     chat = Chat(hosts)
     app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
-    server = Server(http=app, **{"ready_path": READY, **options})
+    web = Web(app)
+    script.add_to(web)
+    server = Server(http=web, **{"ready_path": READY, **options})
     sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME)
     # The server's own check of `origins` would refuse the demo's page, and whoever is not a browser.
     app.state.manager = server.endpoint(
-        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD, origins=None
+        ["/ws/chat/{room}", "/ws/chat"], chat, sessions=sessions, offline_after=RELOAD, origins=None
     )
     server.endpoint("/ws/{channel}", Relay(hosts), origins=None)
     return server

@@ -1,54 +1,49 @@
 """The demo's chat: channels, whispers, invitations, blocks, typing notices, and several devices per user.
 
-Log in by `POST /login` with the JSON text `{"name": "ann"}`, then open `/ws/chat/{channel}` with the cookie that came;
-from then on JSON objects go both ways over the one socket. A name is all the proof of identity there is: whoever logs
-in as `ann` is one more device of ann. Each of her sockets is a tab; all of them are in the same channels.
+Log in by `POST /login` with the JSON text `{"name": "ann"}`, then open `/ws/chat`, or `/ws/chat/{room}`, with the
+cookie that came. A name is all the proof of identity there is: whoever logs in as `ann` is one more device of ann. Each
+of ann's sockets is a tab; all of them are in the same channels.
 
-What a client sends:
+It speaks fastws.v1, as `ChannelListener` does. What is the chat's own:
 
-| type           | fields               | effect                                                      |
-|----------------|----------------------|-------------------------------------------------------------|
-| subscribe      | channel              | all tabs of the user are in the channel                     |
-| unsubscribe    | channel              | none is any more                                            |
-| message        | channel, message     | to all members, the sender's tabs too                       |
-| whisper        | channel, to, message | to the members named in `to` (a list) and the sender's tabs |
-| typing         | channel              | to all other members; never kept                            |
-| invite         | channel, user        | all tabs of that user, who is online, are in the channel    |
-| kick           | channel, user        | all tabs of that member are out of the channel              |
-| block, unblock | user                 | to that user the sender is offline; or is so no more        |
+- A `welcome` has as its `data` `{"blocked": [...]}`: whom this user blocks.
+- Whoever subscribes or unsubscribes does so with all tabs. A new tab comes into all channels of the user.
+- A message is text, of up to 4,000 characters. A whisper comes to the tab that sent it as well; its `to` are those of
+  the named who were there.
+- What else one can do is a `call`, whose `params` are an object:
 
-What it gets:
+| method         | params        | effect                                                      |
+|----------------|---------------|-------------------------------------------------------------|
+| invite         | channel, user | all tabs of that user, who is online, are in the channel    |
+| kick           | channel, user | all tabs of that member are out of the channel              |
+| block, unblock | user          | to that user the sender is offline; or is so no more        |
 
-| type     | fields                                | when                                                         |
-|----------|---------------------------------------|--------------------------------------------------------------|
-| welcome  | user, id, blocked                     | first of all; `blocked`: whom this user blocks               |
-| presence | channel, event, users                 | event "list": this tab came into the channel; each of        |
-|          |                                       | `users` has user, since, devices                             |
-| presence | channel, event, user                  | event "join" (with `since`) or "leave": of another member    |
-| left     | channel                               | this tab is out of the channel                               |
-| message  | channel, from, message, timestamp     | timestamp: milliseconds since 1970                           |
-| whisper  | channel, from, to, message, timestamp | `to`: those of the named who were there                      |
-| typing   | channel, from                         |                                                              |
-| invite   | channel, user, by                     | to the invited alone                                         |
-| kick     | channel, user, by                     | to the kicked as well, before `left`                         |
-| blocked  | users                                 | whom this user blocks has changed                            |
-| error    | code, message                         | the last request was refused; nothing was done               |
+- And it is told by a `direct`, whose `message` has an `event`:
+
+| event   | fields            | when                                                |
+|---------|-------------------|-----------------------------------------------------|
+| invite  | channel, user, by | to the invited alone                                |
+| kick    | channel, user, by | to the kicked as well, before they are unsubscribed |
+| blocked | users             | whom this user blocks has changed                   |
 
 Whom a user blocked is told nothing that would show that user to be there: no presence, no typing notice, no name among
-a whisper's readers. What a user says or does in a channel goes to all of it: a block hides, and silences nobody.
+a whisper's readers, no count that includes them. What a user says or does in a channel goes to all of it: a block
+hides, and silences nobody.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
-import orjson
-
 from fastws import Presence, Reject, Request, WebSocket
+from fastws.access.rules import ChannelRule, Rules
 from fastws.demo.ended import Ended
-from fastws.demo.hosts import Guarded, Hosts
+from fastws.demo.hosts import Hosts
+from fastws.v1 import frames
+from fastws.v1.decisions import Connect, Refused
+from fastws.v1.gate import content
+from fastws.v1.listener import ChannelListener, now
 
 MAX_NAME = 32
 NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
@@ -56,23 +51,15 @@ MAX_MESSAGE = 4000
 MAX_CHANNELS = 100
 MAX_BLOCKED = 1000
 
-# The types of request; Chat has a handle_... for each.
-REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "invite", "kick", "block", "unblock")
+RULES = [ChannelRule(pattern="*", subscribe="user", publish="member", whisper="member", presence=True)]
 
 
-class Refused(Exception):
-    """A request that is answered with an `error`, and changes nothing."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.answer = {"type": "error", "code": code, "message": message}
-
-
-class Chat(Guarded):
+class Chat(ChannelListener):
     """A member is a user who has at least one tab in the channel."""
 
     def __init__(self, hosts: Hosts) -> None:
-        super().__init__(hosts)
+        super().__init__(Rules(RULES), backend=Acts(self), max_channels=MAX_CHANNELS)
+        self._hosts = hosts
         self.ended = Ended()
         self.blocked: dict[str, set[str]] = {}  # by the user who blocks
 
@@ -80,130 +67,162 @@ class Chat(Guarded):
         """Who is logged in by a session; None for nobody."""
         return None if not session or self.ended.has(session) else session.get("name")
 
-    def on_handshake(self, request: Request) -> Reject | None:
-        refusal = super().on_handshake(request)
+    def on_handshake(self, request: Request) -> Any:
+        headers = request.headers
+        refusal = self._hosts.refusal(headers.get("host", ""), headers.get("origin"), request.is_secure)
         if refusal is not None:
             return refusal
         name = self.name_in(request.session)
         if name is None:
             return Reject(401, "log in first: POST /login")
-        if not is_name(request.path_parameters["channel"]):
+        room = request.path_parameters.get("room")
+        if room is not None and not is_name(room):
             return Reject(400, f"a channel's name {NAME_RULE}")
         request.user = name
-        return None
+        return super().on_handshake(request)
 
     def can_see(self, viewer: Any, user: Any) -> bool:
         return viewer not in self.blocked.get(user, ())
-
-    def on_open(self, ws: WebSocket) -> None:
-        ws.send({"type": "welcome", "user": ws.user, "id": ws.id, "blocked": sorted(self.blocked.get(ws.user, ()))})
-        others = tabs(ws, ws.user)
-        ws.manager.subscribe_user(ws.user, ws.request.path_parameters["channel"])
-        for channel in {channel for other in others for channel in other.channels}:
-            ws.subscribe(channel)
-
-    def on_message(self, ws: WebSocket, message: str | bytes) -> dict[str, Any] | None:
-        try:
-            request = parse(message)
-            kind = text(request, "type")
-            if kind not in REQUESTS:
-                raise Refused("unknown_type", f"type must be one of {', '.join(REQUESTS)}")
-            getattr(self, f"handle_{kind}")(ws, request)
-        except Refused as refused:
-            return refused.answer
-        return None
-
-    def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
-        if subscribers == 1:
-            ws.manager.watch_presence(channel)
-
-    def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> None:
-        if subscribers == 0:
-            ws.manager.unwatch_presence(channel)
-        ws.send({"type": "left", "channel": channel})
 
     def may_kick(self, ws: WebSocket, channel: str, user: str) -> bool:
         """Any member may, since a demo has no owner; a subclass can be stricter."""
         return True
 
-    def handle_subscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        channel = text(request, "channel")
-        if not is_name(channel):
+    # The tabs of a user are in the same channels.
+
+    def _welcome(self, ws: WebSocket, frame: frames.Hello) -> Any:
+        channels = dict.fromkeys(channel for tab in tabs(ws, ws.user) for channel in tab.channels)
+        welcome = {"blocked": sorted(self.blocked.get(ws.user, ()))}
+        ws.data["connect"] = Connect(user=ws.user, channels=list(channels), welcome=welcome)
+        return super()._welcome(ws, frame)
+
+    def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
+        super().on_subscribe(ws, channel, subscribers)
+        for tab in tabs(ws, ws.user):
+            if channel not in tab.channels:
+                self.enter(tab, channel)
+
+    def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
+        super().on_unsubscribe(ws, channel, subscribers)
+        if ws.is_open:  # a tab that closes takes nobody along
+            ws.manager.unsubscribe_user(ws.user, channel)
+
+    def _subscribe(self, ws: WebSocket, frame: frames.Subscribe) -> Awaitable[None] | None:
+        if not is_name(frame.channel):
             raise Refused("bad_channel", f"a channel's name {NAME_RULE}")
-        must_have_room(ws)
-        ws.manager.subscribe_user(ws.user, channel)
+        return super()._subscribe(ws, frame)
 
-    def handle_unsubscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        ws.manager.unsubscribe_user(ws.user, own_channel(ws, request))
+    # Nobody is counted, or named, to those who may not see them.
 
-    def handle_message(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        channel = own_channel(ws, request)
-        ws.manager.broadcast(channel, stamped("message", ws, channel, request))
+    def _tell_subscribed(
+        self, ws: WebSocket, channel: str, subscribers: int, answer: Mapping[str, Any], id: frames.Id
+    ) -> None:
+        seen = devices_in(ws, channel) + (channel not in ws.channels)
+        super()._tell_subscribed(ws, channel, seen, answer, id)
 
-    def handle_whisper(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        channel = own_channel(ws, request)
-        named = request.get("to")
-        if not isinstance(named, list):
-            raise Refused("bad_field", '"to" must be a list of names')
-        names = {name for name in named if isinstance(name, str)}
+    def _acknowledge(self, ws: WebSocket, frame: Any, **more: Any) -> None:
+        if isinstance(frame, frames.Publish):
+            more["connections"] = devices_in(ws, frame.channel) - (frame.exclude == "self")
+        super()._acknowledge(ws, frame, **more)
+
+    def _deliver_whisper(self, ws: WebSocket, frame: frames.Whisper, message: Any, to: list[Any]) -> None:
+        channel, manager = frame.channel, ws.manager
         # One whose page reloads just now is a member without a tab: a whisper would be lost.
-        to = sorted(name for name, there in others_in(ws, channel).items() if name in names and there.devices)
-        if not to:
+        others = others_in(ws, channel)
+        named = sorted(name for name, there in others.items() if name in to and there.devices)
+        if not named:
             raise Refused("no_recipient", f"none of those named is in {channel}")
-        whisper = stamped("whisper", ws, channel, request)
-        for reader in (ws.user, *to):
+        sender = {"user": ws.user, "id": ws.id}
+        whisper = {"type": "whisper", "channel": channel, **content(message), "from": sender, "time": now()}
+        for reader in (ws.user, *named):
             # One reader may be hidden from another.
-            seen = [name for name in to if ws.manager.sees(reader, name)]
-            ws.manager.broadcast(channel, whisper | {"to": seen}, users=reader)
+            seen = [name for name in named if manager.sees(reader, name)]
+            manager.broadcast(channel, whisper | {"to": seen}, users=reader)
+        self._acknowledge(ws, frame, connections=sum(others[name].devices for name in named))
 
-    def handle_typing(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        channel = own_channel(ws, request)
-        typing = {"type": "typing", "channel": channel, "from": ws.user}
-        ws.manager.notify(channel, ws.user, typing, exclude=tabs(ws, ws.user))
 
-    def handle_invite(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        channel, user = own_channel(ws, request), text(request, "user")
+class Acts:
+    """The chat's backend, in the same process: what it takes for a message, and its calls."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+
+    def asks(self, event: str) -> bool:
+        return event in ("publish", "call")
+
+    async def connect(self, request: Request, *, ws: WebSocket | None = None) -> Connect:
+        raise NotImplementedError
+
+    async def subscribe(self, ws: WebSocket, channel: str) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+    async def publish(self, ws: WebSocket, channel: str, message: Any, to: Any) -> Mapping[str, Any]:
+        if not isinstance(message, str):
+            raise Refused("bad_field", '"message" must be a string')
+        if not message.strip():
+            raise Refused("bad_field", '"message" is empty')
+        if len(message) > MAX_MESSAGE:
+            raise Refused("too_large", f"a message may have {MAX_MESSAGE} characters")
+        return {}
+
+    async def call(self, ws: WebSocket, method: str, params: Any) -> Mapping[str, Any]:
+        acts = {"invite": self.invite, "kick": self.kick, "block": self.block, "unblock": self.unblock}
+        if method not in acts:
+            raise Refused("refused", f"method must be one of {', '.join(acts)}")
+        acts[method](ws, params if isinstance(params, dict) else {})
+        return {"result": None}
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        pass
+
+    def invite(self, ws: WebSocket, params: dict[str, Any]) -> None:
+        channel, user = own_channel(ws, params), text(params, "user")
         guests = tabs(ws, user) if user != ws.user and ws.manager.sees(ws.user, user) else []
         if not guests:
             raise Refused("not_online", f"there is no one else called {user} online")
         if user in others_in(ws, channel):
             raise Refused("already_there", f"{user} is in {channel} already")
-        must_have_room(guests[0])
-        ws.manager.subscribe_user(user, channel)
-        invitation = {"type": "invite", "channel": channel, "user": user, "by": ws.user}
-        ws.manager.broadcast(channel, invitation, users=user)
+        if len(guests[0].channels) >= MAX_CHANNELS:
+            raise Refused("too_many", f"nobody can be in more than {MAX_CHANNELS}")
+        for guest in guests:
+            self._chat.enter(guest, channel)
+        notice = {"event": "invite", "channel": channel, "user": user, "by": ws.user}
+        ws.manager.broadcast(channel, self._chat.direct(notice), users=user)
 
-    def handle_kick(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        channel, user = own_channel(ws, request), text(request, "user")
+    def kick(self, ws: WebSocket, params: dict[str, Any]) -> None:
+        channel, user = own_channel(ws, params), text(params, "user")
         if user not in others_in(ws, channel):
             raise Refused("no_such_member", f"there is no one else called {user} in {channel}")
-        if not self.may_kick(ws, channel, user):
+        if not self._chat.may_kick(ws, channel, user):
             raise Refused("not_allowed", f"you may not kick {user}")
-        # Who never saw the kicked shall not see a kick either.
-        ws.manager.notify(channel, user, {"type": "kick", "channel": channel, "user": user, "by": ws.user})
+        # Whoever never saw the kicked must not see a kick either.
+        notice = {"event": "kick", "channel": channel, "user": user, "by": ws.user}
+        ws.manager.notify(channel, user, self._chat.direct(notice))
         ws.manager.unsubscribe_user(user, channel)
 
-    def handle_block(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        user = text(request, "user")
-        blocked = self.blocked.get(ws.user, set())
+    def block(self, ws: WebSocket, params: dict[str, Any]) -> None:
+        user = text(params, "user")
+        blocked = self._chat.blocked.get(ws.user, set())
         if not is_name(user) or user == ws.user:
             raise Refused("bad_user", f"the name of somebody else {NAME_RULE}")
         if len(blocked) >= MAX_BLOCKED:
             raise Refused("too_many_blocked", f"nobody can block more than {MAX_BLOCKED}")
-        self.block(ws, blocked | {user})
+        self._hide_from(ws, blocked | {user})
 
-    def handle_unblock(self, ws: WebSocket, request: dict[str, Any]) -> None:
-        user = text(request, "user")
-        self.block(ws, self.blocked.get(ws.user, set()) - {user})
+    def unblock(self, ws: WebSocket, params: dict[str, Any]) -> None:
+        user = text(params, "user")
+        self._hide_from(ws, self._chat.blocked.get(ws.user, set()) - {user})
 
-    def block(self, ws: WebSocket, users: set[str]) -> None:
+    def _hide_from(self, ws: WebSocket, users: set[str]) -> None:
         """From now on `users`, and nobody else, are those to whom this user is offline."""
         if users:
-            self.blocked[ws.user] = users
+            self._chat.blocked[ws.user] = users
         else:
-            self.blocked.pop(ws.user, None)
+            self._chat.blocked.pop(ws.user, None)
         ws.manager.visibility_changed(ws.user)
-        ws.manager.send_to_user(ws.user, {"type": "blocked", "users": sorted(users)})
+        notice = self._chat.direct({"event": "blocked", "users": sorted(users)})
+        # A tab that has not said hello yet is told by its welcome.
+        ws.manager.send([tab for tab in tabs(ws, ws.user) if not self._chat.is_deaf(tab)], notice)
 
 
 def is_name(name: object) -> bool:
@@ -212,53 +231,33 @@ def is_name(name: object) -> bool:
     return 0 < len(name) <= MAX_NAME and name == name.strip() and name.isprintable()
 
 
-def parse(message: str | bytes) -> dict[str, Any]:
-    try:
-        request = orjson.loads(message)
-    except orjson.JSONDecodeError:
-        raise Refused("bad_json", "a request must be JSON") from None
-    if not isinstance(request, dict):
-        raise Refused("bad_json", "a request must be a JSON object")
-    return request
-
-
-def text(request: dict[str, Any], field: str) -> str:
-    value = request.get(field)
+def text(params: dict[str, Any], field: str) -> str:
+    value = params.get(field)
     if not isinstance(value, str):
         raise Refused("bad_field", f'"{field}" must be a string')
     return value
 
 
-def own_channel(ws: WebSocket, request: dict[str, Any]) -> str:
-    """The channel that a request is about; its sender must be in it."""
-    channel = text(request, "channel")
+def own_channel(ws: WebSocket, params: dict[str, Any]) -> str:
+    """The channel that a call is about; its sender must be in it."""
+    channel = text(params, "channel")
     if channel not in ws.channels:
         raise Refused("not_a_member", f"you are not in {channel}")
     return channel
 
 
-def must_have_room(ws: WebSocket) -> None:
-    if len(ws.channels) >= MAX_CHANNELS:
-        raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
-
-
-def stamped(kind: str, ws: WebSocket, channel: str, request: dict[str, Any]) -> dict[str, Any]:
-    message = text(request, "message")
-    if not message.strip():
-        raise Refused("bad_field", '"message" is empty')
-    if len(message) > MAX_MESSAGE:
-        raise Refused("too_long", f"a message may have {MAX_MESSAGE} characters")
-    now = int(time.time() * 1000)
-    return {"type": kind, "channel": channel, "from": ws.user, "message": message, "timestamp": now}
-
-
-def tabs(ws: WebSocket, user: str) -> list[WebSocket]:
+def tabs(ws: WebSocket, user: Any) -> list[WebSocket]:
     """All connections of a user on the endpoint that `ws` is on."""
     connections = ws.manager.connections
     return [connections[each] for each in ws.manager.users.get(user, ()) if each in connections]
 
 
+def devices_in(ws: WebSocket, channel: str) -> int:
+    """How many connections in a channel are of users that `ws` can see."""
+    return sum(there.devices for there in ws.manager.presence(channel, viewer=ws.user).values())
+
+
 def others_in(ws: WebSocket, channel: str) -> dict[Any, Presence]:
-    """The members whom the user of `ws` can see, but for himself or herself."""
+    """The members whom the user of `ws` can see, but for that user."""
     people = ws.manager.presence(channel, viewer=ws.user)
     return {user: there for user, there in people.items() if user != ws.user}

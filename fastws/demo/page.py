@@ -35,10 +35,10 @@ from fastws.demo.hosts import Hosts
 COOKIE = "fastws-chat"
 MAX_BODY = 1024  # bytes
 
-# Everything the page needs is in its one file, so it may load nothing else. `connect-src 'self'` alone would
-# do, but not every browser counts a WebSocket to the same host as that.
+# But for /fastws.js, everything the page needs is in its one file, so it may load nothing else. `connect-src 'self'`
+# alone would do, but not every browser counts a WebSocket to the same host as that.
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HTML = files("fastws.demo").joinpath("chat.html").read_bytes()

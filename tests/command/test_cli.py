@@ -28,7 +28,7 @@ def test_the_demo_is_the_chat_page_and_a_relay():
     with serving("--port", "0", subcommand="demo") as (_, line):
         port = port_of(line)
         assert line.startswith(
-            f"fastws listening on http://127.0.0.1:{port}  (ws://127.0.0.1:{port}/ws/chat/{{channel}}"
+            f"fastws listening on http://127.0.0.1:{port}  (ws://127.0.0.1:{port}/ws/chat/{{room}}"
         )
         with urlopen(f"http://127.0.0.1:{port}/", timeout=TIMEOUT) as page:
             assert b"<html" in page.read()

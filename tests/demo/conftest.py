@@ -40,7 +40,9 @@ def enter(server, opened):
 
     async def enter(name, channel="cars", tab=None):
         cookie = tab.cookie if tab else await log_in(server, name)
-        return Client(await opened(f"/ws/chat/{quote(channel, safe='')}", cookie), cookie)
+        client = Client(await opened(f"/ws/chat/{quote(channel, safe='')}", cookie), cookie)
+        await client.hello()
+        return client
 
     return enter
 

@@ -13,8 +13,8 @@ def blocked(join):
 
     async def blocked():
         ann, bob, cid = [await join(name) for name in ("ann", "bob", "cid")]
-        await ann.send("block", user="bob")
-        assert await ann.until("blocked") == {"type": "blocked", "users": ["bob"]}
+        await ann.call("block", user="bob")
+        assert await ann.told("blocked") == {"event": "blocked", "users": ["bob"]}
         for tab in (bob, cid):
             await tab.drained()
         return ann, bob, cid
@@ -26,14 +26,14 @@ async def test_to_the_blocked_one_is_offline_and_to_no_one_else(join):
     ann, phone, bob, cid = [await join(name) for name in ("ann", "ann", "bob", "cid")]
     for tab in (ann, phone, bob):
         await tab.joined("cid")
-    await ann.send("block", user="bob")
+    await ann.call("block", user="bob")
     for tab in (ann, phone):
-        assert await tab.until("blocked") == {"type": "blocked", "users": ["bob"]}
+        assert await tab.told("blocked") == {"event": "blocked", "users": ["bob"]}
     left = {"type": "presence", "channel": "cars", "event": "leave", "user": "ann"}
     assert await bob.drained() == [left]
     assert await cid.drained() == await ann.drained() == await phone.drained() == []
-    await phone.send("unblock", user="bob")
-    assert await ann.until("blocked") == {"type": "blocked", "users": []}
+    await phone.call("unblock", user="bob")
+    assert await ann.told("blocked") == {"event": "blocked", "users": []}
     await bob.joined("ann")
     assert await bob.drained() == await cid.drained() == []
 
@@ -56,8 +56,18 @@ async def test_the_blocked_are_told_of_no_coming_and_going(blocked, enter, join)
 
 async def test_who_comes_later_hears_whom_he_has_blocked(blocked, enter):
     await blocked()
-    assert (await (await enter("ann")).until("welcome"))["blocked"] == ["bob"]
-    assert (await (await enter("bob")).until("welcome"))["blocked"] == []
+    assert (await (await enter("ann")).until("welcome"))["data"]["blocked"] == ["bob"]
+    assert (await (await enter("bob")).until("welcome"))["data"]["blocked"] == []
+
+
+async def test_no_count_shows_the_blocked_that_one_is_there(blocked, enter):
+    ann, bob, cid = await blocked()
+    phone = await enter("bob")
+    assert (await phone.until("subscribed"))["subscribers"] == 3  # both of bob's, and cid
+    assert (await (await enter("cid")).until("subscribed"))["subscribers"] == 5
+    for tab, exclude, seen in ((bob, None, 4), (bob, "self", 3), (cid, None, 5), (ann, None, 5)):
+        await tab.send("publish", id="p", channel="cars", message="hi", **({"exclude": exclude} if exclude else {}))
+        assert (await tab.until("ack", id="p"))["connections"] == seen
 
 
 async def test_the_blocked_do_not_see_one_type(blocked):
@@ -88,19 +98,19 @@ async def test_no_whisper_names_a_reader_to_one_who_is_blocked(blocked):
 
 async def test_the_blocked_learn_of_no_kick(blocked):
     ann, bob, cid = await blocked()
-    await cid.send("kick", channel="cars", user="ann")
-    await ann.until("left", channel="cars")
+    await cid.call("kick", channel="cars", user="ann")
+    await ann.until("unsubscribed", channel="cars")
     assert await bob.drained() == []
 
 
 async def test_messages_reach_all_members_in_spite_of_a_block(blocked):
     ann, bob, _ = await blocked()
     for one, other in ((ann, bob), (bob, ann)):
-        await one.send("message", channel="cars", message="to all")
+        await one.send("publish", channel="cars", message="to all")
         for tab in (one, other):
             await tab.until("message", message="to all")
     await ann.send("whisper", channel="cars", to=["bob"], message="psst")
-    assert (await bob.until("whisper"))["from"] == "ann"
+    assert (await bob.until("whisper"))["from"]["user"] == "ann"
 
 
 async def test_one_may_block_who_is_absent_but_not_oneself_nor_everybody(enter, join):
@@ -108,7 +118,7 @@ async def test_one_may_block_who_is_absent_but_not_oneself_nor_everybody(enter, 
     assert (await ann.refused("block", user="ann"))[0] == "bad_user"
     assert (await ann.refused("block", user=" "))[0] == "bad_user"
     for number in range(MAX_BLOCKED):
-        await ann.send("block", user=f"eve{number}")
+        await ann.call("block", user=f"eve{number}")
     assert (await ann.refused("block", user="one more"))[0] == "too_many_blocked"
     eve = await enter("eve7")
     assert await eve.members() == ["eve7"]
@@ -121,15 +131,15 @@ async def test_a_kick_takes_every_tab_out_of_the_channel_and_leaves_them_connect
     ann, bob, phone = await join("ann"), await join("bob"), await join("bob")
     await ann.joined("bob")
     await bob.send("subscribe", channel="boats")
-    await ann.send("kick", channel="cars", user="bob")
-    kick = {"type": "kick", "channel": "cars", "user": "bob", "by": "ann"}
+    await ann.call("kick", channel="cars", user="bob")
+    kick = {"event": "kick", "channel": "cars", "user": "bob", "by": "ann"}
     for tab in (bob, phone):
-        assert await tab.until("kick") == kick
-        await tab.until("left", channel="cars")
-    assert await ann.until("kick") == kick
+        assert await tab.told("kick") == kick
+        await tab.until("unsubscribed", channel="cars")
+    assert await ann.told("kick") == kick
     await ann.departed("bob")
-    assert (await bob.refused("message", channel="cars", message="but"))[0] == "not_a_member"
-    await phone.send("message", channel="boats", message="still here")
+    assert (await bob.refused("publish", channel="cars", message="but"))[0] == "not_a_member"
+    await phone.send("publish", channel="boats", message="still here")
     await bob.until("message")
     await bob.send("subscribe", channel="cars")
     assert await phone.members() == ["ann", "bob"]

@@ -67,7 +67,7 @@ async def test_to_log_out_closes_every_tab_of_that_browser_and_no_other(server, 
     assert (status, json.loads(body)) == (200, {"name": None})
     assert f"{COOKIE}=null" in headers["set-cookie"]
     assert await ann.close_code() == await tab.close_code() == (4001, "logged out")
-    await phone.send("message", channel="cars", message="still here")
+    await phone.send("publish", channel="cars", message="still here")
     assert [message["type"] for message in await bob.drained()] == ["message"]
 
 
@@ -107,7 +107,7 @@ async def test_an_old_cookie_does_not_come_back_once_its_log_out_is_forgotten(se
     """A signature can be younger than the log-out: that of an answer under way then."""
     cookie, other = await log_in(server, "ann"), await log_in(server, "bob")
     await post(server, "/logout", {}, cookie)
-    chat, real = server.endpoints["/ws/chat/{channel}"].listener, time.time
+    chat, real = server.endpoints["/ws/chat/{room}"].listener, time.time
     session = json.loads(b64decode(cookie.partition("=")[2].partition(".")[0]))
     assert len(chat.ended) == 1
     monkeypatch.setattr(time, "time", lambda: real() + LIFETIME - 60)
@@ -130,7 +130,7 @@ async def test_a_session_that_names_no_time_is_none(server):
 
 async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_comes_back(server, monkeypatch):
     monkeypatch.setattr("fastws.demo.ended.MOST", 3)
-    chat = server.endpoints["/ws/chat/{channel}"].listener
+    chat = server.endpoints["/ws/chat/{room}"].listener
     early, *users = [await log_in(server, name) for name in ("early", "a", "b", "c", "d", "late")]
     late = users.pop()
     for cookie in reversed(users):

@@ -10,7 +10,7 @@ from ..lib.chat import TIMEOUT, fetch
 
 
 async def test_the_relay_passes_everything_on_as_it_is(opened):
-    ann, bob, other = await opened("/ws/chat"), await opened("/ws/chat"), await opened("/ws/boats")
+    ann, bob, other = await opened("/ws/cars"), await opened("/ws/cars"), await opened("/ws/boats")
     for message in ("not JSON é", b"\x00\xff"):
         await ann.send(message)
         for client in (ann, bob):

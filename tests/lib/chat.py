@@ -9,6 +9,7 @@ from websockets.exceptions import InvalidStatus
 
 TIMEOUT = 5
 SECRET = "of the tests"
+CALLS = ("invite", "kick", "block", "unblock")
 RELOAD = 0.5  # seconds; in place of the demo's, so that a leave is soon seen
 
 
@@ -21,6 +22,19 @@ class Client:
 
     async def send(self, kind, **fields):
         await self.socket.send(json.dumps({"type": kind, **fields}))
+
+    async def hello(self, *channels):
+        await self.send("hello", version=1, channels=dict.fromkeys(channels))
+
+    async def call(self, method, **params):
+        """Ask for what the protocol has no frame for."""
+        await self.send("call", id=1, method=method, params=params)
+
+    async def told(self, event):
+        """The next notice of an event."""
+        while (notice := await self.until("direct"))["message"]["event"] != event:
+            pass
+        return notice["message"]
 
     async def receive(self):
         return json.loads(await asyncio.wait_for(self.socket.recv(), TIMEOUT))
@@ -44,16 +58,20 @@ class Client:
         return await self.until("presence", event="leave", channel=channel, user=user)
 
     async def drained(self):
-        """All that was sent to this tab before now: an error is the answer to a request without a type."""
-        await self.socket.send("{}")
+        """All that was sent to this tab before now, but for results: an error answers a call that there is not."""
+        await self.send("call", id="drained", method="nothing")
         messages = []
-        while (message := await self.receive())["type"] != "error":
-            messages.append(message)
+        while (message := await self.receive()).get("id") != "drained":
+            if message["type"] != "result":
+                messages.append(message)
         return messages
 
     async def refused(self, kind, **fields):
-        """Send a request that is refused; the error's code and text."""
-        await self.send(kind, **fields)
+        """Send a frame, or a call, that is refused; the error's code and text."""
+        if kind in CALLS:
+            await self.send("call", id=1, method=kind, params=fields)
+        else:
+            await self.send(kind, **fields)
         error = await self.until("error")
         return error["code"], error["message"]
 

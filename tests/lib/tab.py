@@ -66,6 +66,10 @@ class Tab:
     def got(self, kind, **fields):
         return [frame for frame in self.frames if {"type": kind, **fields}.items() <= frame.items()]
 
+    def notices(self, event):
+        """What the chat told of an event that the protocol has no frame for."""
+        return [each["message"] for each in self.got("direct") if each["message"]["event"] == event]
+
     def told_of(self, text):
         """The frames in which something stands anywhere, the names of their fields aside."""
         return [frame for frame in self.frames if any(text in value for value in strings(frame))]
@@ -74,18 +78,20 @@ class Tab:
         """The frames that are not this tab's: of a channel that it is not in, a whisper or an invitation to others."""
         me, there, strays = None, set(), []
         for frame in self.frames:
-            kind, channel = frame["type"], frame.get("channel")
+            kind, channel = frame.get("type"), frame.get("channel")
+            notice = frame["message"] if kind == "direct" else {}
             if kind == "welcome":
                 me, there = frame["user"], set()
-            elif frame.get("event") == "list":
+            elif kind == "subscribed":
                 there.add(channel)
             if (
-                (channel is not None and channel not in there)
-                or (kind == "whisper" and me not in (frame["from"], *frame["to"]))
-                or (kind == "invite" and me != frame["user"])
+                (channel is not None and kind != "error" and channel not in there)
+                or (kind == "whisper" and me not in (frame["from"]["user"], *frame["to"]))
+                or (notice.get("event") == "invite" and me != notice["user"])
+                or (notice.get("event") == "kick" and notice["channel"] not in there)
             ):
                 strays.append(frame)
-            if kind == "left":
+            if kind == "unsubscribed":
                 there.discard(channel)
         return strays
 
