@@ -28,16 +28,23 @@ class Row(NamedTuple):
     default: Any
     is_needed: bool
     meaning: str
+    is_option: bool = False  # of a Server
 
 
-def rows() -> Iterator[Row]:
+def rows(*, skip_missing: bool = False) -> Iterator[Row]:
     """Every setting, the top of the file first. Raises ConfigurationError where a section needs a missing package."""
     for option in fields(Options):
         if option.name in option_kinds():
-            yield Row((option.name,), default_of(option), False, option.metadata["help"])
+            yield Row((option.name,), default_of(option), False, option.metadata["help"], True)
     yield from _rows_of(TopLevel, ())
     for name in SECTIONS:
-        yield from _rows_of(section(name), (name,))
+        try:
+            struct = section(name)
+        except ConfigurationError:
+            if skip_missing:
+                continue
+            raise
+        yield from _rows_of(struct, (name,))
 
 
 def _rows_of(struct: type[msgspec.Struct], path: tuple[str, ...]) -> Iterator[Row]:
@@ -74,7 +81,15 @@ def descriptions(struct: type[msgspec.Struct]) -> dict[str, str]:
             for meta in getattr(part, "__metadata__", ()):
                 if isinstance(meta, msgspec.Meta) and meta.description and name not in found:
                     found[name] = meta.description
-    return found
+    return {name: _phrase(text) for name, text in found.items()}
+
+
+def _phrase(text: str) -> str:
+    """A meaning as the others are written: one phrase begins small, and has no full stop."""
+    text = text.replace("``", "`")
+    if text[:1].isupper() and not text[1:2].isupper():
+        text = text[0].lower() + text[1:]
+    return text if ". " in text else text.removesuffix(".")
 
 
 # -- what is in force

@@ -1,4 +1,4 @@
-"""What `fastws serve` runs when it is given nothing: a chat with its page, and a relay.
+"""What `fastws demo` runs: a chat with its page, and a relay.
 
 | path                            | what                                                                       |
 |---------------------------------|----------------------------------------------------------------------------|

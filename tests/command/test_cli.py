@@ -27,9 +27,7 @@ def free_port():
 def test_the_demo_is_the_chat_page_and_a_relay():
     with serving("--port", "0", subcommand="demo") as (_, line):
         port = port_of(line)
-        assert line.startswith(
-            f"fastws listening on http://127.0.0.1:{port}  (ws://127.0.0.1:{port}/ws/chat/{{room}}"
-        )
+        assert line.startswith(f"fastws listening on http://127.0.0.1:{port}  (ws://127.0.0.1:{port}/ws/chat/{{room}}")
         with urlopen(f"http://127.0.0.1:{port}/", timeout=TIMEOUT) as page:
             assert b"<html" in page.read()
         with connect(f"ws://127.0.0.1:{port}/ws/news") as one, connect(f"ws://127.0.0.1:{port}/ws/news") as other:
