@@ -15,9 +15,9 @@ from .failures import Failure
 from .settings import Faults, Settings, load
 from .values import duration
 
-__all__ = ["config_flag", "ending", "loaded", "option_flags", "parsed", "seconds", "server_flags", "with_flags"]
+__all__ = ["config_flag", "ending", "loaded", "option_flags", "parameter_type", "seconds", "server_flags", "with_flags"]
 
-SHARED = {option.name for option in fields(EndpointOptions)}  # what each endpoint may have for itself
+ENDPOINT_OPTIONS = {option.name for option in fields(EndpointOptions)}  # those that an endpoint can override
 LOG_LEVELS = ["debug", "info", "warning", "error", "critical"]
 SCALARS: Mapping[Any, Any] = {int: int, float: float, str: str, bool: bool, int | None: int, str | None: str}
 LISTS: Mapping[Any, Any] = {Sequence[str]: str, Sequence[str] | None: str, Sequence[int]: int}
@@ -57,7 +57,7 @@ def server_flags() -> Iterator[click.Option]:
         type=click.Choice(["required", "optional"]),
         help="whether clients need a certificate of their own",
     )
-    yield click.Option(["--log-level"], type=click.Choice(LOG_LEVELS), help="lowest level that is logged to stderr")
+    yield click.Option(["--log-level"], type=click.Choice(LOG_LEVELS), help="lowest level to log to stderr")
     yield click.Option(["--log-format"], type=click.Choice(["text", "json"]), help="how a line of the log looks")
     yield click.Option(["--access-log/--no-access-log"], default=None, help="log each handshake and each close")
     yield click.Option(
@@ -68,14 +68,14 @@ def server_flags() -> Iterator[click.Option]:
 
 
 def option_flags() -> Iterator[click.Option]:
-    """An option for each of `Options` that text can say; code alone can give the others."""
-    for option in sorted(fields(Options), key=lambda option: option.name in SHARED):
+    """Yields a command line option for each of `Options` that can be given as text."""
+    for option in sorted(fields(Options), key=lambda option: option.name in ENDPOINT_OPTIONS):
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
         elif option.metadata["parse"] is not None:
-            kind = parsed(option.metadata["parse"])
+            kind = parameter_type(option.metadata["parse"])
         elif option.type is float and option.metadata["help"].startswith("seconds"):
-            kind = parsed(seconds)
+            kind = parameter_type(seconds)
         elif option.type in SCALARS:
             kind = SCALARS[option.type]
         elif option.type in LISTS:
@@ -99,10 +99,10 @@ def seconds(text: str) -> float:
         raise ValueError(f'{text!r} is not a time: give seconds, or a text such as "1m30s"') from None
 
 
-def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A parameter's type whose values an option makes of text itself."""
+def parameter_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Returns a click parameter type for an option that parses its own text."""
 
-    @functools.wraps(parse)  # whose name --help shows
+    @functools.wraps(parse)  # --help shows its name
     def convert(text: str) -> Any:
         try:
             return parse(text)

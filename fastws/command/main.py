@@ -60,7 +60,7 @@ def cli(context: click.Context, version: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit status: 1 for a taken port, 2 for anything else that cannot work."""
+    """Run the command line and exit: with status 1 if the address is taken, 2 for any other error."""
     try:
         sys.exit(cli.main(prog_name="fastws", standalone_mode=False))
     except click.ClickException as error:

@@ -13,7 +13,7 @@ from .failures import CannotListen
 
 __all__ = ["run"]
 
-CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+LISTEN_ERRNOS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 MARGIN = 10  # seconds that a stop may take beyond its own limits
 
 
@@ -30,7 +30,7 @@ def run(server: Server, on_start: Callable[[asyncio.AbstractEventLoop], None] | 
     try:
         server.run(on_start=started, on_stop=lambda _: notify.stopping(seconds_to_stop(server)))
     except OSError as error:
-        if error.errno not in CANNOT_LISTEN:
+        if error.errno not in LISTEN_ERRNOS:
             raise
         where = address(server) if server.options.uds is None else f"unix:{server.options.uds}"
         raise CannotListen(f"cannot listen on {where}: {os.strerror(error.errno)}") from error
@@ -47,7 +47,7 @@ def address(server: Server) -> str:
 
 
 def announce(server: Server) -> str:
-    """Say where it listens, and for what; returns the former."""
+    """Print where the server listens, and its endpoints; returns the former."""
     if server.port == 0:
         where, sockets = f"unix:{server.host}", ", ".join(server.endpoints)
     else:

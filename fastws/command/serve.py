@@ -33,11 +33,11 @@ NOTHING = "nothing is configured: `fastws demo` for a look, `fastws init` to beg
 @with_flags(config_flag())
 @with_flags(server_flags())
 def command(target: str | None, config: Path | None, **flags: Any) -> None:
-    """Run the server that fastws.toml describes, or the one that MODULE:SERVER names.
+    """Run the server that fastws.toml describes, or the server MODULE:SERVER.
 
-    MODULE:SERVER may also be a function that takes no arguments and returns a server. Every option can also be set in
-    the environment (FASTWS_FLUSH_THREADS=2) or in fastws.toml (flush_threads = 2). Sockets passed by systemd
-    (LISTEN_FDS) are used unless --fd, or the server itself, names others. SIGHUP has the file read again.
+    MODULE:SERVER may also be a function without arguments that returns a server. Every option can also be set in the
+    environment (FASTWS_FLUSH_THREADS=2) or in fastws.toml (flush_threads = 2). Sockets passed by systemd (LISTEN_FDS)
+    are used unless --fd or the server itself specifies others. SIGHUP reads the file again.
     """
     given = {"target": target, **flags}
     settings = loaded(config, given)
@@ -66,7 +66,7 @@ def reloads(settings: Settings) -> bool:
 
 
 def created(settings: Settings) -> Server:
-    """The server that the settings name or describe; raises Failure, ConfigurationError."""
+    """Returns the server that the settings name or describe; raises Failure, ConfigurationError."""
     if settings.top.target is not None:
         if settings.sections:
             idle = ", ".join(f"[{name}]" for name in settings.sections)
@@ -78,7 +78,7 @@ def created(settings: Settings) -> Server:
 
 
 def prepared(server: Server, settings: Settings, certificates: Certificates | None) -> Server:
-    """The server with the options that were given, its certificate, and the sockets that systemd passed."""
+    """Returns the server with the options that were given, its certificate, and the sockets that systemd passed."""
     server.reconfigure(**settings.options)
     if certificates is not None:
         server.reconfigure(ssl=certificates.context)
@@ -86,14 +86,14 @@ def prepared(server: Server, settings: Settings, certificates: Certificates | No
 
 
 def with_passed_sockets(server: Server) -> Server:
-    """The server, on the sockets that systemd passed, unless it was given others."""
+    """Returns the server, on the sockets that systemd passed, unless it was given others."""
     if not server.options.fd and (passed := inherited()):
         server.reconfigure(fd=passed)
     return server
 
 
 def load(target: str) -> Server:
-    """The server that ``module:attribute`` names; modules in the working directory come first."""
+    """Returns the server ``module:attribute``; modules in the working directory take precedence."""
     module_name, _, path = target.partition(":")
     if not module_name or not path or module_name.startswith("."):
         raise Failure(f"{target!r} does not name a server: write module:attribute, as in app:server")
@@ -102,8 +102,8 @@ def load(target: str) -> Server:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and itself imports what is not
-        raise Failure(f"there is no module {error.name!r} here or on Python's path") from error
+            raise  # the module exists, but imports one that does not
+        raise Failure(f"no module {error.name!r} here or on Python's path") from error
     for name in path.split("."):
         if not hasattr(found, name):
             raise Failure(f"{module_name!r} has no attribute {path!r}")
@@ -111,7 +111,7 @@ def load(target: str) -> Server:
     if callable(found) and takes_nothing(found):
         found = found()
     if not isinstance(found, Server):
-        raise Failure(f"{target!r} is {found!r}, and neither a fastws.Server nor a function that returns one")
+        raise Failure(f"{target!r} is {found!r}: it must be a fastws.Server or a function that returns one")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .failures import Failure
-from .flags import config_flag, ending, loaded, parsed, seconds, with_flags
+from .flags import config_flag, ending, loaded, parameter_type, seconds, with_flags
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ HOUR = 3600.0  # seconds
 @click.option("--user", help="whose token it is to be")
 @click.option("--channels", multiple=True, metavar="GLOB", help="what it may subscribe to where a rule says token")
 @click.option("--publish", multiple=True, metavar="GLOB", help="what it may publish to where a rule says token")
-@click.option("--ttl", type=parsed(seconds), default=None, help='how long it is good for, as in "1h"  [default: 1h]')
+@click.option(
+    "--ttl", type=parameter_type(seconds), default=None, help='how long it is good for, as in "1h"  [default: 1h]'
+)
 @click.option("--check", metavar="TOKEN", help="instead: say whose a token is, until when, or why it is refused")
 @with_flags(config_flag())
 def command(

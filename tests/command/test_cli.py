@@ -126,12 +126,12 @@ def test_the_log_level_is_what_was_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "nothing:server"], "there is no module 'nothing' here or on Python's path"),
-        (["serve", "app.more:server"], "there is no module 'app.more' here or on Python's path"),
+        (["serve", "nothing:server"], "no module 'nothing' here or on Python's path"),
+        (["serve", "app.more:server"], "no module 'app.more' here or on Python's path"),
         (["serve", "app:nothing"], "'app' has no attribute 'nothing'"),
         (["serve", "app"], "'app' does not name a server: write module:attribute, as in app:server"),
         (["serve", ".app:create"], "'.app:create' does not name a server: write module:attribute, as in app:server"),
-        (["serve", "app:number"], "'app:number' is 5, and neither a fastws.Server nor a function that returns one"),
+        (["serve", "app:number"], "'app:number' is 5: it must be a fastws.Server or a function that returns one"),
         (["serve", "app:needs"], "'app:needs' is <function needs"),
         (["serve", "--port", "abc"], "Invalid value for '--port': 'abc' is not a valid integer."),
         (["serve", "--port", "70000"], "port=70000 is out of range: 0 to 65,535 works"),
