@@ -380,7 +380,7 @@ class _Loader:
         if name in ARRAYS:
             return self._structs(struct, (name,), self._given((), [name]).get(name))
         if not isinstance(self._content.get(name, {}), dict):
-            self._complain((name,), f"{name}={shown(self._content[name])}: write a section, [{name}]")
+            self._complain((name,), f"{name}={shown(self._content[name])} must be a section, [{name}]")
             return None
         unknown = self._content.get(name, {}).keys() - struct.__struct_fields__
         given = self._given((name,), struct.__struct_fields__)
@@ -395,7 +395,7 @@ class _Loader:
                 self._complain(path, f"{path[-1]} is not JSON: {error}")
                 return None
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            self._complain(path, f"{path[-1]}={shown(masked(value))}: give a list of tables, [[{_dotted(path)}]]")
+            self._complain(path, f"{path[-1]}={shown(masked(value))} must be a list of tables, [[{_dotted(path)}]]")
             return None
         return tuple(self._struct(struct, (*path, number), item) for number, item in enumerate(value))
 

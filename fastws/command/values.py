@@ -102,7 +102,7 @@ def _items(text: str) -> Any:
 
 
 def fault(value: Any, kind: inspect.Type, hint: Any) -> str:
-    """What is wrong with a value, to be read after "name=value"; "" where nothing is."""
+    """Returns what is wrong with a value, to be read after "name=value"; "" if nothing is."""
     try:
         msgspec.convert(value, hint)
     except msgspec.ValidationError:
@@ -116,13 +116,13 @@ def fault(value: Any, kind: inspect.Type, hint: Any) -> str:
                 isinstance(member, inspect.IntType) and isinstance(value, int)
             )
             if is_for_it and (bounds := _bounds(member)):
-                return f" is out of range: {bounds} works"
+                return f" is out of range: use {bounds}"
     if len(kinds) == 1 and _is_list(kinds[0]):
         return _fault_of_list(value, kinds[0])
     choices = [repr(choice) for member in kinds if isinstance(member, inspect.LiteralType) for choice in member.values]
     if choices and len(kinds) == 1:
         return f": choose {_or(kinds[0].values)}"  # type: ignore[attr-defined]
-    return f": give {_or([_describe(member) for member in kinds])}"
+    return f" must be {_or([_describe(member) for member in kinds])}"
 
 
 def _fault_of_list(value: Any, kind: Any) -> str:
@@ -130,7 +130,7 @@ def _fault_of_list(value: Any, kind: Any) -> str:
         inner = list(members(kind.item_type))
         if len(inner) == 1 and isinstance(inner[0], inspect.LiteralType):
             return f": choose from {_and(inner[0].values)}"
-    return f": give {_describe(kind)}"
+    return f" must be {_describe(kind)}"
 
 
 def _describe(kind: Any) -> str:
