@@ -54,7 +54,7 @@ once, each with its place: `fastws.toml:12: [hooks] 'timout': did you mean timeo
 
 | command | |
 | --- | --- |
-| `fastws check` | reports what is wrong, in certificates and files as well; `--online` also asks the backend of `[hooks]` |
+| `fastws check` | reports what is wrong, in certificates and files as well; `--online` asks the backend, too |
 | `fastws check --ready URL` | asks a running server whether it is ready: status 0 or 1 |
 | `fastws config` | shows each value and where it comes from, without secrets; `--defaults`, `--json`, `--env` |
 | `fastws config --schema` | prints a JSON Schema of the file, for completion in editors |

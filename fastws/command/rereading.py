@@ -56,13 +56,15 @@ class Rereading:
         """Change all that may change, or nothing; raises ConfigurationError."""
         old = self._settings
         if self._certificates is not None:
-            self._certificates.load_again()
+            self._certificates.check()
         if settings.top.target is None and old.top.target is None:
             from ..standalone import reconfigure
 
             reconfigure(self._server, settings)
         if settings.options.get("origins") != old.options.get("origins"):
             self._server.reconfigure(origins=settings.options.get("origins"))
+        if self._certificates is not None:
+            self._certificates.load_again()
         logs.set_levels(settings.log or logs.LogSettings())
         self._settings = settings
         changed = list(_changes(old, settings))

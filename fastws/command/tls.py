@@ -42,8 +42,12 @@ class Certificates:
     def load_again(self) -> None:
         """Give new connections what the files hold now; raises ConfigurationError, and then the old ones stay."""
         self._seen = self._state()
-        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))  # a pair that does not match would spoil a live context
+        self.check()
         self._load(self.context)
+
+    def check(self) -> None:
+        """Raises ConfigurationError if the files do not work; a pair that does not match would spoil a live context."""
+        self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at the files once a minute."""

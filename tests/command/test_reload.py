@@ -146,7 +146,9 @@ def test_passed_sockets_are_passed_on_to_every_new_server(folder, listening, how
 
 def test_a_bad_option_ends_it_at_once():
     ended = run("serve", "app:create", "--reload", "--port", "70000")
-    assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: use 0 to 65,535\n")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("fastws: port=70000 is out of range")
+    assert ended.stderr.count("\n") == 1
 
 
 def test_without_watchfiles_it_says_what_to_install():
