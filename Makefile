@@ -19,7 +19,7 @@ help:  ## lists these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: build  ## serves the demo chat at http://127.0.0.1:8765
-	$(BIN)/fastws serve $(ARGS)
+	$(BIN)/fastws demo $(ARGS)
 
 test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python -m pytest $(ARGS)
@@ -172,6 +172,7 @@ system: | compiler
 	command -v npm >/dev/null || missing="nodejs npm"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v nginx >/dev/null || test -x /usr/sbin/nginx || missing="$$missing nginx-light"; \
 	command -v php >/dev/null || missing="$$missing php-cli"; \
 	$(APT_INSTALL)
 

@@ -179,6 +179,10 @@ class Publisher:
         answer = self._ask("batch", {"commands": keyed})
         return [_error(None, r["error"]) if "error" in r else r["connections"] for r in answer["results"]]
 
+    def get(self, name: str) -> Any:
+        """Returns what the API answers to a GET, such as ``info`` or ``channels?prefix=a``."""
+        return self._ask(name, None)
+
     # -- requests
 
     def _count(self, command: str, body: dict[str, Any]) -> int:
@@ -189,8 +193,10 @@ class Publisher:
         given = {name: _plain(value) for name, value in body.items() if value is not None or name == "message"}
         return self._ask(command, given)
 
-    def _ask(self, command: str, body: dict[str, Any]) -> Any:
-        content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    def _ask(self, command: str, body: dict[str, Any] | None) -> Any:
+        content = None
+        if body is not None:
+            content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         try:
             try:
                 status, answer = self._request(self._take(), command, content)
@@ -206,9 +212,11 @@ class Publisher:
             raise _error(status, said.get("error") if isinstance(said, dict) else None)
         return said
 
-    def _request(self, connection: http.client.HTTPConnection, command: str, content: bytes) -> tuple[int, bytes]:
+    def _request(
+        self, connection: http.client.HTTPConnection, command: str, content: bytes | None
+    ) -> tuple[int, bytes]:
         try:
-            connection.request("POST", f"{self._path}/{command}", content, self._headers)
+            connection.request("GET" if content is None else "POST", f"{self._path}/{command}", content, self._headers)
             response = connection.getresponse()
             answer = response.read()
         except BaseException:

@@ -33,6 +33,7 @@ GOING_AWAY = 1001, "server is stopping"  # RFC 6455 7.4.1
 RESTART = 1012, "server is restarting"  # IANA's registry of close codes
 HANDSHAKE_GRACE_SECONDS = 1.0  # for the handshake of a connection accepted before the stop
 DRAIN_POLL_SECONDS = 0.01  # between checks while draining
+LIVE_OPTIONS = {"origins"}  # those that may change while the server runs
 HTTP_STOP_SECONDS_WHEN_HURRIED = 2.0  # for the HTTP application, after a second signal
 
 
@@ -110,10 +111,10 @@ class Server:
     def reconfigure(self, **options: Unpack[OptionKeywords]) -> None:
         """Replace options before the server starts; options given to an endpoint stay as they are.
 
-        Raises ConfigurationError for a value that cannot work and RuntimeError while the server is running; then
-        nothing changes.
+        ``origins`` may also be replaced while the server runs. Raises ConfigurationError for a value that cannot work
+        and RuntimeError for any other option while the server is running; then nothing changes.
         """
-        if self._reactor is not None:
+        if self._reactor is not None and options.keys() - LIVE_OPTIONS:
             raise RuntimeError("the server is running: reconfigure it before it starts, or after it has stopped")
         self.options = replace(self.options, **options)
         for path, manager in self.endpoints.items():
@@ -129,15 +130,20 @@ class Server:
 
     # -- lifecycle
 
-    def run(self, *, on_start: Callable[["Server"], object] | None = None) -> None:
+    def run(
+        self,
+        *,
+        on_start: Callable[["Server"], object] | None = None,
+        on_stop: Callable[["Server"], object] | None = None,
+    ) -> None:
         """Serve on uvloop until SIGINT or SIGTERM; a second signal drops whoever is still connected.
 
-        ``on_start`` is called with the server once it listens.
+        ``on_start`` is called with the server once it listens, ``on_stop`` when it was told to stop.
         """
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run(on_start))
+            runner.run(self._run(on_start or _nothing, on_stop or _nothing))
 
-    async def _run(self, on_start: Callable[["Server"], object] | None) -> None:
+    async def _run(self, on_start: Callable[["Server"], object], on_stop: Callable[["Server"], object]) -> None:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
 
@@ -148,9 +154,9 @@ class Server:
             loop.add_signal_handler(number, on_signal)
         await self.start()
         try:
-            if on_start is not None:
-                on_start(self)
+            on_start(self)
             await stop.wait()
+            on_stop(self)
         finally:
             await self.stop()
 
@@ -319,6 +325,10 @@ class Server:
             self._reactor.shut()
         self._reactor = self._admission = None
         self._close_sockets()
+
+
+def _nothing(server: Server) -> None:
+    """What happens at the start and at the stop where nobody else has a say."""
 
 
 class Wire(TransportWire, asyncio.BufferedProtocol):

@@ -1,20 +1,30 @@
 """`fastws serve`: a server put together from settings alone."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from .access.keys import Keys
 from .access.rules import ChannelRule, Rules
 from .access.tokens import AuthSettings, Tokens
-from .hooks import Hooks, HookSettings
+from .errors import ConfigurationError
 from .hub import Hub
 from .server import Server
+from .v1.gate import Backend, Gate
 from .v1.listener import PROTOCOL, ChannelListener
 from .v1.raw import RawListener, RawSettings
+from .web.api import ApiSettings
+from .web.api import add_to as add_api
+from .web.app import Web
+from .web.script import add_to as add_script
 
-__all__ = ["PATHS", "StandaloneSettings", "create_server"]
+if TYPE_CHECKING:
+    from .hooks.listener import Hooks
+    from .hooks.settings import HookSettings
 
+__all__ = ["PATHS", "StandaloneSettings", "create_server", "reconfigure"]
+
+BLINK = 5.0  # seconds without a connection that a backend is not told of: most clients are back by then
 PATHS = ["/ws", "/ws/{room}"]
-BLINK = 5  # seconds without a connection that a backend is not told of, unless offline_after says otherwise
 
 
 class StandaloneSettings(Protocol):
@@ -37,8 +47,16 @@ class StandaloneSettings(Protocol):
         """How tokens are verified."""
 
     @property
-    def hooks(self) -> HookSettings | None:
-        """Which backend over HTTP is asked and told."""
+    def api(self) -> ApiSettings | None:
+        """Where the HTTP API is, and who may call it."""
+
+    @property
+    def client_path(self) -> str:
+        """Where the client for browsers is; "" where it is not."""
+
+    @property
+    def hooks(self) -> "HookSettings | None":
+        """The backend that decides and is told."""
 
     @property
     def raw(self) -> RawSettings | None:
@@ -51,36 +69,65 @@ def create_server(settings: StandaloneSettings) -> Server:
     fastws.v1 is at ``/ws`` and ``/ws/{room}``, plain sockets where ``[raw]`` says; the same rules and tokens hold for
     both, and what is published at one reaches the other. Fetches the keys of ``jwks_url``.
     """
-    hooks = None if settings.hooks is None else Hooks(settings.hooks)
     options = dict(settings.options)
     if settings.hooks is not None and "offline" in settings.hooks.tell:
         options.setdefault("offline_after", BLINK)
     server = Server(**options)
-    claims = {}
-    tokens = None
-    if settings.auth is not None:
-        tokens = Tokens(settings.auth)
-        claims = {"channels_claim": settings.auth.channels_claim, "publish_claim": settings.auth.publish_claim}
-    rules = Rules(settings.channels, **claims)
+    tokens = None if settings.auth is None else Tokens(settings.auth)
+    rules = rules_of(settings)
+    hooks = None if settings.hooks is None else hooks_of(settings.hooks)
+    backend: Backend | None = hooks
 
     listener = ChannelListener(
-        rules, backend=hooks, anonymous=settings.anonymous, hello_timeout=server.options.handshake_timeout
+        rules, backend=backend, anonymous=settings.anonymous, hello_timeout=server.options.handshake_timeout
     )
     subprotocols = [PROTOCOL, *server.options.subprotocols]
     # A fresh token is a frame of the protocol there; with plain sockets it is looked for in what is sent.
     auth = None if tokens is None else tokens.auth(refresh=False)
     server.endpoint(PATHS, listener, subprotocols=subprotocols, auth=auth)
     if settings.raw is not None:
-        raw = RawListener(rules, backend=hooks, anonymous=settings.anonymous)
+        raw = RawListener(rules, backend=backend, anonymous=settings.anonymous)
         server.endpoint(settings.raw.path, raw, auth=None if tokens is None else tokens.auth())
 
-    hub = Hub(server)
-    # HTTP: an application of fastws.web gets `hub`, and the routes of
-    # [hooks], which have none, but start and end with it: hooks.add_to(web, hub)
-    # [api]
-    # [metrics]
-    # [admin]
-    # /fastws.js
-    # and is the server's by server.reconfigure(http=...).
-    del hub
+    hub, web = Hub(server), Web()
+    server.state.keys = Keys(() if settings.api is None else settings.api.keys)
+    if settings.api is not None:
+        add_api(web, hub, settings.api, keys=server.state.keys)
+    if hooks is not None:
+        hooks.add_to(web, hub)
+    if settings.client_path:
+        add_script(web, settings.client_path)
+    # [metrics] and [admin] add theirs.
+    server.reconfigure(http=web)
     return server
+
+
+def reconfigure(server: Server, settings: StandaloneSettings) -> None:
+    """Have a server of `create_server`, which may run, go by other ``[[channels]]`` and ``[[api.keys]]``.
+
+    What is subscribed stays. Raises ConfigurationError for what cannot work, and then everything is as it was.
+    """
+    rules = rules_of(settings)
+    gates = [manager.listener for manager in server.endpoints.values() if isinstance(manager.listener, Gate)]
+    for gate in gates:
+        rules.check_backend(None if gate.backend is None else gate.backend.asks)
+    server.state.keys.replace(() if settings.api is None else settings.api.keys)
+    for gate in gates:
+        gate.rules = rules
+
+
+def hooks_of(settings: "HookSettings") -> "Hooks":
+    """Returns the backend of ``[hooks]``; raises ConfigurationError where the package that asks it is missing."""
+    try:
+        from .hooks.listener import Hooks
+    except ImportError as error:
+        raise ConfigurationError(f"[hooks] needs {error.name}: pip install 'fastws-server[hooks]'") from None
+    return Hooks(settings)
+
+
+def rules_of(settings: StandaloneSettings) -> Rules:
+    """Returns the rules of ``[[channels]]``, which look into a token's claims as ``[auth]`` says."""
+    auth = settings.auth
+    if auth is None:
+        return Rules(settings.channels)
+    return Rules(settings.channels, channels_claim=auth.channels_claim, publish_claim=auth.publish_claim)

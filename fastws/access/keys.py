@@ -89,6 +89,10 @@ class Keys:
                 raise ConfigurationError(f"[[api.keys]] {entry.name!r} is the key of another: give each its own")
             self._keys.append((digest, Key(entry.name, frozenset(entry.allow), entry.channels)))
 
+    def replace(self, settings: Sequence[KeySettings]) -> None:
+        """Know these keys alone from now on; raises ConfigurationError, and keeps the old, if they cannot work."""
+        self._keys = Keys(settings)._keys
+
     def __repr__(self) -> str:
         return f"Keys({[key.name for _, key in self._keys]})"
 

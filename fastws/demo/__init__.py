@@ -1,4 +1,4 @@
-"""What `fastws serve` runs by default: a chat with its page, and a relay.
+"""What `fastws demo` runs: a chat with its page, and a relay.
 
 | path                            | content                                                                    |
 |---------------------------------|----------------------------------------------------------------------------|

@@ -21,6 +21,7 @@ from ..answers import RETRY_HEADERS, Answer, facts, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..routing import Router
+from . import access
 from .connection import Life
 from .steps import HANDLER_ERRORS, Runner, Steps, call
 
@@ -226,6 +227,7 @@ class Admission:
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
         answer = refusal(request.remote_address, status, message, headers, error, about=about)
+        access.refused(request, status, None if life is None else life.template.path)
         if life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
             return
         try:

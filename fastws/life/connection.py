@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, ProtocolError, Reject
 from ..listener import HANDLERS, Listener, handler
 from ..presence import Company
 from ..routing import Template
+from . import access
 from .steps import HANDLER_ERRORS, MessageHandler, Runner, Steps, as_exception, call
 
 __all__ = ["Life"]
@@ -128,6 +129,7 @@ class Life:
 
     def open(self, ws: WebSocket, channel: str | None) -> Steps:
         """Run everything between the accepted handshake and the first message."""
+        access.accepted(ws, self.template.path)
         self._opening[ws] = None
         self.greeting.add(ws)
         is_done = False
@@ -234,6 +236,7 @@ class Life:
         if ws in self._turned_away:
             self._turned_away.discard(ws)
             return
+        access.closed(ws, self.template.path, code)
         logger.debug("connection %s closed: %d %r", ws.id, code, reason, extra={"connection": ws.id, "code": code})
         if self.options.auth is not None:
             self.options.auth.closed(ws)

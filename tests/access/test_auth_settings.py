@@ -6,7 +6,6 @@ import threading
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -19,6 +18,7 @@ import fastws.access.tokens
 from fastws import ConfigurationError, Server
 from fastws.access.rules import ChannelRule
 from fastws.access.tokens import JWKS, AuthSettings, Tokens, check_token, make_token
+from fastws.command.settings import Settings
 from fastws.standalone import create_server
 from fastws.testing import running
 from fastws.v1.raw import RawSettings
@@ -32,7 +32,7 @@ TOKEN = ChannelRule(pattern="room.*", subscribe="token", publish="token")
 
 
 def settings(auth=None, *channels, **more):
-    return SimpleNamespace(
+    return Settings(
         **{
             "options": {"port": 0},
             "anonymous": True,
@@ -157,7 +157,7 @@ async def test_names_that_no_frame_can_carry_are_no_users():
 
 async def test_without_rules_nothing_is_allowed():
     async with site_of(
-        SimpleNamespace(options={"port": 0}, anonymous=True, channels=(), auth=None, raw=None, hooks=None)
+        Settings(options={"port": 0}, anonymous=True, channels=(), auth=None, raw=None, hooks=None)
     ) as site:
         client = await site.dial()
         [error] = await client.hello(channels={"cars": None})

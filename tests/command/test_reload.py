@@ -145,13 +145,13 @@ def test_passed_sockets_are_passed_on_to_every_new_server(folder, listening, how
 
 
 def test_a_bad_option_ends_it_at_once():
-    ended = run("serve", "--reload", "--port", "70000")
+    ended = run("serve", "app:create", "--reload", "--port", "70000")
     assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: use 0 to 65,535\n")
 
 
 def test_without_watchfiles_it_says_what_to_install():
-    code = "import sys; sys.modules['watchfiles'] = None; from fastws.cli import main; main()"
-    ended = run("-c", code, "serve", "--reload", command=[sys.executable])
+    code = "import sys; sys.modules['watchfiles'] = None; from fastws.command.main import main; main()"
+    ended = run("-c", code, "serve", "app:create", "--reload", command=[sys.executable])
     assert (ended.returncode, ended.stderr) == (
         2,
         "fastws: --reload needs watchfiles: pip install 'fastws-server[reload]'\n",

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
-from types import SimpleNamespace
+from dataclasses import replace
 
 import orjson
 from joserfc import jwt
@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 from fastws import Server
 from fastws.access.rules import ChannelRule
 from fastws.access.tokens import AuthSettings
+from fastws.command.settings import Settings
 from fastws.hooks import Hooks, HookSettings
 from fastws.hub import Hub
 from fastws.standalone import create_server
@@ -141,10 +142,10 @@ async def test_a_server_put_together_from_settings_has_them_too(backend):
     token = jwt.encode({"alg": "HS256"}, {"sub": "tom", "exp": int(time.time()) + 60}, OctKey.import_key(key))
     anything = ChannelRule(pattern="*", subscribe="hook", publish="member")
     hooks = HookSettings(url=backend.url, ask=["connect", "subscribe"], tell=("offline",), heartbeat=0)
-    settings = SimpleNamespace(
+    settings = Settings(
         options={"port": 0}, anonymous=False, channels=[anything], auth=AuthSettings(secret=key), raw=RawSettings()
     )
-    server = create_server(SimpleNamespace(**vars(settings), hooks=hooks))
+    server = create_server(replace(settings, hooks=hooks))
     assert server.options.offline_after == 5
     answers(backend, connect={"user": "ann"}, subscribe={"message": 1})
     async with server, AsyncExitStack() as clients:
@@ -158,7 +159,7 @@ async def test_a_server_put_together_from_settings_has_them_too(backend):
         assert await raw.recv() == "1"
     assert [post.json["event"] for post in backend.posts].count("connect") == 2  # the token needed none
     settings.options["offline_after"] = 7
-    other = create_server(SimpleNamespace(**vars(settings), hooks=hooks))
+    other = create_server(replace(settings, hooks=hooks))
     assert other.options.offline_after == 7
     assert server.endpoints["/ws"].listener.backend is server.endpoints["/raw/{channel}"].listener.backend
     await server.endpoints["/ws"].listener.backend.close()

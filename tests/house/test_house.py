@@ -51,13 +51,13 @@ NEEDED_BY_FEW = {
     "difflib",
     "email.utils",
     "fastws.access",
-    "fastws.cli",
     "fastws.client",
+    "fastws.command",
+    "fastws.command.main",
     "fastws.hooks",
     "fastws.http",
     "fastws.hub",
     "fastws.publisher",
-    "fastws.reload",
     "fastws.standalone",
     "fastws.testing",
     "fastws.v1",
@@ -283,11 +283,10 @@ def test_the_options_have_the_same_types_as_keywords(keywords, options):
 
 
 def test_every_exception_is_below_the_root():
-    """Except those of the command line, which are click's."""
     modules = {importlib.import_module(f"fastws.{source.stem}") for source in (ROOT / "fastws").glob("[!_]*.py")}
     own = {
         value
-        for module in modules - {importlib.import_module("fastws.cli")}
+        for module in modules
         for value in vars(module).values()
         if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == module.__name__
     }

@@ -41,10 +41,10 @@ def run(*arguments, command=COMMAND):
 
 
 @contextmanager
-def serving(*arguments, command=COMMAND, **options):
+def serving(*arguments, command=COMMAND, subcommand="serve", **options):
     """A server's process and the first line it printed; `options` are Popen's."""
     process = subprocess.Popen(
-        [*command, "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        [*command, subcommand, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
     with process:
         try:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 __all__ = ["serve_reloading"]
 

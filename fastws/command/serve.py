@@ -1,0 +1,123 @@
+"""`fastws serve`."""
+
+import importlib
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..server import Server
+from ..sockets import inherited
+from . import logs
+from .failures import Failure
+from .flags import config_flag, ending, loaded, server_flags, with_flags
+from .rereading import Rereading
+from .running import run
+from .settings import Settings
+from .tls import Certificates
+
+__all__ = ["command", "created", "prepared", "reloads", "with_passed_sockets"]
+
+logger = logging.getLogger("fastws.command")
+
+NOTHING = "nothing is configured: `fastws demo` for a look, `fastws init` to begin"
+
+
+@click.command("serve")
+@click.argument("target", required=False, metavar="[MODULE:SERVER]")
+@with_flags(config_flag())
+@with_flags(server_flags())
+def command(target: str | None, config: Path | None, **flags: Any) -> None:
+    """Run the server that fastws.toml describes, or the server MODULE:SERVER.
+
+    MODULE:SERVER may also be a function without arguments that returns a server. Every option can also be set in the
+    environment (FASTWS_FLUSH_THREADS=2) or in fastws.toml (flush_threads = 2). Sockets passed by systemd (LISTEN_FDS)
+    are used unless --fd or the server itself specifies others. SIGHUP reads the file again.
+    """
+    given = {"target": target, **flags}
+    settings = loaded(config, given)
+    if settings.is_empty:
+        raise Failure(NOTHING)
+    if reloads(settings):
+        return
+    with ending(settings):
+        logs.set_up(settings.log or logs.LogSettings())
+        certificates = Certificates.of(settings.top)
+        server = prepared(created(settings), settings, certificates)
+        rereading = Rereading(server, settings, certificates, lambda: loaded(config, given))
+        run(server, rereading.begin)
+
+
+def reloads(settings: Settings) -> bool:
+    """Run this command again and again, if that is asked for; whether it was."""
+    if not settings.top.reload:
+        return False
+    from .reloading import serve_reloading
+
+    with ending(settings):
+        logs.set_up(settings.log or logs.LogSettings())
+        serve_reloading(settings.options.get("fd") or inherited())
+    return True
+
+
+def created(settings: Settings) -> Server:
+    """Returns the server that the settings name or describe; raises Failure, ConfigurationError."""
+    if settings.top.target is not None:
+        if settings.sections:
+            idle = ", ".join(f"[{name}]" for name in settings.sections)
+            logger.warning("%s does nothing here: %s is not described by sections", idle, settings.top.target)
+        return load(settings.top.target)
+    from ..standalone import create_server
+
+    return create_server(settings)
+
+
+def prepared(server: Server, settings: Settings, certificates: Certificates | None) -> Server:
+    """Returns the server with the options that were given, its certificate, and the sockets that systemd passed."""
+    server.reconfigure(**settings.options)
+    if certificates is not None:
+        server.reconfigure(ssl=certificates.context)
+    return with_passed_sockets(server)
+
+
+def with_passed_sockets(server: Server) -> Server:
+    """Returns the server, on the sockets that systemd passed, unless it was given others."""
+    if not server.options.fd and (passed := inherited()):
+        server.reconfigure(fd=passed)
+    return server
+
+
+def load(target: str) -> Server:
+    """Returns the server ``module:attribute``; modules in the working directory take precedence."""
+    module_name, _, path = target.partition(":")
+    if not module_name or not path or module_name.startswith("."):
+        raise Failure(f"{target!r} does not name a server: write module:attribute, as in app:server")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module exists, but imports one that does not
+        raise Failure(f"no module {error.name!r} here or on Python's path") from error
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise Failure(f"{module_name!r} has no attribute {path!r}")
+        found = getattr(found, name)
+    if callable(found) and takes_nothing(found):
+        found = found()
+    if not isinstance(found, Server):
+        raise Failure(f"{target!r} is {found!r}: it must be a fastws.Server or a function that returns one")
+    return found
+
+
+def takes_nothing(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -1,0 +1,51 @@
+"""docs/configuration.md and docs/running.md say what is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click import Context
+
+from fastws.command.main import COMMANDS, cli
+from fastws.command.settings import load
+from tools import configuration
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGES = [DOCS / "configuration.md", DOCS / "running.md"]
+
+
+def test_the_page_of_the_configuration_is_that_of_the_declarations():
+    assert configuration.PAGE.read_text() == configuration.page(), "run: python -m tools.configuration"
+
+
+def test_the_example_works(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", configuration.HEAD, re.DOTALL)
+    file = tmp_path / "fastws.toml"
+    file.write_text(text)
+    found = load(file, {}, {})
+    assert (found.options["port"], found.api.keys[0].name, found.channels[0].subscribe) == (8765, "shop", "user")
+
+
+def commands():
+    for page in PAGES:
+        text = page.read_text()
+        blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+        for line in [*blocks, *re.findall(r"`(fastws [^`]*)`", text)]:
+            if line.startswith("fastws ") and line != "fastws serve":
+                yield pytest.param(shlex.split(line)[1:], id=f"{page.name}: {line}")
+
+
+@pytest.mark.parametrize("words", list(commands()))
+def test_each_command_line_in_the_pages_is_one(words):
+    name, *rest = words
+    assert name in COMMANDS
+    command = cli.get_command(Context(cli), name)
+    command.make_context(name, rest)
+
+
+def test_each_flag_in_the_pages_is_one():
+    known = {flag for name in COMMANDS for p in cli.get_command(Context(cli), name).params for flag in p.opts}
+    known |= {"--workers"}  # which is said not to be there
+    for page in PAGES:
+        assert set(re.findall(r"`(--[a-z-]+)", page.read_text())) <= known
