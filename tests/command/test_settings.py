@@ -172,7 +172,7 @@ def test_what_says_yes(tmp_path, text):
         ),
         (
             "[hooks]\nurl = 'http://127.0.0.1/'\ntimeout = 'xx'",
-            "fastws.toml:3: [hooks] timeout='x' must be seconds as a number, or a text such as \"1m30s\", 0.05 to 60",
+            "fastws.toml:3: [hooks] timeout='xx' must be seconds as a number, or a text such as \"1m30s\", 0.05 to 60",
         ),
         (
             "[hooks]\nurl = 'http://127.0.0.1/'\ntimout = 3",
