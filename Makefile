@@ -1,4 +1,4 @@
-# `make run` and `make test` do their own set-up, from nothing. ARGS goes to the command: make test ARGS="-k chat".
+# `make run` and `make test` set up everything they need. ARGS is passed to the command: make test ARGS="-k chat".
 
 PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
@@ -9,22 +9,22 @@ SECONDS := 600
 SEED := 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Flush threads that wait sleep at once: else they spin, on cores that others could use.
+# Flush threads that wait go to sleep at once; otherwise they spin, and take time from other processes.
 export OMP_WAIT_POLICY := passive
 
 .PHONY: help run test build lint typecheck bench soak sdist clean test-asan test-tsan coverage \
 	fuzz fuzz-engine fuzz-parser fuzz-handshake system clang compiler
 
-help:  ## lists what make can do here
+help:  ## lists these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-run: build  ## serves the demo, a chat, at http://127.0.0.1:8765
+run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws serve $(ARGS)
 
 test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-# Seconds where nothing changed: setuptools and Cython look at the files themselves.
+# This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
 build: $(VENV)/.run  ## builds the engine in place
 	$(BIN)/python setup.py -q build_ext --inplace
 
@@ -32,45 +32,45 @@ lint: $(VENV)/.test  ## checks style and formatting with ruff
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-typecheck: build $(VENV)/.test  ## checks the types, and the engine's stub against the engine
+typecheck: build $(VENV)/.test  ## checks the types, and the stub of the engine
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastws._core
 
-bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES)  ## measures fastws beside its peers; ARGS=--quick is shorter
+bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
 	$(BIN)/python -m bench $(ARGS)
 
-soak: build $(VENV)/.test  ## two thousand clients come, talk, stall and vanish, for SECONDS; no loss, no leak
+soak: build $(VENV)/.test  ## tests for loss and leaks with 2,000 clients, for SECONDS
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
-sdist: $(VENV)/.test  ## makes the source distribution, dist/*.tar.gz
+sdist: $(VENV)/.test  ## builds the source distribution, dist/*.tar.gz
 	$(BIN)/python -m build --sdist
 
-clean:  ## removes what was built; .venv stays
+clean:  ## removes build products, but not .venv
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fastws/*.so fastws/_core.c
 
-# Variants: the same package and its tests, copied to build/NAME, on an engine that is built another way.
+# Variants: the package and its tests, copied to build/NAME, with an engine built in another way.
 
-# $(call variant,NAME,SWITCHES) makes the copy; setup.py describes the switches.
+# $(call variant,NAME,SWITCHES) creates the copy; setup.py describes the switches.
 define variant
 	rm -rf build/$1/fastws build/$1/tests
 	$2 $(BIN)/python setup.py -q build --build-lib build/$1
 	cp -r pyproject.toml tests examples build/$1
 endef
 
-# $(call inside,NAME) comes before a command that runs in the copy, $(PYTHON_THERE) is Python in it.
+# $(call inside,NAME) is the prefix of a command that runs in the copy, $(PYTHON_THERE) its Python.
 inside = cd build/$1 && PYTHONPATH=$(CURDIR)/build/$1
 PYTHON_THERE := $(CURDIR)/$(BIN)/python
 
-# $(call runtimes,NAME...) loads gcc's runtime libraries of these sanitizers into a Python that is built without them.
+# $(call runtimes,NAME...) loads gcc's runtime libraries of these sanitizers into a Python built without them.
 runtimes = LD_PRELOAD="$(foreach name,$1,$$(gcc -print-file-name=lib$(name).so))"
 
-# Python frees some memory only as it ends, or never, so leaks are not looked for.
+# Python frees some memory only when it exits, or never, so leaks are not checked.
 ASAN := FASTWS_SANITIZE=address,undefined
 ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 \
 	UBSAN_OPTIONS=print_stacktrace=1
 
-# These folders say nothing about the engine's memory, or nothing new, for they are about Python above it; of Autobahn's
-# two runners, kosoku suffices.
+# The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test the Python above
+# it. Of Autobahn's two runners, kosoku suffices.
 NOT_ENGINE := browser house
 ABOVE_ENGINE := access command demo soak web
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) $(ABOVE_ENGINE)) \
@@ -81,8 +81,8 @@ test-asan: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs the e
 	$(call inside,asan) $(ASAN_ENVIRONMENT) $(call runtimes,asan ubsan) \
 		$(PYTHON_THERE) -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
 
-# ThreadSanitizer watches the engine alone, for Python and uvloop are not built for it. One test moves more bytes than
-# it can follow. gcc 12's cannot cope with address randomisation.
+# ThreadSanitizer watches only the engine, since Python and uvloop are not built for it. One test moves more bytes than
+# it can handle. gcc 12's cannot cope with address randomisation.
 THREAD_TESTS := $(patsubst %,tests/channels/test_%.py,fanout model threads) tests/limits/test_slow_readers.py \
 	--deselect=tests/channels/test_fanout.py::test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing
 
@@ -93,9 +93,9 @@ test-tsan: build $(VENV)/.test  ## runs the tests of the flush threads with Thre
 
 FUZZER := FASTWS_SANITIZE=fuzzer-no-link,address,undefined
 
-# libFuzzer makes inputs of those that reached something new, and keeps these in build/fuzz for the next time. An input
-# that fails lies there afterwards; in tests/fuzz/corpus it becomes a test.
-fuzz: fuzz-parser fuzz-handshake  ## fuzzes the parser and the handshake, each for SECONDS, from SEED if it is not 0
+# libFuzzer derives inputs from those that reached something new, and keeps these in build/fuzz for the next run. An input
+# that fails is left there; copied to tests/fuzz/corpus, it becomes a test.
+fuzz: fuzz-parser fuzz-handshake  ## fuzzes the parser and the handshake, each for SECONDS; SEED=1 makes it repeatable
 fuzz-parser fuzz-handshake: fuzz-%: fuzz-engine
 	mkdir -p build/fuzz/$*
 	$(call inside,fuzz) $(ASAN_ENVIRONMENT) \
@@ -107,16 +107,15 @@ fuzz-engine: clang $(VENV)/.fuzz
 	@command -v clang >/dev/null || { echo "Fuzzing needs clang: apt-get install clang libclang-rt-dev" >&2; exit 1; }
 	$(call variant,fuzz,CC=clang $(FUZZER))
 
-# The percentages below which the tests may not fall: of the Python layer's lines and branches, and of the engine's
-# lines. They lie a little below what is reached, because some tests draw at random. Left out are long runs that reach
-# nothing of their own.
+# The minimum coverage in percent: of the Python layer's lines and branches, and of the engine's lines. The floors are
+# slightly below the actual coverage, because some tests are random. Long tests that do not add coverage are left out.
 PYTHON_FLOOR := 97
 ENGINE_FLOOR := 96
 COVERED := $(patsubst %,--ignore=tests/%,$(NOT_ENGINE) soak \
 	protocol/test_autobahn.py protocol/test_oracle.py channels/test_model.py)
 COUNTERS := build/*-coverage/temp/build/cython/coverage/fastws/_core.gcda
 
-coverage: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## tells which lines the tests reach; fails below the floors
+coverage: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## shows which lines the tests reach; fails below the floors
 	$(call variant,coverage,FASTWS_COVERAGE=1)
 	rm -f $(COUNTERS) build/coverage/.coverage*
 	$(call inside,coverage) $(PYTHON_THERE) -m coverage run -m pytest -p no:cacheprovider $(COVERED) $(ARGS)
@@ -125,14 +124,14 @@ coverage: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## tells which
 	$(BIN)/python tools/engine_coverage.py $(COUNTERS) --fail-under $(ENGINE_FLOOR)
 
 $(VENV)/bin/python: | compiler
-	$(if $(PYTHON),,$(error fastws needs Python 3.11 or newer, and found none))
+	$(if $(PYTHON),,$(error fastws needs Python 3.11 or newer; set PYTHON to its path))
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q --upgrade "pip>=25.1"
 
-# setuptools warns, each time, of what an editable install is.
+# setuptools warns about every editable install.
 $(VENV)/.run $(VENV)/.test: export PYTHONWARNINGS = ignore:Editable installation
 
-# The engine is built first, where later builds find its parts; the editable install takes it from there.
+# The engine is built first, where later builds find its parts, and where the editable install picks it up.
 $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 	$(BIN)/pip install -q --group dev
 	$(BIN)/python setup.py -q build_ext --inplace
@@ -151,12 +150,12 @@ $(VENV)/.bench: $(VENV)/.run
 	$(BIN)/pip install -q --group bench
 	touch $@
 
-# Without npm pytest names the tests that it skips for it.
+# Without npm, pytest skips the tests that need it, and names them.
 %/node_modules/.package-lock.json: %/package.json | system
 	! command -v npm >/dev/null || npm --prefix $* install --silent --no-audit --no-fund --no-package-lock
 	@! test -e $@ || touch $@
 
-# On Debian, as root, what is missing comes by apt-get; elsewhere pytest names the tests that it skips for it.
+# On Debian, as root, apt-get installs what is missing; elsewhere pytest skips the tests that need it, and names them.
 APT_INSTALL = if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	echo "apt-get installs $$missing"; apt-get update -qq && \
 	DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing >/dev/null; fi

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from bench.build import build
 
-QUICK_LIMIT = 165  # seconds; the last step and the report come on top
+QUICK_LIMIT_SECONDS = 165  # before the last step and the report
 
 
 def parse(peers, scenarios):
     parser = argparse.ArgumentParser(prog="python -m bench", description="fastws and its peers, side by side.")
-    parser.add_argument("--quick", action="store_true", help="a first impression, within three minutes")
+    parser.add_argument("--quick", action="store_true", help="a first impression, in three minutes")
     parser.add_argument("--scenario", nargs="+", choices=scenarios, metavar="NAME", help=", ".join(scenarios))
     parser.add_argument("--peers", nargs="+", choices=peers, metavar="NAME", help=", ".join(peers))
-    parser.add_argument("--rounds", type=int, help="turns of each peer (5; quick: 3)")
-    parser.add_argument("--seconds", type=float, help="measured in each turn (2; quick: 0.4)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the results go")
-    parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md and its plots, too")
+    parser.add_argument("--rounds", type=int, help="rounds per peer (default 5; quick: 3)")
+    parser.add_argument("--seconds", type=float, help="measured per round (default 2; quick: 0.4)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the results")
+    parser.add_argument("--report", action="store_true", help="also write docs/benchmarks.md and its plots")
     return parser.parse_args()
 
 
@@ -38,7 +38,7 @@ def main():
         seconds=options.seconds or (0.4 if options.quick else 2.0),
         quick=options.quick,
         path=options.json,
-        time_limit=QUICK_LIMIT if options.quick else float("inf"),
+        time_limit=QUICK_LIMIT_SECONDS if options.quick else float("inf"),
     )
     results = screen.follow(runner)
     screen.show(results)

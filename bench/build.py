@@ -8,7 +8,7 @@ MODULES = {"bench.load": ["load.pyx", "layout.pxi", "histogram.pxi"], "bench.pee
 
 
 def build():
-    """A no-op when everything is up to date. Needs Cython, setuptools and a C compiler."""
+    """Build what is out of date. Needs Cython, setuptools and a C compiler."""
     stale = [name for name, sources in MODULES.items() if is_stale(name, sources)]
     if not stale:
         return

@@ -1,7 +1,7 @@
-"""`python -m bench.compare OLD.json NEW.json`: what got faster or slower beyond the noise.
+"""`python -m bench.compare OLD.json NEW.json` shows what became faster or slower beyond the noise.
 
-A change counts when the two spreads over the rounds do not overlap and the medians differ by more than 3 %.
-Exit status 1 when something got slower.
+A change counts if the two spreads over the rounds do not overlap and the medians differ by more than 3 %.
+The exit status is 1 if something became slower.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from pathlib import Path
 from bench.scenarios import load_scenarios
 from bench.summary import Summary
 
-LEAST = 0.03
+MIN_CHANGE = 0.03
 
 
 def changes(old, new):
-    """(scenario, case, peer, old spread, new spread, gain) of all that is in both; a gain of 0.1 is 10 % better."""
+    """Yields (scenario, case, peer, old spread, new spread, gain) for the cases in both; a gain of 0.1 is 10 %."""
     old, new, scenarios = Summary(old), Summary(new), load_scenarios()
     for name, case, peer in new.rounds:
         key = scenarios[name].figures[0].key
@@ -27,7 +27,7 @@ def changes(old, new):
 
 
 def is_noise(before, after, gain):
-    return abs(gain) <= LEAST or (before.low <= after.high and after.low <= before.high)
+    return abs(gain) <= MIN_CHANGE or (before.low <= after.high and after.low <= before.high)
 
 
 def main():

@@ -22,7 +22,7 @@ cdef inline uint64_t bucket_middle(int bucket) noexcept nogil:
 
 @cython.final
 cdef class Histogram:
-    """Counts of values in nanoseconds. Not exact: a percentile is within 1.6 % of the true value."""
+    """Counts of values in nanoseconds. Percentiles are within 1.6 % of the true value."""
 
     cdef uint64_t counts[BUCKETS]
 
@@ -49,7 +49,7 @@ cdef class Histogram:
         return total
 
     def percentile(self, double percent):
-        """The value below which `percent` of all values lie, in nanoseconds; None when there are none."""
+        """Returns the value below which `percent` of all values lie, in nanoseconds; None if there are none."""
         cdef uint64_t total = self.count(), seen = 0
         cdef int bucket
         if not total:
@@ -61,6 +61,6 @@ cdef class Histogram:
                 return bucket_middle(bucket)
 
     def summary(self):
-        """p50, p99, p99.9 and the maximum, in microseconds."""
+        """Returns p50, p99, p99.9 and the maximum, in microseconds."""
         points = (("p50_us", 50), ("p99_us", 99), ("p999_us", 99.9), ("max_us", 100))
         return {name: self.percentile(point) / 1000 for name, point in points} if self.count() else {}

@@ -1,4 +1,4 @@
-# What the load generator is made of: the system's calls, its structs, and the helpers that need no more than those.
+# The basis of the load generator: system calls, structs, and helpers that need only these.
 
 cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -39,13 +39,13 @@ cdef enum:
     READ_SIZE = 1 << 18
     HEAD = 18     # the longest frame header, and the two numbers
     SLOTS = 4     # streams that one client may receive
-    NOBODY = -1   # the stream of a frame that is no message
-    CROWD = 8     # deliveries awaited for each that came at once: then there is no hurry
+    NOBODY = -1   # the stream of a frame that is not a message
+    CROWD = 8     # awaited deliveries for each that arrived: beyond that, spin
     PAUSE_NS = 20_000
     OPEN_RING = 1 << 16  # messages that an open loop may have in flight
     DIRTY = 1024         # clients that a lane writes to before it flushes them
     DONE = READ_SIZE / 10 + 2  # messages that one read may complete: the shortest frame has ten bytes
-    LINE = 64            # bytes that cores cannot write to independently of each other
+    LINE = 64            # bytes of a cache line
 
 cdef enum State:
     CONNECTING
@@ -54,7 +54,7 @@ cdef enum State:
 
 cdef struct Slot:
     int stream
-    uint32_t next  # the number of the message that must come next
+    uint32_t next  # the number of the next expected message
 
 cdef struct Client:
     int fd
@@ -67,10 +67,10 @@ cdef struct Client:
     int slot_count
     Slot slots[SLOTS]
     int lock             # for the three below: any lane may have something for this client to send
-    uint8_t *out         # what is to be sent
+    uint8_t *out         # data to send
     size_t out_length
     size_t out_capacity
-    uint8_t apart[LINE]  # from the next client, which another lane reads
+    uint8_t apart[LINE]  # padding before the next client, which another lane reads
 
 cdef struct Stream:
     uint32_t *senders
@@ -83,14 +83,14 @@ cdef struct Stream:
     uint32_t done
     uint32_t mask        # ring size less one
     int64_t *sent_at     # ring: when each message in flight was sent, or was due
-    uint32_t *lanes_left # ring: lanes with receivers that lack it
-    uint32_t *missing    # a ring per lane: its receivers that lack it
+    uint32_t *lanes_left # ring: lanes with receivers that do not have it yet
+    uint32_t *missing    # a ring per lane: its receivers that do not have it yet
     uint32_t stride      # from one lane's ring to the next
     int64_t interval     # open loop: ns between messages
     int64_t due
     bint side
 
-cdef struct Shared:      # by all lanes
+cdef struct Shared:      # between all lanes
     int lanes
     Client *clients
     int client_count
@@ -111,7 +111,7 @@ cdef int64_t now_ns() noexcept nogil:
 
 
 cdef inline int head_size(const uint8_t *head, int have) noexcept nogil:
-    """How much of a frame must be there to know its header and, in a message, the two numbers."""
+    """Returns how many bytes of a frame contain its header and, in a message, the two numbers."""
     cdef int length
     if have < 2:
         return 2
@@ -128,7 +128,7 @@ cdef inline uint64_t big_endian(const uint8_t *p, int size) noexcept nogil:
 
 
 cdef inline void take(int *lock) noexcept nogil:
-    """Spins; whoever has the lock may be waiting for this very core."""
+    """Spin, but yield: the holder of the lock may be waiting for this core."""
     while exchange(lock, 1, ACQUIRE):
         sched_yield()
 
@@ -145,7 +145,7 @@ cdef void watch(int epoll, int fd, uint32_t number) noexcept nogil:
 
 
 cdef uint8_t *reserve(Client *client, size_t size) noexcept nogil:
-    """Room for `size` bytes at the end of what the client is to send; the caller counts what it writes."""
+    """Returns room for `size` bytes at the end of the client's output; the caller counts what it writes."""
     if client.out_length + size > client.out_capacity:
         client.out_capacity = 2 * (client.out_length + size)
         client.out = <uint8_t *>realloc(client.out, client.out_capacity)
@@ -153,7 +153,7 @@ cdef uint8_t *reserve(Client *client, size_t size) noexcept nogil:
 
 
 cdef void flush(Client *client) noexcept nogil:
-    """Sends what the socket takes; epoll says when it takes the rest."""
+    """Send what the socket takes; epoll reports when it takes the rest."""
     cdef ssize_t sent
     take(&client.lock)
     if client.out_length:

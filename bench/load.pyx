@@ -26,25 +26,25 @@ REQUEST = (
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the answer to that key (RFC 6455 1.3)
-CLIENTS_PER_ADDRESS = 20_000  # under the number of ephemeral ports
+CLIENTS_PER_ADDRESS = 20_000  # fewer than there are ephemeral ports
 FAULTS = ("lost", "repeated", "malformed", "closed")  # what must not happen
 COUNTERS = ("deliveries", "messages", "idle_ns", *FAULTS)
 
 
 @cython.final
 cdef class Lane:
-    """One thread's share of the clients: every so-many-th. Its methods need no lock but where they say so."""
+    """One thread's share of the clients. Its methods need no lock unless stated otherwise."""
 
     cdef Shared *shared
     cdef int number, epoll
     cdef epoll_event events[EVENTS]
     cdef uint8_t buffer[READ_SIZE]
-    cdef int done[DONE]           # streams of messages that this lane was the last to have
+    cdef int done[DONE]           # streams of messages that this lane was the last to receive
     cdef uint32_t done_count
     cdef uint32_t dirty[DIRTY]    # clients with something new to send
     cdef uint32_t dirty_count
     cdef uint32_t random
-    cdef uint64_t arrived         # of the deliveries that it may expect, the lost ones too
+    cdef uint64_t arrived         # of the deliveries that it can expect, including lost ones
     cdef readonly int64_t idle_ns  # spent in polls that found nothing
     cdef readonly uint64_t deliveries, messages, lost, repeated, malformed, closed
     cdef readonly Histogram latency, side_latency
@@ -63,13 +63,13 @@ cdef class Lane:
         self.side_latency.clear()
 
     def work(self, int64_t deadline, cores):
-        """The loop, on these cores."""
+        """Run the loop on these cores."""
         os.sched_setaffinity(0, cores)
         with nogil:
             self.loop(deadline)
 
     cdef void loop(self, int64_t deadline) noexcept nogil:
-        """Polls and never sleeps: a sleeping load has to be woken by the server's `send`, which would then be charged for it."""
+        """Poll and never sleep: otherwise the server's `send` would have to wake the load, at the server's expense."""
         cdef Shared *shared = self.shared
         cdef int64_t now = now_ns(), then
         cdef int i, count
@@ -87,10 +87,10 @@ cdef class Lane:
                 self.idle_ns += now - then
 
     cdef int64_t let_some_come(self, int64_t now) noexcept nogil:
-        """Spins for a moment when far more is under way than has come; returns the time.
+        """Spin for a moment if much more is in flight than has arrived. Returns the time.
 
-        Each poll takes the lock under which the kernel, in the server's `send`, puts a socket on the list of the ready:
-        polling for every single delivery would charge the server for a quarrel that clients elsewhere do not have.
+        Each poll takes the lock under which the kernel, in the server's `send`, adds a socket to the ready list:
+        polling for every single delivery would cost the server contention that remote clients do not cause.
         """
         cdef int64_t end = now + PAUSE_NS
         while now < end:
@@ -98,7 +98,7 @@ cdef class Lane:
         return now
 
     cdef void serve(self, Client *client) noexcept nogil:
-        """Reads all that has come, and at once sends what that allows to be sent."""
+        """Read everything that has arrived, and send at once what that permits."""
         cdef ssize_t size = READ_SIZE
         if client.out_length:
             flush(client)
@@ -133,7 +133,7 @@ cdef class Lane:
                     self.delivered(client, now)
                 continue
             head, need = p, HEAD
-            if client.head_length or end - p < HEAD:  # it may be split: gather it
+            if client.head_length or end - p < HEAD:  # it may be split: collect it
                 need = head_size(client.head, client.head_length)
                 taken = min(<size_t>(need - client.head_length), <size_t>(end - p))
                 memcpy(client.head + client.head_length, p, taken)
@@ -150,7 +150,7 @@ cdef class Lane:
                 self.delivered(client, now)
 
     cdef inline void begin(self, Client *client, const uint8_t *head) noexcept nogil:
-        """A frame's head is there; the payload that is still to come goes to `skip`."""
+        """Handle a complete head of a frame; the payload still to come goes to `skip`."""
         cdef Shared *shared = self.shared
         cdef uint64_t length = head[1] & 0x7F
         cdef const uint8_t *payload = head + 2
@@ -189,7 +189,7 @@ cdef class Lane:
             self.done_count += 1
 
     cdef inline bint in_order(self, Client *client) noexcept nogil:
-        """Whether the client's message is the one that must come; counts what was lost or came twice."""
+        """Returns whether the message is the expected one; counts lost and repeated ones."""
         cdef Slot *slot = client.slots
         cdef int i
         for i in range(client.slot_count):
@@ -207,7 +207,7 @@ cdef class Lane:
     # -- sending --------------------------------------------------------------------------------------------------
 
     cdef void answer(self) noexcept nogil:
-        """One new message for each that is done."""
+        """Send one new message for each that is done."""
         cdef int64_t now
         cdef uint32_t i
         if not self.done_count:
@@ -234,7 +234,7 @@ cdef class Lane:
             self.publish(number, now)
 
     cdef void fill_windows(self) noexcept nogil:
-        """What is in flight at first. Needs the lock, or no other lane at work."""
+        """Send what is in flight at first. Needs the lock, unless no other lane is running."""
         cdef Shared *shared = self.shared
         cdef Stream *stream
         cdef int number
@@ -248,7 +248,7 @@ cdef class Lane:
         self.flush_dirty()
 
     cdef void publish_next(self, int64_t now) noexcept nogil:
-        """A message on the next idle stream in turn. Of several senders to one stream nobody could tell the order.
+        """Send a message on the next idle stream in turn. With several senders per stream the order would be unknown.
 
         Needs the lock.
         """
@@ -259,7 +259,7 @@ cdef class Lane:
         shared.cursor = (shared.cursor + 1) % shared.stream_count
 
     cdef void publish_due(self, int64_t now) noexcept nogil:
-        """Sends what open loops owe."""
+        """Send what is due in open loops."""
         cdef Stream *stream
         cdef int number
         for number in range(self.shared.stream_count):
@@ -274,7 +274,7 @@ cdef class Lane:
         self.flush_dirty()
 
     cdef void publish(self, int number, int64_t at) noexcept nogil:
-        """Needs the lock; it is up to the caller to flush."""
+        """Needs the lock; the caller has to flush."""
         cdef Shared *shared = self.shared
         cdef Stream *stream = &shared.streams[number]
         cdef uint32_t place = stream.sent & stream.mask
@@ -293,7 +293,7 @@ cdef class Lane:
         if self.dirty_count == DIRTY:
             self.flush_dirty()
         take(&client.lock)
-        if not client.out_length:  # else epoll or another lane is about to flush it
+        if not client.out_length:  # otherwise epoll or another lane is about to flush it
             self.dirty[self.dirty_count] = sender
             self.dirty_count += 1
         self.write_frame(client, stream, sequence, size)
@@ -334,7 +334,7 @@ cdef class Lane:
 
 @cython.final
 cdef class Load:
-    """Clients of one server on 127.0.0.1:`port`, on `threads` threads: one per core that the caller may use, unless told.
+    """Clients of one server on 127.0.0.1:`port`, on `threads` threads: by default one per core that the caller may use.
 
     Not to be used by several threads at once; `close` when done.
     """
@@ -381,21 +381,21 @@ cdef class Load:
         self.close()
 
     def __getattr__(self, name):
-        """What the lanes count, in all."""
+        """The sum of a counter over all lanes."""
         if name not in COUNTERS:
             raise AttributeError(name)
         return sum(getattr(lane, name) for lane in self.lanes)
 
     @property
     def errors(self):
-        """What must not happen, by name; empty when all is well."""
+        """The number of faults by name; empty if there are none."""
         counts = {name: getattr(self, name) for name in FAULTS}
         return {name: count for name, count in counts.items() if count}
 
     # -- clients --------------------------------------------------------------------------------------------------
 
     def add_clients(self, paths, request=REQUEST):
-        """One client per path, not yet connected; their numbers as a range.
+        """Add one client per path, not yet connected. Returns their numbers as a range.
 
         `request` is the head that it sends, with {path} and {port} for its own, or a function that gives one for each.
         """
@@ -413,7 +413,7 @@ cdef class Load:
         return self.lanes[client % self.shared.lanes]
 
     def connect(self, int concurrency=64, timeout=60):
-        """Connects all clients that are not, `concurrency` of them at a time; returns the seconds it took."""
+        """Connect all unconnected clients, `concurrency` at a time. Returns the seconds it took."""
         cdef int i, waiting = 0, count
         start = time.monotonic()
         todo = iter([i for i in range(self.shared.client_count) if self.shared.clients[i].state == CLOSED])
@@ -451,7 +451,7 @@ cdef class Load:
         watch(self.epoll, client.fd, number)
 
     cdef int shake_hands(self, int number) except -1:
-        """Sends the request, reads the answer byte for byte up to its end; 1 when the client is open."""
+        """Send the request, and read the answer byte by byte up to its end. Returns 1 once the client is open."""
         cdef Client *client = &self.shared.clients[number]
         cdef Lane lane = self.lane_of(number)
         cdef ssize_t size
@@ -472,7 +472,7 @@ cdef class Load:
         return 1
 
     def stop_reading(self, clients):
-        """These clients stay connected but take nothing more from their sockets."""
+        """Keep these clients connected, but stop reading from their sockets."""
         for number in clients:
             epoll_ctl(self.lane_of(number).epoll, EPOLL_CTL_DEL, self.shared.clients[number].fd, NULL)
 
@@ -484,7 +484,7 @@ cdef class Load:
     # -- streams --------------------------------------------------------------------------------------------------
 
     def add_stream(self, senders, receivers, *, int size=64, int window=0, double rate=0, bint side=False):
-        """A stream from `senders`, in turn, to `receivers`; returns its number, which its messages carry.
+        """Add a stream from `senders`, in turn, to `receivers`. Returns its number, which is in its messages.
 
         Closed loop with `window` messages in flight, or open loop with `rate` messages a second, or neither: then it
         sends when `run(roaming=...)` comes round to it. The latency of a `side` stream goes to `side_latency`.
@@ -525,7 +525,7 @@ cdef class Load:
         client.slot_count += 1
 
     cdef set_ring(self, Stream *stream, uint32_t size):
-        """Room for at least `size` messages in flight; those that are in flight move along."""
+        """Make room for at least `size` messages in flight, keeping those already in flight."""
         cdef uint32_t sequence, ring = 1, stride, old, new
         cdef int lane
         while ring < size:
@@ -546,18 +546,18 @@ cdef class Load:
         stream.mask, stream.stride = ring - 1, stride
 
     def widen(self, int number, uint32_t window):
-        """More messages in flight from the next `run` on."""
+        """Set how many messages are in flight from the next `run` on."""
         self.set_ring(&self.shared.streams[number], window)
         self.shared.streams[number].window = window
 
     def set_rate(self, int number, double rate):
-        """Messages a second of an open loop, from the next `run` on; 0 stops it."""
+        """Set the messages per second of an open loop, from the next `run` on; 0 stops it."""
         self.shared.streams[number].interval = <int64_t>(1e9 / rate) if rate else 0
 
     # -- running --------------------------------------------------------------------------------------------------
 
     def run(self, double seconds, *, uint32_t roaming=0):
-        """Sends and receives for `seconds`; counts, rate, latency, and the share of the time in which the load was busy.
+        """Send and receive for `seconds`. Returns counts, rate, latency, and the fraction of time the load was busy.
 
         `roaming` messages in flight go round the streams: when one is done, the next idle stream in turn sends.
         """
@@ -571,15 +571,15 @@ cdef class Load:
         return self.figures((now_ns() - start) / 1e9)
 
     def settle(self, double seconds):
-        """Waits, `seconds` at most, until nothing is in flight; True when all that was sent has come."""
+        """Wait at most `seconds` until nothing is in flight. Returns whether everything sent has arrived."""
         self.shared.holding = True
         self.work(now_ns() + <int64_t>(seconds * 1e9))
         return self.shared.in_flight == 0
 
     cdef work(self, int64_t deadline):
-        """All lanes at once, the first on this thread; each on a core of its own where that leaves none over.
+        """Run all lanes, the first on this thread; each on its own core if there are as many cores as lanes.
 
-        Where it does, others may be at work there, and the kernel knows better which cores are free.
+        With more cores, other processes may be running there, and the kernel knows better which ones are free.
         """
         allowed = os.sched_getaffinity(0)
         cores = [{core} for core in allowed] if len(allowed) == len(self.lanes) else [allowed] * len(self.lanes)

@@ -1,4 +1,4 @@
-"""What a result depends on beside the code: for the header of the results."""
+"""The machine: what results depend on besides the code, and how cores are assigned."""
 
 import contextlib
 import datetime
@@ -38,21 +38,21 @@ def first_line(*command):
 
 
 def raise_file_limit():
-    """As many open files as may be had; returns how many clients that allows."""
+    """Raise the limit of open files as far as possible. Returns how many clients that allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard - 100
 
 
 def share_cores():
-    """One core for the server and the others for the load; the same one where there is no other."""
+    """Returns one core for the server and the others for the load; the same one if there is only one."""
     first, *others = sorted(os.sched_getaffinity(0))
     return {first}, set(others) or {first}
 
 
 @contextlib.contextmanager
 def alone(waiting):
-    """Only one run at a time on a machine; calls `waiting` when there is another to wait for."""
+    """Allow only one run at a time on a machine; calls `waiting` if another one has to finish first."""
     with (Path(tempfile.gettempdir()) / "fastws-bench.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,7 +63,7 @@ def alone(waiting):
 
 
 def pin(cores):
-    """This thread to these cores, before others where that is allowed."""
+    """Pin this thread to cores, with raised priority if permitted."""
     os.sched_setaffinity(0, cores)
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, -10)

@@ -16,19 +16,20 @@ HEAD = """\
 
 Made by `python -m bench` and rendered from its results by `python -m bench.report`; do not edit.
 
-The load generator is compiled, with one thread per core; it opens the connections, sends the messages and checks that
-every client got every message once and in order. The server has a core of its own. Peers take turns, round by round.
-A figure is the median of the rounds; a ratio is formed within each round, and the median ratio stands between the
-lowest and the highest. CPU is that of the server's process, in seconds per million deliveries, kernel included. "Load
-busy" is the share of the time in which the load generator had something to do; it is no bottleneck below 1, nor at 1
-where the server's core is as busy. Latency counts from when a message was sent, or, at a fixed rate, from when it was
-due. A measurement in which server or load had to wait for its core for more than 5 % of the time, because of other work
-on the machine, is repeated; where it stayed so, it counts only if its peer has no better one, and is marked by a tilde.
+The load generator is compiled, with one thread per core. It opens the connections, sends the messages, and checks that
+every client gets every message once and in order. The server has a core of its own. Peers take turns, round by round.
+Each figure is the median of the rounds. Ratios are computed within each round; the median is followed by the lowest and
+the highest. CPU is the time of the server process, including the kernel, in seconds per million deliveries. "Load busy"
+is the fraction of the time in which the load generator was working: it is not the bottleneck if that is below 1, or if
+the server's core is just as busy. Latency is measured from when a message was sent or, at a fixed rate, from when it
+was due. If the server or the load generator had to wait for its core for more than 5 % of the time, because of other
+work on the machine, the measurement is repeated. If it never succeeded, it counts only if there is no better one, and
+is marked with a tilde.
 """
 
 
 def render(results):
-    """The whole page as Markdown."""
+    """Returns the whole page as Markdown."""
     summary, scenarios = Summary(results), load_scenarios()
     parts = [HEAD, render_header(results["header"])]
     for name, scenario in scenarios.items():
@@ -59,15 +60,15 @@ def describe(scenario):
 
 
 def scenario_table(summary, scenario):
-    """A column per peer; of each case the result, the ratio of the first peer's to it, and the other figures."""
+    """Returns a table with a column per peer; each case has the result, the first peer's ratio, and other figures."""
     peers = summary.peers(scenario.name)
-    better = "less is better" if scenario.lower_is_better else "more is better"
+    better = "lower is better" if scenario.lower_is_better else "higher is better"
     rows = []
     for case in summary.cases(scenario.name):
         first, *others = ([figure.title, *medians(summary, scenario, case, figure)] for figure in scenario.figures)
         rows.append([f"**{case}**", f"{first[0]}, {better}", *first[1:]])
         if len(peers) > 1:
-            rows.append(["", f"{peers[0]} by it", *ratios(summary, scenario, case)])
+            rows.append(["", f"{peers[0]} / peer", *ratios(summary, scenario, case)])
         rows += [["", *row] for row in others]
     return table(["", "", *peers], rows)
 
@@ -87,7 +88,7 @@ def show_ratio(ratio):
 
 
 def table(head, rows):
-    """As Markdown; what begins with text is set left, the peers' columns right."""
+    """Returns a Markdown table with text columns aligned left and the peers' columns right."""
     left = 2 if len(head) > 2 else len(head)
     lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
@@ -98,7 +99,7 @@ def plot_path(scenario):
 
 
 def plot(results):
-    """A PNG per scenario, bars by case; nothing without matplotlib."""
+    """Write a PNG per scenario, with bars by case; does nothing without matplotlib."""
     try:
         import matplotlib
     except ImportError:

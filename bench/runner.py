@@ -10,7 +10,7 @@ from bench import machine
 from bench.server import Server, StartError
 from bench.session import Session
 
-FAULTS = (StartError, OSError, TimeoutError, ConnectionError)
+PEER_ERRORS = (StartError, OSError, TimeoutError, ConnectionError)
 
 
 @dataclass
@@ -20,8 +20,8 @@ class Runner:
     rounds: int
     seconds: float
     quick: bool = False
-    time_limit: float = float("inf")  # seconds for everything; what comes after it is left out
-    path: Path | None = None  # where the results go, as far as there are any, after each step
+    time_limit: float = float("inf")  # seconds for everything; whatever does not begin in time is left out
+    path: Path | None = None  # where the results so far are saved after each step
     on_begin: Callable = lambda scenario, peer, number: None
     on_end: Callable = lambda scenario, peer, number: None
     records: list = field(default_factory=list)
@@ -31,7 +31,7 @@ class Runner:
         self.max_clients = machine.raise_file_limit()
 
     def run(self):
-        """All rounds; returns what goes into the JSON file."""
+        """Run all rounds. Returns the contents of the JSON file."""
         self.deadline = time.monotonic() + self.time_limit
         self.server_cores, self.load_cores = machine.share_cores()
         machine.pin(self.load_cores)
@@ -50,20 +50,20 @@ class Runner:
         return results
 
     def prepare(self):
-        """The versions of the peers that can be had; the others are left out."""
+        """Start each peer once. Returns the versions of those that work; the others are left out."""
         versions = {}
         for peer in list(self.peers):
             try:
                 peer.prepare()
                 with Server(peer, self.server_cores):
                     versions[peer.name] = peer.versions()
-            except Exception as error:  # whatever is wrong with a peer's installation
+            except Exception as error:  # anything may be wrong with a peer's installation
                 self.left_out[peer.name] = f"cannot be started: {error}"
                 self.peers.remove(peer)
         return versions
 
     def steps(self):
-        """Every (scenario, setup, round, peer), the peers taking turns; a time limit cuts off the last rounds."""
+        """Yields every (scenario, setup, round, peer), in an order in which a time limit cuts off the last rounds."""
         for number in range(self.rounds):
             for scenario in self.scenarios:
                 for setup in scenario.setups(self.quick, self.max_clients):
@@ -86,7 +86,7 @@ class Runner:
                     self.records.append(record)
                 if errors := session.check():
                     self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"faults in round {number}: {errors}"
-        except FAULTS as error:
+        except PEER_ERRORS as error:
             self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""What one sees while it runs, and at its end."""
+"""The output during a run and at its end."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,13 +13,13 @@ console = Console()
 
 
 def follow(runner):
-    """Runs with a line of progress, as soon as no other run is under way."""
-    with machine.alone(lambda: console.print("waiting for another run to end")):
+    """Run with a progress line, once no other run is in progress."""
+    with machine.alone(lambda: console.print("waiting for another run to finish")):
         return show_progress(runner)
 
 
 def show_progress(runner):
-    """The line is redrawn between measurements only, so as not to disturb them."""
+    """Run with a progress line, which is redrawn only between measurements, so as not to disturb them."""
     columns = (
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
@@ -43,7 +43,7 @@ def show_progress(runner):
 
 
 def show(results):
-    """A table per case: each peer's figures, and the ratio of the first peer to it."""
+    """Print a table per case: each peer's figures, and the first peer's ratio to it."""
     summary = Summary(results)
     for scenario in load_scenarios().values():
         for case in summary.cases(scenario.name):
@@ -59,7 +59,7 @@ def case_table(summary, scenario, case):
     for figure in scenario.figures:
         table.add_column(figure.title, justify="right")
     if others:
-        table.add_column(f"{baseline} : peer", justify="right")
+        table.add_column(f"{baseline} / peer", justify="right")
     for peer in (baseline, *others):
         cells = [summary.median(scenario.name, case, peer, figure) for figure in scenario.figures]
         if peer != baseline:

@@ -1,4 +1,4 @@
-"""A peer's process: started on a core of its own, measured from /proc, and gone at the end whatever happens."""
+"""A peer's process: started on its own core, measured from /proc, and killed at the end whatever happens."""
 
 import ctypes
 import os
@@ -12,13 +12,13 @@ from pathlib import Path
 from bench import machine
 
 ROOT = Path(__file__).parent.parent
-START_TIMEOUT = 20
+START_TIMEOUT_SECONDS = 20
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 
 
 class StartError(Exception):
-    """A peer did not come up; says why."""
+    """A peer did not start; the message says why."""
 
 
 class Server:
@@ -30,7 +30,7 @@ class Server:
 
     def __enter__(self):
         command = [*self.peer.command, "--port", str(self.port), *self.arguments]
-        self.output = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it, and a full one would stop the server
+        self.output = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it, and a full one would block the server
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=self.output, stderr=self.output, preexec_fn=self.settle_in
         )
@@ -51,23 +51,23 @@ class Server:
         self.output.close()
 
     def wait_until_ready(self):
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            if f"ready {self.port}" in self.said():
+            if f"ready {self.port}" in self.read_output():
                 return
             time.sleep(0.02)
-        lines = self.said().splitlines()
-        raise StartError(lines[-1] if lines else f"not ready after {START_TIMEOUT} s")
+        lines = self.read_output().splitlines()
+        raise StartError(lines[-1] if lines else f"not ready after {START_TIMEOUT_SECONDS} s")
 
-    def said(self):
+    def read_output(self):
         return Path(f"/proc/self/fd/{self.output.fileno()}").read_text(errors="replace")
 
     def cpu(self):
-        """Seconds of CPU that all its threads have used, exactly; /proc/PID/stat has steps of 10 ms."""
+        """Returns the exact seconds of CPU used by all its threads; /proc/PID/stat has a resolution of 10 ms."""
         return time.clock_gettime(~self.process.pid << 3 | 2)  # clock_getcpuclockid(3)
 
     def memory(self):
-        """Resident bytes."""
+        """Returns resident bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGESIZE")
 

@@ -1,18 +1,18 @@
-"""One peer, one set of clients, and what is measured on them."""
+"""One peer, one set of clients, and their measurements."""
 
 import os
 import time
 from pathlib import Path
 
 from bench.load import Load
-from bench.summary import DISTURBED
+from bench.summary import MAX_DISTURBED_FRACTION
 
-WARM_UP = 0.25  # of the time measured
-PAUSE = 0.5  # seconds at most before another attempt
+WARM_UP_FRACTION = 0.25  # of the measured time
+MAX_PAUSE_SECONDS = 0.5  # before another attempt
 
 
 class Session:
-    """What a scenario works with: the server's process, clients to it, and `measure`."""
+    """What a scenario works with: the server's process, its clients, and `measure`."""
 
     def __init__(self, server, seconds, attempts):
         self.server, self.seconds, self.attempts = server, seconds, attempts
@@ -25,24 +25,24 @@ class Session:
         self.load.close()
 
     def connect(self, paths, **options):
-        """One client per path; their numbers."""
+        """Connect one client per path. Returns their numbers."""
         clients = self.load.add_clients(paths, **options)
         self.load.connect()
         return clients
 
     def measure(self, **options):
-        """Runs the load, first unmeasured to warm up; its figures with the server's CPU.
+        """Run the load, after a warm-up. Returns its figures and the server's CPU time.
 
-        On a shared machine other processes get in the way. The kernel tells how long server and load had to wait for
-        their cores; a run in which that was over 5 % is repeated, and the least disturbed one counts.
+        On a shared machine other processes interfere. The kernel tells how long server and load had to wait for their
+        cores; a run in which that exceeded 5 % of the time is repeated, and the least disturbed run counts.
         """
-        self.load.run(self.seconds * WARM_UP, **options)
+        self.load.run(self.seconds * WARM_UP_FRACTION, **options)
         runs = []
         while len(runs) < self.attempts:
             runs.append(self.measure_once(**options))
-            if runs[-1]["disturbed"] < DISTURBED:
+            if runs[-1]["disturbed"] < MAX_DISTURBED_FRACTION:
                 break
-            self.load.settle(PAUSE)
+            self.load.settle(MAX_PAUSE_SECONDS)
         return min(runs, key=lambda run: run["disturbed"])
 
     def measure_once(self, **options):
@@ -56,26 +56,26 @@ class Session:
         return figures
 
     def waits(self):
-        """Seconds in which server, load and each core had something to run and something else was run."""
+        """Returns for how many seconds server, load and each core could have run, but something else did."""
         return [run_delay(self.server.process.pid), run_delay(os.getpid()), *steal()]
 
     def check(self, patience=0.3):
-        """What was lost, repeated or out of order, by name. What a slow peer still has to send in the end is not."""
+        """Returns what was lost, repeated or out of order, by name. Unsent messages of a slow peer do not count."""
         self.load.settle(patience)
         return self.load.errors
 
 
 def run_delay(pid):
-    """Seconds that a process's main thread was ready to run and had to wait."""
+    """Returns for how many seconds the main thread of a process was ready to run but had to wait."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def steal():
-    """Seconds that the hypervisor took, core by core."""
+    """Returns the seconds taken by the hypervisor, for each core."""
     lines = Path("/proc/stat").read_text().splitlines()
     return [int(line.split()[8]) / os.sysconf("SC_CLK_TCK") for line in lines if line.startswith("cpu")][1:]
 
 
 def pause(seconds):
-    """Lets a server come to rest."""
+    """Let a server settle."""
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Whether the load generator can be trusted: `pytest bench`."""
+"""Tests of the load generator: `pytest bench`."""
 
 import contextlib
 import math
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(30)
 
 @contextlib.contextmanager
 def serving(handle):
-    """A server on a thread; its port."""
+    """Run a server on a thread, and yield its port."""
     with serve(handle, "127.0.0.1", 0, compression=None) as running:
         threading.Thread(target=running.serve_forever).start()
         yield running.socket.getsockname()[1]
@@ -40,7 +40,7 @@ def server(answer):
 
 
 def broadcaster(count, left_out=()):
-    """Sends what one of `count` clients says to all; the message numbered 20 not to those whose paths are left out."""
+    """Sends messages of `count` clients to all of them, except message 20 to those whose paths are left out."""
     members, complete = [], threading.Barrier(count)
 
     def handle(connection):
@@ -55,7 +55,7 @@ def broadcaster(count, left_out=()):
 
 
 def errors_of(answer, *, window=8, size=64, threads=1):
-    """What one client finds amiss; with more threads than one it is not the first's, which sends the first messages."""
+    """Returns the faults that one client finds; with several threads not one of the first, which sends first."""
     with server(answer) as port, Load(port, threads) as load:
         client = load.add_clients(["/"] * threads)[-1:]
         load.connect()

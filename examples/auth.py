@@ -1,4 +1,4 @@
-"""Who may come in, and where: a bearer token says who it is, a table says which channels are theirs."""
+"""Authentication and authorization: a bearer token identifies the user, a table lists their channels."""
 
 from fastws import Listener, Reject, Server
 
@@ -10,7 +10,7 @@ class Members(Listener):
     def on_handshake(self, request):
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in USERS:
-            raise Reject(401, "a bearer token is needed")
+            raise Reject(401, "a bearer token is required")
         request.user = USERS[token]
 
     def authorize(self, request, channel):

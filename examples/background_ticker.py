@@ -1,4 +1,4 @@
-"""A ticker: a task of your own broadcasts; whoever connects to /ws/ticker/seconds listens."""
+"""A ticker: your own task broadcasts to whoever connects to /ws/ticker/seconds."""
 
 import asyncio
 import time

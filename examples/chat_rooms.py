@@ -1,4 +1,4 @@
-"""Chat rooms: `{channel}` in the path is the room, and a message goes to all who are in it."""
+"""Chat rooms: `{channel}` in the path is the room, and each message goes to everybody in it."""
 
 from fastws import Listener, Server
 

@@ -1,4 +1,4 @@
-"""Devices: a message to a user reaches each of their connections, and the sender's other ones.
+"""Devices: a message to a user reaches each of their connections, including the sender's other ones.
 
 Connect to /ws/direct?name=ann, as often as you like, and send {"to": "bob", "message": "hi"}.
 """
@@ -12,7 +12,7 @@ class Direct(Listener):
     def on_handshake(self, request):
         request.user = request.query.get("name")
         if not request.user:
-            raise Reject(400, "who are you? Add ?name=")
+            raise Reject(400, "add ?name= to the URL")
 
     def on_message(self, ws, message):
         request = json.loads(message)

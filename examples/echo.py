@@ -1,4 +1,4 @@
-"""Echo: what a handler returns goes back to the sender."""
+"""Echo: the return value of a handler is sent back to the sender."""
 
 from fastws import Listener, Server
 

@@ -1,7 +1,7 @@
-"""JSON Web Tokens: POST /token/ann gives ann one for two minutes, and for the channels that she may listen to.
+"""JSON Web Tokens: POST /token/ann returns one for ann, valid for two minutes and for the channels she may use.
 
-A browser connects by `new WebSocket("ws://localhost:8765/ws/rooms/ann.inbox", ["bearer", token])`. If it does not send
-{"type": "authenticate", "token": "..."} with a fresh one in time, the connection closes with 4001.
+A browser connects with `new WebSocket("ws://localhost:8765/ws/rooms/ann.inbox", ["bearer", token])`. Unless it sends
+{"type": "authenticate", "token": "..."} with a fresh one in time, the connection is closed with 4001.
 """
 
 import secrets
@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from fastws import JWTAuth, Listener, Server
 
-KEY = OctKey.import_key(secrets.token_bytes(32))  # with an identity provider: its JWKS, public keys only
+KEY = OctKey.import_key(secrets.token_bytes(32))  # with an identity provider, use its JWKS of public keys
 
 
 async def issue(request):
-    user = request.path_params["user"]  # a real one would ask for a password
+    user = request.path_params["user"]  # a real application would ask for a password
     claims = {"sub": user, "aud": "rooms", "exp": int(time.time()) + 120, "channels": [f"{user}.*", "news"]}
     return JSONResponse({"token": jwt.encode({"alg": "HS256"}, claims, KEY)})
 

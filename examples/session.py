@@ -25,7 +25,7 @@ class Inbox(Listener):
         return request.user is not None
 
     def on_message(self, ws, message):
-        ws.session["messages"] += 1  # which HTTP and the other tabs see from now on
+        ws.session["messages"] += 1  # visible to HTTP and the other tabs from now on
 
 
 store = InMemoryStore()

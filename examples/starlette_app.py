@@ -1,4 +1,4 @@
-"""HTTP and sockets on one port, in one process: a POST to /news/sport goes to all who listen at /ws/news/sport."""
+"""HTTP and sockets on one port, in one process: a POST to /news/sport goes to everybody at /ws/news/sport."""
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse

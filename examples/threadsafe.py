@@ -1,7 +1,7 @@
 """Work in a thread reports to a channel.
 
-Only the loop's thread may call a manager's methods; any other takes their threadsafe twins, which return a Future.
-Send the name of a job to /ws/jobs/{channel}, and watch it advance.
+Only the loop's thread may call a manager's methods; other threads use their threadsafe twins, which return a Future.
+Send the name of a job to /ws/jobs/{channel}, and watch its progress.
 """
 
 import time
@@ -19,7 +19,7 @@ class Jobs(Listener):
 def work(channel, job):
     for percent in (0, 50, 100):
         jobs.broadcast_threadsafe(channel, {"job": job, "percent": percent}).result()
-        time.sleep(0.1)  # what blocks, and so must not run on the loop
+        time.sleep(0.1)  # blocks, and so must not run on the loop
 
 
 server = Server()

@@ -1,6 +1,6 @@
-"""Whisper: a message to some members of a channel, which nobody else gets.
+"""Whisper: a message that only some members of a channel get.
 
-Connect to /ws/table/blue?name=ann and send {"to": ["bob"], "message": "psst"}; without "to" it goes to all.
+Connect to /ws/table/blue?name=ann and send {"to": ["bob"], "message": "psst"}; without "to" it goes to all members.
 """
 
 import json
@@ -12,7 +12,7 @@ class Table(Listener):
     def on_handshake(self, request):
         request.user = request.query.get("name")
         if not request.user:
-            raise Reject(400, "who are you? Add ?name=")
+            raise Reject(400, "add ?name= to the URL")
 
     def on_message(self, ws, message):
         request = json.loads(message)

@@ -27,4 +27,4 @@ __all__ = [
     "WebSocket",
 ]
 
-__version__ = "0.1.0"  # that of pyproject.toml; importlib.metadata, which could tell it, is slow to import
+__version__ = "0.1.0"  # as in pyproject.toml; importlib.metadata, which knows it, is slow to import

@@ -1,4 +1,4 @@
-"""`python -m fastws` is the command line, too."""
+"""`python -m fastws` runs the command line."""
 
 from .cli import main
 

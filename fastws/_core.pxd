@@ -3,8 +3,11 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+cdef class Reactor
+cdef class Request
 
-# arena.pxi ------------------------------------------------------------------------------------------------
+
+# memory: arena -------------------------------------------------------------------------------------------
 
 cdef struct Block:
     # Bytes of encoded frames, `size` of them behind this header. Owned by its references: one for each Range
@@ -24,7 +27,7 @@ cdef struct Arena:
     Block* oldest
     Block* newest
     Block* emptied              # last reference gone, not yet collected; pushed by any flush thread
-    Block* pool                 # blocks of BLOCK_SIZE, ready for use
+    Block* pool                 # blocks of BLOCK_BYTES, ready for use
     uint64_t born               # of the newest block
     uint32_t pooled
     uint32_t blocks             # live
@@ -48,10 +51,10 @@ cdef struct Releases:
     int count
 
 
-# frames.pxi -----------------------------------------------------------------------------------------------
+# protocol: frames, UTF-8; peer: inbound ------------------------------------------------------------------
 
 cdef struct Utf8:
-    # Where a validation stands between two bytes: continuation bytes due, and the bounds of the next one.
+    # The state of a validation between two bytes: continuation bytes due, and the bounds of the next one.
     uint8_t due
     uint8_t low
     uint8_t high
@@ -65,7 +68,7 @@ cdef struct FrameHeader:
 
 cdef struct Inbound:
     # What of the peer's input is unfinished. Owned by its Conn; an idle connection has none.
-    char* raw                   # not parsed yet: half a head or header, or input behind a busy handler
+    char* raw                   # not parsed yet: half a head or header, or input that waits for a handler
     size_t raw_length
     size_t raw_capacity
     char* message               # unmasked payload of the message so far
@@ -87,20 +90,31 @@ cdef struct Inbound:
     uint8_t[125] ping
 
 
-# connection.pxi -------------------------------------------------------------------------------------------
+# peer: connection ----------------------------------------------------------------------------------------
 
 cdef struct Membership:
     void* group                 # a Group; alive as long as it has a member
     uint32_t position           # in the group's arrays
     uint32_t joined             # tick; of a user's devices in a channel one has that of the first
 
+cdef struct Wire:
+    # What one kind of wire does for a connection that is not CLOSED. One constant table for each kind: SOCKET
+    # (loop/socket.pxi) and TRANSPORT (loop/transport.pxi).
+    void (*write)(Conn* c, Releases* releases) noexcept nogil   # what is pending, as far as it goes; sets `outcome`
+    int (*write_with_python)(Reactor reactor, Conn* c) except -1    # likewise, where the outcome was OUTCOME_PYTHON
+    int (*pause)(Reactor reactor, Conn* c) except -1            # receive no more
+    int (*resume)(Reactor reactor, Conn* c) except -1           # receive again
+    int (*describe)(Conn* c, Request request) except -1         # note where the peer is, and whether TLS is between
+    int (*close)(Conn* c) except -1                             # at once, without a word
+    object (*give_away)(Reactor reactor, Conn* c)               # a descriptor or a transport, the caller's from now on
+
 cdef struct Conn:
     # One accepted socket. Owned by its Reactor's slabs and recycled only by reap().
     # First what fan-out and flush touch.
-    int fd                      # owned; -1: the wire is `wire`, or gone
+    int fd                      # owned; -1: the wire is `transport`, or gone
     uint8_t state
     uint8_t fresh               # on the reactor's fresh list
-    uint8_t rest                # on the reactor's rest list
+    uint8_t overdue             # on the reactor's overdue list
     uint8_t blocked             # the socket is full; an EPOLLOUT edge is to come
     uint32_t head               # outbox: ranges[head : head + count]
     uint32_t count
@@ -110,26 +124,27 @@ cdef struct Conn:
     uint32_t last_message       # tick
     Range* ranges               # `own_ranges`, or malloc'ed and owned
     Range[2] own_ranges
+    const Wire* wire            # the table of its kind
     uint64_t mark               # equals Reactor.mark when chosen in the current targeting
     # What reading touches.
     void* ws                    # the WebSocket; a strong reference from the head of its request on
     Inbound* inbound            # owned; NULL when nothing is unfinished
     uint32_t last_received      # tick
-    uint8_t paused              # not read: a handler is behind
+    uint8_t paused              # not read: a handler runs
     uint8_t readable            # something came while paused
     uint8_t again               # on the reactor's again list
-    uint8_t busy                # an async message handler runs
+    uint8_t handler_runs        # an async message handler
     uint8_t outcome             # what the last flush met
     uint8_t doom                # why it must go; set where no Python may run
-    uint8_t finished            # the application was told
+    uint8_t closed_told         # the application was told that it is over
     uint8_t fin_sent            # our side of the socket is shut down
     uint8_t fin_received        # the peer's side is
     uint8_t linked              # in the timer wheel
     uint8_t ping_sent           # and nothing received since
-    uint8_t throttled           # not read: it sent too much, and waits for `throttle_end`
+    uint8_t throttled           # not read: it sent too fast, and waits until `throttle_end`
     # The rest.
     uint32_t slot               # in the reactor's slabs
-    uint32_t deadline           # tick; of handshake, close or drain; when the ping went, while open
+    uint32_t deadline           # tick; of the handshake, the close or the flushing out; of the pong, while open
     uint32_t idle_timeout       # ticks; 0: none
     uint32_t charged            # tick of the last charge
     uint32_t throttle_end       # tick
@@ -142,7 +157,7 @@ cdef struct Conn:
     uint32_t membership_count
     uint32_t membership_capacity
     Membership[2] own_memberships
-    void* wire                  # a TransportWire, strong reference; NULL: the wire is `fd`
+    void* transport             # a TransportWire, strong reference; NULL: the wire is `fd`, or gone
     uint64_t address            # under which it counts in Reactor.per_address; 0: nowhere
 
 cdef struct ConnList:
@@ -181,8 +196,8 @@ cdef class WebSocket:
     cdef Reactor reactor
     cdef readonly Request request
     cdef Endpoint endpoint
-    cdef tuple left                         # (group, tick of joining) when it left; until the listener was told
-    cdef object waiting                     # deque of messages behind a busy handler, or None
+    cdef tuple left_groups                  # (group, tick of joining) of all it left; until the listener is told
+    cdef object waiting                     # deque of messages that wait for a handler, or None
     cdef size_t waiting_bytes               # of its messages; counted in Reactor.inbound_bytes
     cdef uint64_t serial
     cdef uint32_t slot
@@ -190,14 +205,14 @@ cdef class WebSocket:
     cdef object __weakref__
 
 
-# channel.pxi ----------------------------------------------------------------------------------------------
+# peer: groups, endpoint ----------------------------------------------------------------------------------
 
 cdef class Group:
-    # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint, all
-    # but the last kind from their first member until the listener was told that the last is gone.
+    # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint; all
+    # but the last kind exist from their first member until the listener has been told that the last one left.
     cdef object name
     cdef int kind
-    cdef uint32_t leaving                   # members gone whose listener has not been told yet
+    cdef uint32_t leaving                   # members that left without the listener being told yet
     cdef uint32_t count
     cdef uint32_t capacity
     cdef Conn** members
@@ -242,83 +257,63 @@ cdef class Endpoint:
     cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
     cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken)
-    cdef uint64_t exclude(self, exclude) except 0
-    cdef bint deliver(self, Conn* c, Frame* frame) noexcept
-    cdef bint make_room(self, Conn* c, Frame* frame) noexcept
+    cdef uint64_t mark_excluded(self, exclude) except 0
     cdef Conn* find(self, name) except? NULL
-    cdef int detach(self, Conn* c) except -1
 
 
-# reactor.pxi ----------------------------------------------------------------------------------------------
+# loop ----------------------------------------------------------------------------------------------------
 
 cdef class Reactor:
     cdef object _loop
-    cdef object server                      # told of requests and of trouble: see reactor.pxi
+    cdef object server                      # told of requests and of trouble: see loop/reactor.pxi
     cdef int epoll_fd
     cdef unsigned long thread
     cdef Arena arena
     cdef uint64_t max_arena
     cdef uint64_t max_inbound
-    cdef uint64_t inbound_bytes             # kept for all connections: unfinished input, and messages behind a busy handler
+    cdef uint64_t inbound_bytes             # of all connections: unfinished input, messages that wait for a handler
     cdef int flush_threads
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks
     cdef uint32_t close_ticks
-    cdef uint64_t max_connections_per_ip    # 0: any number, and none is counted
+    cdef uint64_t max_connections_per_ip    # 0: any number, and addresses are not counted
     cdef dict per_address                   # address -> connections and handshakes from there
     cdef str id_prefix
     cdef uint64_t next_serial
     cdef uint64_t mark
     cdef uint32_t now                       # tick
     cdef double epoch                       # of tick 0, as Unix time in seconds
-    cdef bint busy                          # in a tick or a flush: what is queued now goes out at its end
+    cdef bint in_tick                       # in a tick or a flush: what is queued now goes out at its end
     cdef bint tick_scheduled
     cdef bint closed
     cdef uint8_t* buffer                    # one receive buffer for all connections
-    cdef Conn** slabs                       # arrays of SLAB connections, never moved
+    cdef Conn** slabs                       # arrays of SLAB_CONNECTIONS connections, never moved
     cdef uint32_t slab_count
     cdef ConnList unused
     cdef ConnList fresh
-    cdef ConnList rest
+    cdef ConnList overdue
     cdef ConnList again_list
     cdef ConnList doomed
-    cdef ConnList on_transport              # met by a flush, to be written with the GIL
+    cdef ConnList for_python                # found by a flush, to be written with the GIL
     cdef ConnList graveyard
     cdef list listeners                     # sockets; epoll knows them by index
     cdef bint accept_paused                 # no descriptors left
     cdef bint accept_trouble                # and that was logged; until an accept succeeds
     cdef uint64_t connections               # sockets, whatever their state
     cdef uint64_t lingering                 # of them, those shut down on our side: nothing is owed to their peers
-    cdef Conn** wheel                       # timers.pxi
+    cdef Conn** wheel                       # WHEEL_SLOTS lists
     cdef uint64_t* occupied                 # a bit per slot of the wheel
     cdef uint32_t wheel_time                # tick up to which the wheel has turned
     cdef uint32_t timer_due                 # tick for which the loop's timer is set
     cdef bint timer_stale                   # `timer_due` changed since the loop's timer was set
     cdef object timer_handle
-    cdef object interruption                # a KeyboardInterrupt or SystemExit that a handler raised; raised when a tick is done
+    cdef object interruption                # a handler's KeyboardInterrupt or SystemExit, for after the tick
     cdef object __weakref__
 
-    cdef WebSocket find(self, str name)
-    cdef int set_peer(self, Conn* c, Request request) except -1
-    cdef Conn* at(self, uint32_t slot) noexcept
     cdef int tick(self) except -1
     cdef int poll(self) except -1
-    cdef int read_waiting(self) except -1
-    cdef void came(self, Conn* c) noexcept
-    cdef bint watch_listener(self, Py_ssize_t index, int operation) noexcept
-    cdef bint accept_one(self, int listener) except -1
-    cdef int count_address(self, Conn* c) except -1
-    cdef int forget_address(self, Conn* c) except -1
-    cdef Conn* connect(self, int fd) except NULL
-    cdef int grow(self) except -1
-    cdef WebSocket websocket(self, Conn* c)
-    cdef int accept(self, int listener) except -1
-    cdef int pause_accept(self, int error) except -1
-    cdef int survive(self, Conn* c, error) except -1
-    cdef int handle(self, Conn* c, uint32_t events) except -1
-    cdef int read(self, Conn* c, bint to_the_end) except -1
-    cdef void read_again(self, Conn* c) noexcept
-    cdef int unblocked(self, Conn* c) except -1
+    # The one call from a room to one below it: once our Close is queued, reading goes on for the peer's.
+    cdef int read_on(self, Conn* c) except -1
 
 
 cdef class TransportWire:

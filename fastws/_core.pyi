@@ -1,5 +1,5 @@
 # Types of the engine. The docstrings are those of the engine, copied by `python -m tools.stub`.
-# ruff: noqa: E501, PYI021
+# ruff: noqa: PYI021
 
 import asyncio
 from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -24,11 +24,11 @@ class _Template(Protocol):
     def parameters(self, raw_path: str, /) -> dict[str, str]: ...
 
 class Headers(Mapping[str, str]):
-    """Header fields by name, in any case. A field that came several times reads as one, joined by commas."""
+    """Header fields by name, in any case. A field that was sent several times reads as one, joined by commas."""
     def __init__(self, fields: list[tuple[str, str]]) -> None: ...
     def __getitem__(self, name: str) -> str: ...
     def get_all(self, name: str) -> list[str]:
-        """Every value that came under ``name``, in order."""
+        """Returns every value that was sent as ``name``, in order."""
     def __iter__(self) -> Iterator[str]: ...
     def __len__(self) -> int: ...
 
@@ -37,8 +37,9 @@ class Request:
     """The request that asked for a WebSocket (RFC 6455 4.1), as `Listener.on_handshake` gets it.
 
     A handler may set ``user`` (any hashable value), ``subprotocol`` (one of those offered), ``data`` (a dict, later
-    ``WebSocket.data``) and fill ``response_headers``. ``session`` is the visitor's HTTP session where the endpoint has
-    `sessions` and the visitor one, ``claims`` what a JWT said where it has `auth`; else they are None.
+    ``WebSocket.data``) and fill ``response_headers``. ``session`` is the visitor's HTTP session, if the endpoint has
+    `sessions` and the visitor has one; ``claims`` holds the claims of a JWT, if the endpoint has `auth`. Otherwise
+    they are None.
     """
     def __new__(cls, head: bytes) -> Self: ...
     user: Any
@@ -62,7 +63,7 @@ class Request:
         """What the endpoint's path template found, percent-decoded, by name."""
     @property
     def query_string(self) -> str:
-        """What stands behind the question mark, as sent."""
+        """What follows the question mark, as sent."""
     @property
     def query(self) -> dict[str, str]:
         """The query string's fields by name; of several with one name the last counts."""
@@ -71,7 +72,7 @@ class Request:
         """Case-insensitive mapping of header fields."""
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies sent, by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
+        """The cookies by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
     @property
     def remote_address(self) -> tuple[str, int]:
         """(host, port) of the peer."""
@@ -91,15 +92,15 @@ class WebSocket:
     """
     def __new__(cls, reactor: Reactor) -> Self: ...
     idle_timeout: float
-    """Seconds without a message either way (pings do not count) after which it is closed with 1001; 0: never."""
+    """Seconds without a message in either direction, pings aside, after which it is closed with 1001; 0: never."""
     @property
     def id(self) -> str:
-        """Unique over all servers of a cluster, and never used again."""
+        """Unique across all servers of a cluster, and never reused."""
     @property
     def request(self) -> Request: ...
     @property
     def manager(self) -> ConnectionManager:
-        """The ConnectionManager of the endpoint it came to."""
+        """The ConnectionManager of its endpoint."""
     @property
     def is_open(self) -> bool:
         """Whether messages can be sent: from `on_open` until either side begins to close."""
@@ -148,19 +149,19 @@ class WebSocket:
     def __contains__(self, key: object, /) -> bool: ...
     def __iter__(self) -> NoReturn: ...
     def send(self, message: Any) -> bool:
-        """Queue a message; False when the connection is closed, or has no room (`max_backlog`) and must do without.
+        """Queue a message. Returns False if the connection is closed, or had no room for it (`max_backlog`).
 
         ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
         for what orjson cannot encode, RuntimeError from another thread.
         """
     def subscribe(self, channel: str) -> int:
-        """Join a channel; its number of subscribers. Twice is once."""
+        """Join a channel; joining again changes nothing. Returns its number of subscribers."""
     def unsubscribe(self, channel: str) -> int:
-        """Leave a channel; the number of subscribers that stay."""
+        """Leave a channel. Returns the number of subscribers that stay."""
     def unsubscribe_all(self) -> None:
         """Leave every channel."""
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Begin the close handshake (RFC 6455 7.1.2) behind all that is pending.
+        """Begin the close handshake (RFC 6455 7.1.2), after everything pending.
 
         The connection leaves its channels at once; the listener is told when the peer has answered, or after
         `close_timeout`. Raises ValueError for a code that may not be sent or a reason over 123 bytes.
@@ -170,10 +171,10 @@ class WebSocket:
     def _refuse(self, response: bytes) -> None: ...
     def _accept(self, endpoint: Endpoint, response: bytes) -> bool: ...
     def _ready(self) -> None: ...
-    def _detach(self) -> tuple[int | asyncio.Transport, bytes, int] | None: ...
-    def _handled(self, result: Any) -> None: ...
-    def _left(self) -> list[tuple[int, Any, float]]: ...
-    def _forget(self) -> None: ...
+    def _give_away(self) -> tuple[int | asyncio.Transport, bytes, int] | None: ...
+    def _take_result(self, result: Any) -> None: ...
+    def _left_groups(self) -> list[tuple[int, Any, float]]: ...
+    def _forget_groups(self) -> None: ...
 
 @final
 class Group:
@@ -209,10 +210,11 @@ class Endpoint:
     def stats(self) -> dict[str, int]:
         """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
 
-        ``throttled`` counts the times that a connection was not read for coming too fast (`max_message_rate`,
-        `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow`` connections closed with
-        1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` frames not sent for it;
-        ``closed_unfinished`` connections closed with 1013 since `max_inbound` was passed, and they held the most.
+        ``throttled`` counts the times that a connection was not read because its peer sent too fast
+        (`max_message_rate`, `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow``
+        counts connections closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and
+        ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts connections closed with
+        1013 because `max_inbound` was passed and they held the most.
         """
     def broadcast(
         self,
@@ -223,18 +225,18 @@ class Endpoint:
         users: Hashable | Iterable[Hashable] = None,
         exclude: _Connections | None = None,
     ) -> int:
-        """Send a message to the members of a channel; how many were addressed.
+        """Send a message to the members of a channel. Returns how many were addressed.
 
         Where ``to`` (ids) or ``users`` is given, only to those members named in either; never to those in
         ``exclude`` (connections or ids). A single value serves as well as a list. Encoded once, never waits.
         Raises TypeError for what orjson cannot encode, RuntimeError from another thread.
         """
     def send(self, ids: _Connections, message: Any) -> int:
-        """Send a message to connections by id, of this endpoint only; how many were addressed."""
+        """Send a message to connections of this endpoint, by id. Returns how many were addressed."""
     def send_to_user(
         self, users: Hashable | Iterable[Hashable], message: Any, *, exclude: _Connections | None = None
     ) -> int:
-        """Send a message to every connection (device) of a user or of several; how many were addressed."""
+        """Send a message to every connection (device) of one or several users. Returns how many were addressed."""
     def _attach(self, reactor: Reactor, on_message: Any, options: Any) -> None: ...
     def _check_thread(self) -> None: ...
     def _find(self, name: str) -> WebSocket | None: ...
@@ -247,17 +249,17 @@ class Endpoint:
     def _join(self, kind: int, name: Hashable, ws: WebSocket) -> tuple[int, bool, bool]: ...
     def _leave(self, name: str, ws: WebSocket) -> bool: ...
     def _is_there(self, channel: str, user: Hashable) -> bool: ...
-    def _told(self, kind: int, name: Hashable) -> bool: ...
+    def _release_group(self, kind: int, name: Hashable) -> bool: ...
 
 @final
 class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` where there is
-    none to speak of, ``server.on_overdue(ws)`` where a request got no answer within `handshake_timeout`,
-    ``server.on_abandoned(ws)`` where its peer left before, ``server.on_accept_paused(errno)`` when descriptors run out,
-    and ``server.on_idle()`` when it listens no more and `is_idle`. The `life` of an endpoint is told of the rest:
-    ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
+    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
+    else that a peer sends first, ``server.on_overdue(ws)`` if a request got no answer within `handshake_timeout`,
+    ``server.on_abandoned(ws)`` if its peer left before that, ``server.on_accept_paused(errno)`` when descriptors run
+    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint everything
+    else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
     def __new__(cls, loop: asyncio.AbstractEventLoop, server: _Server, options: Any, id_prefix: str) -> Self: ...
     @property
@@ -265,42 +267,44 @@ class Reactor:
         """The loop that it was made on."""
     @property
     def is_idle(self) -> bool:
-        """Whether nobody is connected whom anything is owed."""
+        """True when no peer still has data coming."""
     @property
     def counters(self) -> dict[str, int]:
-        """What returns to zero when nobody is connected, but for the one block being filled: for tests and metrics."""
+        """Counts that return to zero when nobody is connected, except for the one block being filled."""
     def listen(self, sock: socket) -> None:
-        """Accept on a listening, non-blocking socket, which stays the caller's."""
+        """Accept on a listening, non-blocking socket, which the caller still owns."""
     def stop_listening(self, for_good: bool) -> None:
-        """Accept no more, where it is `for_good` none but those whom the kernel let in already. The sockets may be closed
-        afterwards.
+        """Stop accepting; if `for_good`, first take the connections that the kernel has already let in.
+
+        The sockets may be closed afterwards.
         """
     def is_shaking_hands(self, seconds: float) -> bool:
-        """Whether somebody who came less than `seconds` ago still sends a request, or waits for its answer."""
+        """Returns whether a peer that connected less than `seconds` ago still has no answer to its request."""
     def hang_up(self) -> None:
-        """Drop those that have not asked for anything."""
+        """Drop the connections that have not sent a whole request."""
     def websockets(self) -> list[WebSocket]:
-        """Every connection that was accepted as a WebSocket and is not over yet."""
+        """Returns every connection that was accepted as a WebSocket and is not over yet."""
     def shut(self) -> None:
         """The end: drop whatever is still connected, and watch nothing any more."""
     def release_address(self, claim: int) -> None:
-        """Count one connection less from an address: its claim came from `WebSocket._detach`; 0 is none."""
+        """Count one connection fewer from an address. The claim came from `WebSocket._give_away`; 0 stands for none."""
 
 @disjoint_base
 class TransportWire:
-    """An asyncio protocol that feeds a connection; the connection writes to `transport` (flush.pxi)."""
+    """An asyncio protocol that feeds a connection; the connection writes to `transport`."""
     def __new__(cls, reactor: Reactor, is_secure: bool = False) -> Self: ...
     @property
     def transport(self) -> asyncio.Transport: ...
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
     def get_buffer(self, hint: int) -> memoryview:
-        """The reactor's buffer: filled and used within one callback of the loop."""
+        """Returns the reactor's buffer, which is filled and used within one callback of the loop."""
     def buffer_updated(self, n: int) -> None: ...
     def data_received(self, data: bytes) -> None:
         """Bytes from whoever had the transport before."""
     def eof_received(self) -> bool:
-        """The peer ended its side: so do we, once what is pending was handed over. True: the transport has to wait for
-        that, which one for TLS cannot.
+        """The peer shut its side down, and so do we, once everything pending has been handed over.
+
+        Returns True if the transport has to wait for that, which one for TLS cannot.
         """
     def connection_lost(self, error: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
@@ -309,31 +313,37 @@ class TransportWire:
 UPGRADE_REQUIRED: Final[dict[str, str]]
 
 def is_awaitable(value: object) -> bool:
-    """Whether a handler's result has to be awaited."""
+    """Returns whether a handler's result has to be awaited."""
 
 def many(value: Any) -> Iterable[Any]:
-    """A single id, user or connection as well as a list of them."""
+    """Returns an iterable of ids, users or connections; a single one may be given, too."""
 
 def check_close(code: int, reason: str) -> bytes:
-    """Raises ValueError for what a Close frame may not carry (RFC 6455 5.5 and 7.4); the reason as UTF-8."""
+    """Returns the reason as UTF-8. Raises ValueError if a Close may not carry it or the code (RFC 6455 5.5 and 7.4)."""
 
 def decode_path(raw: str) -> str:
-    """Percent-decode a path or a segment of one; raises Reject(400) where no text comes out (RFC 3986 2.1)."""
+    """Percent-decode a path or a segment of one. Raises Reject(400) if the result is not text (RFC 3986 2.1)."""
 
 def is_upgrade(headers: Headers) -> bool:
-    """Whether whoever sent these header fields asks for a WebSocket: anything else is plain HTTP."""
+    """Returns whether these header fields ask for a WebSocket; anything else is plain HTTP."""
 
 def check_upgrade(request: Request) -> None:
-    """RFC 6455 4.2.1: raises Reject with the status and the reason where the upgrade is not in order."""
+    """RFC 6455 4.2.1. Raises Reject with the status and the reason if the upgrade is not in order."""
 
 def accept_response(request: Request) -> bytes:
-    """The 101 answer (RFC 6455 4.2.2); raises ValueError for a subprotocol or a header field that may not be sent."""
+    """Returns the 101 answer (RFC 6455 4.2.2).
+
+    Raises ValueError for a subprotocol or a header field that may not be sent.
+    """
 
 def field_lines(fields: Mapping[str, str | list[str]]) -> list[str]:
-    """Header field lines from {name: value or list of values}; raises ValueError for what could smuggle a line in."""
+    """Returns header field lines made from {name: value or list of values}.
+
+    Raises ValueError for anything that could smuggle a line in.
+    """
 
 def pack_head(head: bytes) -> bytes | None:
-    """A head in fewer bytes, for `unpack_head`; None where it would not take fewer."""
+    """Returns a head in fewer bytes, for `unpack_head`; None when it would not take fewer."""
 
 def unpack_head(packed: bytes) -> bytes:
-    """The head that `pack_head` was given."""
+    """Returns the head that `pack_head` was given."""

@@ -1,4 +1,4 @@
-"""Answers of our own to HTTP requests: refusals, readiness. One type, as bytes of HTTP/1.1 and as ASGI messages."""
+"""The server's own answers to HTTP requests: refusals and readiness, as HTTP/1.1 bytes or as ASGI messages."""
 
 import http
 import logging
@@ -11,12 +11,12 @@ import orjson
 
 from ._core import field_lines
 
-__all__ = ["RETRY", "Answer", "refusal", "served_first"]
+__all__ = ["RETRY_HEADERS", "Answer", "refusal", "with_own_answers"]
 
 logger = logging.getLogger("fastws.server")
 
-RETRY = {"Retry-After": "5"}  # seconds
-NO_STORE = {"Cache-Control": "no-store"}
+RETRY_HEADERS = {"Retry-After": "5"}  # seconds
+NO_STORE_HEADERS = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True)
@@ -29,34 +29,34 @@ class Answer:
 
     @classmethod
     def readiness(cls, is_ready: bool) -> Self:
-        """Returns what a load balancer asks for: 200 or 503."""
-        return cls(200 if is_ready else 503, {"ready": is_ready}, NO_STORE)
+        """Returns the answer for a load balancer: 200 or 503."""
+        return cls(200 if is_ready else 503, {"ready": is_ready}, NO_STORE_HEADERS)
 
     def as_http(self, method: str | None = None) -> bytes:
-        """Returns the whole response, after which the connection closes; to HEAD without a body.
+        """Returns the whole response, after which the connection closes; a response to HEAD has no body.
 
-        Raises ValueError for a header field that may not be sent.
+        Raises ValueError for a header field that cannot be sent.
         """
-        fields, body = self._rendered({"Connection": "close"})
+        fields, body = self._render({"Connection": "close"})
         lines = [f"HTTP/1.1 {self.status} {phrase(self.status)}", *field_lines(fields)]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return head if method == "HEAD" else head + body
 
     async def as_asgi(self, send: Callable[[Any], Any]) -> None:
-        """Send it as an ASGI application does; the server leaves the body out where HEAD was asked."""
-        fields, body = self._rendered({})
+        """Send it as an ASGI application does; for HEAD the HTTP server omits the body."""
+        fields, body = self._render({})
         headers = [tuple(part.encode("latin-1") for part in line.split(": ", 1)) for line in field_lines(fields)]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _rendered(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def _render(self, headers: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         body = orjson.dumps(self.content)
         fields = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers, **self.headers}
         return fields, body
 
 
 def phrase(status: int) -> str:
-    """Returns the status's name; a listener may refuse with one that has none."""
+    """Returns the name of a status; a listener may refuse with a status that has none."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
@@ -70,7 +70,7 @@ def refusal(
     headers: Mapping[str, Any] | None = None,
     error: BaseException | None = None,
 ) -> Answer:
-    """Returns the answer that says why a request is refused; logged under the id that is in it."""
+    """Returns an answer that says why a request is refused, and logs it with the same request id."""
     request_id = secrets.token_hex(8)
     extra = {"request_id": request_id, "status": status, "remote_address": peer}
     level = logging.WARNING if error is None else logging.ERROR
@@ -79,15 +79,15 @@ def refusal(
     return Answer(status, content, headers or {})
 
 
-def served_first(
+def with_own_answers(
     app: Callable[..., Any],
     find: Callable[[str, str], Answer | None],
     instead_of_404: Callable[[str, str, tuple[str, int] | None], Answer | None],
 ) -> Callable[..., Any]:
-    """Returns an ASGI application with our answers before those of ``app``, and in place of its 404.
+    """Returns an ASGI application that gives the server's own answers before those of ``app``, and instead of its 404s.
 
-    ``find`` gets a method and a path, ``instead_of_404`` a method, a path as it was sent and the peer; None leaves the
-    answer to ``app``.
+    ``find`` gets a method and a path, ``instead_of_404`` a method, the raw path and the peer; if they return None,
+    ``app`` answers.
     """
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:

@@ -1,6 +1,6 @@
 """JSON Web Tokens (RFC 7519) in front of an endpoint: ``endpoint(..., auth=JWTAuth(key))``.
 
-The token says who it is, until when, and, if it cares to, which channels are open to him or her.
+The token says who the client is, until when, and optionally which channels they may use.
 """
 
 import asyncio
@@ -28,53 +28,53 @@ logger = logging.getLogger("fastws.auth")
 
 Claims: TypeAlias = dict[str, Any]
 
-MOST_TOKEN = 16 * 1024  # bytes
-LOOKED_AT = 64 * 1024  # characters of a message
-DAY = 24 * 3600.0  # seconds; the longest that a timer is set for
-LATEST = 2**53  # seconds; no clock gets there, and every client can read it
-SAFE_SECRET = 32  # bytes (RFC 7518 3.2, for HS256)
+MAX_TOKEN_BYTES = 16 * 1024
+MAX_SCANNED_CHARACTERS = 64 * 1024  # of each message, for a fresh token
+DAY_SECONDS = 24 * 3600.0  # the longest leeway, and the longest timer
+MAX_EXPIRY_SECONDS = 2**53  # later than any clock, and exact in every client's JSON
+MIN_SECRET_BYTES = 32  # RFC 7518 3.2, for HS256
 
-# One key may serve several; which of them it does, its own type and curve say.
-DEFAULTS = ("HS256", "RS256", "ES256", "ES384", "ES512", "ES256K", "Ed25519", "Ed448", "EdDSA")
+# One key may support several of these; its type and curve decide.
+DEFAULT_ALGORITHMS = ("HS256", "RS256", "ES256", "ES384", "ES512", "ES256K", "Ed25519", "Ed448", "EdDSA")
 
 
 @runtime_checkable
 class Auth(Protocol):
-    """What ``endpoint(..., auth=...)`` takes."""
+    """The interface of ``endpoint(..., auth=...)``."""
 
     def authenticate(self, request: Request) -> None:
         """Set ``request.user`` and ``request.claims``, or raise a Reject (401)."""
 
     def allows(self, request: Request, channel: str | None) -> bool:
-        """Whether an authenticated request may have a channel."""
+        """Returns whether an authenticated request may use a channel."""
 
     def opened(self, ws: WebSocket) -> None:
-        """A connection is there: close it when its time is over."""
+        """A connection has opened: close it when its time is over."""
 
     def closed(self, ws: WebSocket) -> None:
-        """A connection is gone."""
+        """A connection has closed."""
 
     def wrap(self, handle: MessageHandler) -> MessageHandler:
-        """A message handler that does not get what is for us: a fresh token, say."""
+        """Returns a message handler that does not see messages meant for this object, such as fresh tokens."""
 
 
 class JWTAuth:
-    """Admits whoever brings a valid token, and closes the connection with 4001 when the token expires.
+    """Admits clients with a valid token, and closes their connection with 4001 when the token expires.
 
-    ``key`` is a secret, a PEM or DER (str or bytes), a JWK or a JWKS (a dict), or a key of joserfc's. Of a JWKS the
-    token's ``kid`` names the key. ``algorithms`` are those accepted, by default what the key's type is usually used
-    with; "none" never is. The token comes as ``Authorization: Bearer <token>``, or (browsers cannot set that header)
-    in the subprotocols offered, ``new WebSocket(url, ["bearer", token])``, or, where ``query_parameter`` names one, in
-    the query string, which proxies write into their logs.
+    ``key`` is a secret, a PEM or DER (str or bytes), a JWK or a JWKS (a dict), or a joserfc key. In a JWKS the token's
+    ``kid`` selects the key. ``algorithms`` lists the accepted ones, by default those usual for the key's type; "none"
+    is never accepted. The token comes in ``Authorization: Bearer <token>``, or (since browsers cannot set that header)
+    in the offered subprotocols, ``new WebSocket(url, ["bearer", token])``, or, if ``query_parameter`` is set, in the
+    query string, which proxies write to their logs.
 
-    A token must have an ``exp``; ``nbf``, ``iat``, ``aud`` and ``iss`` are checked, the clocks being up to ``leeway``
-    seconds apart. One that has an ``aud`` is refused where no ``audience`` is set (RFC 7519 4.1.3). ``audience`` and
-    ``issuer`` may be several, of which one has to match. ``user_claim`` names the claim that becomes ``request.user``,
-    ``channels_claim`` the one that lists the channels allowed, as globs; without it all are.
+    A token must have an ``exp``; ``nbf``, ``iat``, ``aud`` and ``iss`` are checked, allowing for clocks that differ by
+    ``leeway`` seconds. A token with an ``aud`` is refused if no ``audience`` is set (RFC 7519 4.1.3). ``audience`` and
+    ``issuer`` may be lists, of which one entry has to match. ``user_claim`` names the claim that becomes
+    ``request.user``, ``channels_claim`` the one that lists the allowed channels as globs; without it all are allowed.
 
-    With ``refresh`` a client stays connected if it sends, in time, the text message ``{"type": "authenticate",
-    "token": "..."}`` with a fresh token of the same user. It is answered with ``{"type": "authenticated", "expires":
-    <unix time in seconds>}``; any other token closes the connection with 4001.
+    With ``refresh`` a client stays connected if it sends the text message ``{"type": "authenticate", "token": "..."}``
+    in time, with a fresh token of the same user. The answer is ``{"type": "authenticated", "expires": <unix time in
+    seconds>}``; any other token closes the connection with 4001.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class JWTAuth:
             from joserfc import jwt
         except ImportError:
             raise ConfigurationError('JWTAuth needs joserfc: pip install "fastws-server[jwt]"') from None
-        if isinstance(leeway, bool) or not isinstance(leeway, int | float) or not 0 <= leeway <= DAY:
-            raise ConfigurationError(f"leeway={leeway!r} is out of range: give seconds, 0 to {DAY:,.0f}")
+        if isinstance(leeway, bool) or not isinstance(leeway, int | float) or not 0 <= leeway <= DAY_SECONDS:
+            raise ConfigurationError(f"leeway={leeway!r} is out of range: use seconds from 0 to {DAY_SECONDS:,.0f}")
         for name, value in (("user_claim", user_claim), ("channels_claim", channels_claim)):
             if not (isinstance(value, str) and value):
-                raise ConfigurationError(f"{name}={value!r} names no claim: give a string such as 'sub'")
+                raise ConfigurationError(f"{name}={value!r} is not a claim name: use a string such as 'sub'")
         if query_parameter is not None and not (isinstance(query_parameter, str) and query_parameter):
-            raise ConfigurationError(f"query_parameter={query_parameter!r} names none: give a string such as 'token'")
+            raise ConfigurationError(f"query_parameter={query_parameter!r} is not a name: use a string such as 'token'")
         self._key = _import_key(key)
         self._registry = _registry(_algorithms(self._key, algorithms))
         self._audience = _names("audience", audience)
@@ -117,10 +117,10 @@ class JWTAuth:
     # -- the handshake
 
     def authenticate(self, request: Request) -> None:
-        """Set ``request.user`` and ``request.claims``; raises Reject(401) as RFC 6750 3 has it."""
-        token = self._find(request)
+        """Set ``request.user`` and ``request.claims``; raises Reject(401) as in RFC 6750 3."""
+        token = self._find_token(request)
         if token is None:
-            raise Reject(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+            raise Reject(401, "a bearer token is required", headers={"WWW-Authenticate": "Bearer"})
         try:
             request.claims = self._verify(token)
         except TokenError as error:
@@ -129,7 +129,7 @@ class JWTAuth:
         request.user = request.claims[self._user_claim]
 
     def allows(self, request: Request, channel: str | None) -> bool:
-        """Whether a glob in the channels claim matches (case matters); without that claim everything is allowed."""
+        """Returns whether a glob in the channels claim matches (case matters); without that claim, all channels do."""
         return channel is None or self._allows(request.claims or {}, channel)
 
     def _allows(self, claims: Claims, channel: str) -> bool:
@@ -140,15 +140,15 @@ class JWTAuth:
             globs = [globs]
         return isinstance(globs, list) and any(isinstance(glob, str) and fnmatchcase(channel, glob) for glob in globs)
 
-    def _find(self, request: Request) -> str | None:
-        """The token that a request brings."""
+    def _find_token(self, request: Request) -> str | None:
+        """Returns the token in a request."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             return token.strip()
         offered = request.subprotocols
         if "bearer" in offered[:-1]:
             if request.subprotocol is None:
-                request.subprotocol = "bearer"  # a browser drops a connection that took none of what it offered
+                request.subprotocol = "bearer"  # a browser closes a connection that accepts none of its offers
             return offered[offered.index("bearer") + 1]
         if self._query_parameter is not None:
             return request.query.get(self._query_parameter)
@@ -157,22 +157,22 @@ class JWTAuth:
     # -- one token
 
     def _verify(self, token: object) -> Claims:
-        """The claims of a token; raises TokenError."""
+        """Returns the claims of a token; raises TokenError."""
         from joserfc.errors import ExpiredTokenError
 
-        if not isinstance(token, str) or len(token) > MOST_TOKEN:
-            raise TokenError("the token is too large or no text")
+        if not isinstance(token, str) or len(token) > MAX_TOKEN_BYTES:
+            raise TokenError("the token is too large or not text")
         try:
             claims = self._decode(token, self._key, registry=self._registry).claims
             self._checks.validate(claims)
         except ExpiredTokenError:
             raise TokenError("the token has expired") from None
-        except Exception as error:  # from strangers' input joserfc, json and cryptography make several more
-            logger.debug("a token was refused: %s: %r", type(error).__name__, str(error))
+        except Exception as error:  # joserfc, json and cryptography raise several more for untrusted input
+            logger.debug("token refused: %s: %r", type(error).__name__, str(error))
             raise TokenError("the token is not valid") from None
         user = claims.get(self._user_claim)
         if not isinstance(user, str | int) or user == "" or ("aud" in claims and self._audience is None):
-            logger.debug("a token was refused: it names no user (%r) or is for an audience", self._user_claim)
+            logger.debug("token refused: no user in the claim %r, or an unexpected audience", self._user_claim)
             raise TokenError("the token is not valid")
         return claims
 
@@ -188,7 +188,7 @@ class JWTAuth:
     # -- an open connection
 
     def opened(self, ws: WebSocket) -> None:
-        """Have a connection closed with 4001 at its token's ``exp``."""
+        """Close a connection with 4001 at its token's ``exp``."""
         self._set_timer(ws)
 
     def closed(self, ws: WebSocket) -> None:
@@ -198,13 +198,13 @@ class JWTAuth:
             timer.cancel()
 
     def wrap(self, handle: MessageHandler) -> MessageHandler:
-        """A handler that gets all messages but fresh tokens, which are taken, or end the connection."""
+        """Returns a handler that gets all messages except fresh tokens; these renew or end the connection."""
         if not self._refresh:
             return handle
 
         def on_message(ws: WebSocket, message: str | bytes) -> Any:
-            # Every message comes by here: what is cheap comes first.
-            is_alike = isinstance(message, str) and '"authenticate"' in message[:LOOKED_AT]
+            # Every message passes through here: the cheap test comes first.
+            is_alike = isinstance(message, str) and '"authenticate"' in message[:MAX_SCANNED_CHARACTERS]
             return None if is_alike and self._intercepts(ws, message) else handle(ws, message)
 
         return on_message
@@ -231,7 +231,7 @@ class JWTAuth:
         ws.send({"type": "authenticated", "expires": _expiry(claims)})
 
     def _continues(self, ws: WebSocket, claims: Claims) -> bool:
-        """Whether claims are of the same user, and still allow the channel that the connection was opened for."""
+        """Returns whether claims are for the same user and still allow the connection's channel."""
         channel = ws.path_parameters.get("channel")
         is_same = claims[self._user_claim] == (ws.request.claims or {}).get(self._user_claim)
         return is_same and (channel is None or self._allows(claims, channel))
@@ -243,52 +243,52 @@ class JWTAuth:
             ws.close(4001, "token expired")
         else:
             loop = asyncio.get_running_loop()
-            self._timers[ws] = loop.call_later(min(left, DAY), self._set_timer, ws)
+            self._timers[ws] = loop.call_later(min(left, DAY_SECONDS), self._set_timer, ws)
 
 
 class TokenError(FastWSError):
-    """A token is refused; the message is for the client, and tells a forger nothing."""
+    """A token is refused; the message is sent to the client and does not help a forger."""
 
 
 def _expiry(claims: Claims) -> float:
-    """Unix time in seconds."""
-    expiry: float = min(claims.get("exp", 0), LATEST)
+    """Returns Unix time in seconds."""
+    expiry: float = min(claims.get("exp", 0), MAX_EXPIRY_SECONDS)
     return expiry
 
 
 def _import_key(key: Any) -> "Key | KeySet":
-    """A key in any of its forms; raises ConfigurationError, which never shows the key."""
+    """Returns a key given in any form; raises ConfigurationError, which never shows the key."""
     from joserfc import jwk
 
     if isinstance(key, jwk.KeySet | jwk.OctKey | jwk.RSAKey | jwk.ECKey | jwk.OKPKey):
         return key
     if not isinstance(key, str | bytes | Mapping) or not key:
         kind = "empty" if isinstance(key, str | bytes | Mapping) else f"a {type(key).__name__}"
-        raise ConfigurationError(f"key is {kind}: give a secret, a PEM, a JWK or a JWKS")
+        raise ConfigurationError(f"key is {kind}: use a secret, a PEM, a JWK or a JWKS")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about guessing, which the checks below make up for
+        with warnings.catch_warnings(action="ignore"):  # about guessing the format; the checks below cover that
             if isinstance(key, Mapping):
                 return jwk.KeySet.import_key_set(key) if "keys" in key else jwk.import_key(dict(key))  # type: ignore[arg-type]
             imported = jwk.import_key(key)
     except Exception as error:
-        raise ConfigurationError(f"key cannot be read ({error}): give a secret, a PEM, a JWK or a JWKS") from None
+        raise ConfigurationError(f"key cannot be read ({error}): use a secret, a PEM, a JWK or a JWKS") from None
     if isinstance(imported, jwk.OctKey):
         _check_secret(key.encode() if isinstance(key, str) else key)
     return imported
 
 
 def _check_secret(secret: bytes) -> None:
-    """What is public must not be taken for a secret: whoever has read it could sign."""
+    """Public data must not be used as a secret: anyone who has read it could sign tokens."""
     if b"-----BEGIN" in secret:
-        raise ConfigurationError("key is a PEM that cannot be read: give a public key, or one that is not encrypted")
+        raise ConfigurationError("key is a PEM that cannot be read: use a public key or an unencrypted private key")
     if secret.lstrip().startswith(b"{"):
-        raise ConfigurationError("key is JSON: give what json.loads makes of it")
-    if len(secret) < SAFE_SECRET:
-        logger.warning("key has %d bytes: a secret of less than %d can be guessed", len(secret), SAFE_SECRET)
+        raise ConfigurationError("key is JSON text: parse it with json.loads first")
+    if len(secret) < MIN_SECRET_BYTES:
+        logger.warning("key has %d bytes: a secret of fewer than %d can be guessed", len(secret), MIN_SECRET_BYTES)
 
 
 def _algorithms(key: "Key | KeySet", wanted: Collection[str] | None) -> list[str]:
-    """The algorithms to accept; raises ConfigurationError where one of them does not fit the key."""
+    """Returns the algorithms to accept; raises ConfigurationError if one of them does not fit the key."""
     from joserfc.jwk import KeySet
     from joserfc.jws import JWSRegistry
 
@@ -296,24 +296,24 @@ def _algorithms(key: "Key | KeySet", wanted: Collection[str] | None) -> list[str
     if wanted is None:
         keys = key.keys if isinstance(key, KeySet) else [key]
         named = {name for name in (one.get("alg") for one in keys) if name in signing}
-        return [alg.name for one in keys for alg in JWSRegistry.filter_algorithms(one, [*named, *DEFAULTS])]
+        return [alg.name for one in keys for alg in JWSRegistry.filter_algorithms(one, [*named, *DEFAULT_ALGORITHMS])]
     if isinstance(wanted, str) or not wanted:
-        raise ConfigurationError(f"algorithms={wanted!r}: give a list such as ['RS256']")
+        raise ConfigurationError(f"algorithms={wanted!r}: use a list such as ['RS256']")
     for name in wanted:
         if name not in signing:
-            raise ConfigurationError(f"algorithms={wanted!r}: {name!r} signs nothing, give one such as 'RS256'")
+            raise ConfigurationError(f"algorithms={wanted!r}: {name!r} is not a signature algorithm; try 'RS256'")
         if not JWSRegistry.filter_algorithms(key, [name]):
-            raise ConfigurationError(f"algorithms={wanted!r}: {name!r} is not for this kind of key, leave it out")
+            raise ConfigurationError(f"algorithms={wanted!r}: {name!r} does not fit this kind of key; remove it")
     return list(wanted)
 
 
 def _registry(algorithms: list[str]) -> "JWSRegistry":
-    """What joserfc may accept: these algorithms, and header fields that it does not know (RFC 7515 4)."""
+    """Returns what joserfc may accept: these algorithms, and unknown header fields (RFC 7515 4)."""
     from joserfc.errors import UnsupportedAlgorithmError
     from joserfc.jws import JWSRegistry
 
     class Pinned(JWSRegistry):
-        max_header_length = MOST_TOKEN
+        max_header_length = MAX_TOKEN_BYTES
 
         def get_alg(self, name: str) -> Any:
             if name not in algorithms:
@@ -321,15 +321,15 @@ def _registry(algorithms: list[str]) -> "JWSRegistry":
             return self.algorithms[name]
 
     if not algorithms:
-        raise ConfigurationError("key verifies no signatures: give one for that use")
+        raise ConfigurationError("key cannot verify signatures: use one that can")
     return Pinned(strict_check_header=False)
 
 
 def _names(option: str, value: str | Collection[str] | None) -> list[str] | None:
-    """One or several names as a list."""
+    """Returns one or more names as a list."""
     if value is None:
         return None
     names = [value] if isinstance(value, str) else list(value)
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ConfigurationError(f"{option}={value!r}: give a string, or a list of strings")
+        raise ConfigurationError(f"{option}={value!r} must be a string or a list of strings")
     return names

@@ -28,14 +28,14 @@ except ImportError:
 
 __all__ = ["main"]
 
-SETTINGS = Path("fastws.toml")
+SETTINGS_PATH = Path("fastws.toml")
 LOG_LEVELS = ["debug", "info", "warning", "error", "critical"]
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-CANNOT_LISTEN = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
-VERSION = (
+LISTEN_ERRNOS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+VERSION_MESSAGE = (
     f"fastws %(version)s with {platform.python_implementation()} {platform.python_version()} on {platform.system()}"
 )
-SHARED = {option.name for option in fields(EndpointOptions)}  # what each endpoint may have for itself
+ENDPOINT_OPTIONS = {option.name for option in fields(EndpointOptions)}  # those that an endpoint can override
 
 
 class Failure(click.ClickException):
@@ -49,7 +49,7 @@ class CannotListen(Failure):
 
 
 def main() -> None:
-    """Run the command line and leave with its exit status: 1 for a taken port, 2 for anything else that cannot work."""
+    """Run the command line and exit: with status 1 if the address is taken, 2 for any other error."""
     try:
         sys.exit(cli.main(prog_name="fastws", standalone_mode=False))
     except click.ClickException as error:
@@ -58,15 +58,15 @@ def main() -> None:
 
 
 def parameters() -> Iterator[click.Option]:
-    """A command line option for each of `Options` that text can say; code alone can give the others."""
+    """Yields a command line option for each of `Options` that can be given as text."""
     scalars: dict[Any, Any] = {kind: kind for kind in (int, float, str, bool)}
     scalars |= {int | None: int, str | None: str}
     lists: dict[Any, Any] = {Sequence[str]: str, Sequence[str] | None: str, Sequence[int]: int}
-    for option in sorted(fields(Options), key=lambda option: option.name in SHARED):
+    for option in sorted(fields(Options), key=lambda option: option.name in ENDPOINT_OPTIONS):
         if get_origin(option.type) is Literal:
             kind: Any = click.Choice(get_args(option.type))
         elif option.metadata["parse"] is not None:
-            kind = parsed(option.metadata["parse"])
+            kind = parameter_type(option.metadata["parse"])
         elif option.type in scalars | lists:
             kind = (scalars | lists)[option.type]
         else:
@@ -81,10 +81,10 @@ def parameters() -> Iterator[click.Option]:
         )
 
 
-def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A parameter's type whose values an option makes of text itself."""
+def parameter_type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Returns a click parameter type for an option that parses its own text."""
 
-    @functools.wraps(parse)  # whose name --help shows
+    @functools.wraps(parse)  # --help shows its name
     def convert(text: str) -> Any:
         try:
             return parse(text)
@@ -95,7 +95,7 @@ def parsed(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message=VERSION)
+@click.version_option(__version__, message=VERSION_MESSAGE)
 @click.pass_context
 def cli(context: click.Context) -> None:
     """A fast WebSocket server: channels, users and broadcasts."""
@@ -107,24 +107,24 @@ def cli(context: click.Context) -> None:
 
 @cli.command(params=list(parameters()), context_settings={"auto_envvar_prefix": "FASTWS"})
 @click.argument("target", required=False, metavar="[MODULE:SERVER]")
-@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="lowest level that is logged to stderr")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS), help="lowest level to log to stderr")
 @click.option("--reload/--no-reload", help="for development: restart whenever a Python file in this directory changes")
 def serve(target: str | None, log_level: str | None, reload: bool, **options: Any) -> None:
-    """Run the server that MODULE:SERVER names, or the demo chat.
+    """Run the server MODULE:SERVER, or the demo chat.
 
-    MODULE:SERVER may also be a function that takes no arguments and returns a server. Every option can also be set in
-    the environment (FASTWS_FLUSH_THREADS=2) or in a file named fastws.toml (flush_threads = 2). Sockets passed by
-    systemd (LISTEN_FDS) are used unless --fd, or the server itself, names others.
+    MODULE:SERVER may also be a function without arguments that returns a server. Every option can also be set in the
+    environment (FASTWS_FLUSH_THREADS=2) or in a file named fastws.toml (flush_threads = 2). Sockets passed by systemd
+    (LISTEN_FDS) are used unless --fd or the server itself specifies others.
     """
     given: Any = {name: value for name, value in options.items() if value not in (None, ())}
     try:
         if reload:
             set_up_logging(log_level)
-            Options(**given)  # what cannot work is said once, and not at every start
+            Options(**given)  # report a bad value once, not at every restart
             serve_reloading(given.get("fd") or inherited())
             return
         if target is None:
-            server = demo(given)  # which takes `origins` in its own way
+            server = demo(given)  # which has its own meaning of `origins`
         else:
             server = load(target)
             server.reconfigure(**given)
@@ -137,28 +137,28 @@ def serve(target: str | None, log_level: str | None, reload: bool, **options: An
 
 
 def settings() -> dict[str, Any]:
-    """What fastws.toml in the working directory says."""
+    """Returns the settings in fastws.toml in the working directory."""
     try:
-        found = tomllib.loads(SETTINGS.read_text())
+        found = tomllib.loads(SETTINGS_PATH.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Failure(f"{SETTINGS} cannot be read: {error}") from error
+        raise Failure(f"cannot read {SETTINGS_PATH}: {error}") from error
     known = {str(parameter.name): parameter for parameter in serve.params}
     for name in found.keys() - known.keys():
-        raise Failure(f"{SETTINGS}: {name!r} is not an option; choose from {', '.join(sorted(known))}")
-    return {name: as_typed(known[name], value) for name, value in found.items()}
+        raise Failure(f"{SETTINGS_PATH}: {name!r} is not an option; choose from {', '.join(sorted(known))}")
+    return {name: to_text(known[name], value) for name, value in found.items()}
 
 
-def as_typed(parameter: click.Parameter, value: Any) -> str | list[str]:
-    """A value from TOML as the command line would have it, so that it is checked in the same way."""
+def to_text(parameter: click.Parameter, value: Any) -> str | list[str]:
+    """Returns a value from TOML as it would be on the command line, so that it is checked in the same way."""
     if not getattr(parameter, "multiple", False):
         return str(value)
     return [str(item) for item in value] if isinstance(value, list) else [str(value)]
 
 
 def load(target: str) -> Server:
-    """The server that ``module:attribute`` names; modules in the working directory come first."""
+    """Returns the server ``module:attribute``; modules in the working directory take precedence."""
     module_name, _, path = target.partition(":")
     if not module_name or not path or module_name.startswith("."):
         raise Failure(f"{target!r} does not name a server: write module:attribute, as in app:server")
@@ -167,8 +167,8 @@ def load(target: str) -> Server:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and itself imports what is not
-        raise Failure(f"there is no module {error.name!r} here or on Python's path") from error
+            raise  # the module exists, but imports one that does not
+        raise Failure(f"no module {error.name!r} here or on Python's path") from error
     for name in path.split("."):
         if not hasattr(found, name):
             raise Failure(f"{module_name!r} has no attribute {path!r}")
@@ -176,7 +176,7 @@ def load(target: str) -> Server:
     if callable(found) and takes_nothing(found):
         found = found()
     if not isinstance(found, Server):
-        raise Failure(f"{target!r} is {found!r}, and neither a fastws.Server nor a function that returns one")
+        raise Failure(f"{target!r} is {found!r}: it must be a fastws.Server or a function that returns one")
     return found
 
 
@@ -198,14 +198,14 @@ def run(server: Server) -> None:
     try:
         server.run(on_start=announce)
     except OSError as error:
-        if error.errno not in CANNOT_LISTEN:
+        if error.errno not in LISTEN_ERRNOS:
             raise
         where = address(server) if server.options.uds is None else f"unix:{server.options.uds}"
         raise CannotListen(f"cannot listen on {where}: {os.strerror(error.errno)}") from error
 
 
 def set_up_logging(level: str | None) -> None:
-    logging.basicConfig(format=LOG_FORMAT)  # does nothing where the application has its own handlers
+    logging.basicConfig(format=LOG_FORMAT)  # does nothing if the application has its own handlers
     if level is not None:
         logging.getLogger("fastws").setLevel(level.upper())
 
@@ -216,7 +216,7 @@ def address(server: Server) -> str:
 
 
 def announce(server: Server) -> None:
-    """Say where it listens, and for what."""
+    """Print where the server listens, and its endpoints."""
     if server.port == 0:
         paths = ", ".join(server.endpoints)
         click.echo(f"fastws listening on unix:{server.host}" + (f"  ({paths})" if paths else ""))

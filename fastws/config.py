@@ -1,4 +1,4 @@
-"""Every option of fastws, declared once: name, type, default, help, and what may not be."""
+"""Every option of fastws, declared once: name, type, default, help text and check."""
 
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -15,18 +15,18 @@ __all__ = ["EndpointKeywords", "EndpointOptions", "OptionKeywords", "Options", "
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 OverRate: TypeAlias = Literal["pause", "close"]
 
-# What is wrong with a value, to be read after "name=value"; "" where nothing is.
+# Returns what is wrong with a value, as the end of a sentence that begins with "name=value"; "" if nothing is.
 Check: TypeAlias = Callable[[Any], str]
 
-MAX_PATH = 107  # bytes, of a unix socket
-DAY = 24 * 3600  # seconds
+MAX_PATH_BYTES = 107  # of a unix socket
+DAY_SECONDS = 24 * 3600
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -41,17 +41,17 @@ def _option(
     parse: Callable[[str], Any] | None = None,
     show: Callable[[Any], str] = repr,
 ) -> Any:
-    """A row of the tables below.
+    """Returns a row of the tables below.
 
-    ``default_text`` describes a default that depends on the machine. ``parse`` makes a value of text, where its type
-    alone does not say how; it raises ValueError. ``show`` does the reverse, for messages.
+    ``default_text`` describes a default that depends on the machine. ``parse`` converts text to a value if the type
+    alone does not say how, and raises ValueError. ``show`` converts a value to text for messages.
     """
     metadata = {"help": help, "check": check, "default_text": default_text, "parse": parse, "show": show}
     return field(default=default, metadata=metadata)
 
 
 def default_of(option: Field[Any]) -> str:
-    """An option's default as text; "none" where it has none."""
+    """Returns an option's default as text, "none" if it has none."""
     if option.metadata["default_text"] is not None:
         return str(option.metadata["default_text"])
     if option.default in (None, ()):
@@ -75,7 +75,7 @@ def _is_string(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= MAX_PATH
+    return isinstance(value, str) and "\0" not in value and 0 < len(os.fsencode(value)) <= MAX_PATH_BYTES
 
 
 def _is_url_path(value: Any) -> bool:
@@ -91,27 +91,27 @@ def _are_descriptors(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(_is_whole(item) and item >= 0 for item in value)
 
 
-def _one(protocol: Any) -> Callable[[Any], bool]:
-    """An object of that kind, and not the class of one."""
+def _is_instance_of(protocol: Any) -> Callable[[Any], bool]:
+    """Returns a test for instances of a class or protocol, as opposed to the class itself."""
     return lambda value: not isinstance(value, type) and isinstance(value, protocol)
 
 
-def _give(what: str, fits: Callable[[Any], bool]) -> Check:
-    return lambda value: "" if fits(value) else f": give {what}"
+def _must_be(what: str, fits: Callable[[Any], bool]) -> Check:
+    return lambda value: "" if fits(value) else f" must be {what}"
 
 
 def _within(least: float, most: float | None, otherwise: Check) -> Check:
     bounds = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
     upper = float("inf") if most is None else most
-    return lambda value: otherwise(value) or ("" if least <= value <= upper else f" is out of range: {bounds} works")
+    return lambda value: otherwise(value) or ("" if least <= value <= upper else f" is out of range: use {bounds}")
 
 
 def _whole(least: int, most: int | None = None) -> Check:
-    return _within(least, most, _give("a whole number", _is_whole))
+    return _within(least, most, _must_be("a whole number", _is_whole))
 
 
 def _number(least: float, most: float | None = None) -> Check:
-    return _within(least, most, _give("a number", _is_number))
+    return _within(least, most, _must_be("a number", _is_number))
 
 
 def _choice(of: Any) -> Check:
@@ -123,16 +123,16 @@ def _optional(check: Check) -> Check:
     return lambda value: "" if value is None else check(value)
 
 
-_flag = _give("True or False", lambda value: isinstance(value, bool))
-_strings = _give("a list of strings", _are_strings)
+_flag = _must_be("True or False", lambda value: isinstance(value, bool))
+_strings = _must_be("a list of strings", _are_strings)
 
 
 def _permissions(value: Any) -> str:
-    return "" if _is_whole(value) and 0o600 <= value <= 0o777 else " does not work: 0o600 to 0o777 does"
+    return "" if _is_whole(value) and 0o600 <= value <= 0o777 else " is out of range: use 0o600 to 0o777"
 
 
 def octal(text: str) -> int:
-    """Permissions as chmod(1) takes them."""
+    """Returns permissions given as for chmod(1)."""
     try:
         return int(text, 8)
     except ValueError:
@@ -148,14 +148,14 @@ def _show_octal(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointOptions:
-    """What a server sets for all of its endpoints and each endpoint may set for itself."""
+    """Options that a server sets for all its endpoints, and that each endpoint can override."""
 
     max_message_size: int = _option(
-        1 * MIB, "largest message accepted, in bytes; a larger one closes with 1009", _whole(1, 1 << 62)
+        1 * MIB, "maximum size of a message in bytes; a larger one closes the connection with 1009", _whole(1, 1 << 62)
     )
     max_connections: int | None = _option(
         None,
-        "maximum concurrent connections, those of the HTTP application included; further ones get 503",
+        "maximum concurrent connections, including those of the HTTP application; more get 503",
         _optional(_whole(1)),
     )
     max_backlog: int = _option(
@@ -163,42 +163,44 @@ class EndpointOptions:
     )
     overflow: Overflow = _option(
         "close",
-        "what happens when max_backlog is exceeded: close with 1013, or drop the oldest or newest messages",
+        "what to do when max_backlog is exceeded: close with 1013, or drop the oldest or newest messages",
         _choice(Overflow),
     )
     max_message_rate: float = _option(
         0,
-        "maximum frames a second from one connection, each fragment, ping and pong counted; 0: unlimited",
+        "maximum frames per second from one connection, including fragments, pings and pongs; 0: unlimited",
         _number(0),
     )
-    max_byte_rate: float = _option(0, "maximum bytes a second from one connection; 0: unlimited", _number(0))
+    max_byte_rate: float = _option(0, "maximum bytes per second from one connection; 0: unlimited", _number(0))
     over_rate: OverRate = _option(
-        "pause", "what happens when a rate limit is exceeded: pause reading, or close with 1008", _choice(OverRate)
+        "pause",
+        "what to do when max_message_rate or max_byte_rate is exceeded: pause reading, or close with 1008",
+        _choice(OverRate),
     )
     idle_timeout: float = _option(
         300,
-        "seconds without a message before closing with 1001, or without HTTP bytes that the peer owes; 0: never",
+        "seconds without a message before closing with 1001, or without expected HTTP bytes; 0: never",
         _number(0),
     )
     ping_interval: float = _option(
-        20, "seconds without receiving anything before a ping is sent; 0: no pings", _number(0)
+        20, "seconds without receiving anything before sending a ping; 0: no pings", _number(0)
     )
     ping_timeout: float = _option(20, "seconds to wait for the answer to a ping; 0: forever", _number(0))
     close_timeout: float = _option(10, "seconds to wait for a peer to answer a Close", _number(0.01))
     origins: Sequence[str] | None = _option(
-        None, "allowed values of the Origin header; by default all", _optional(_strings)
+        None, "allowed values of the Origin header; by default, all", _optional(_strings)
     )
     subprotocols: Sequence[str] = _option((), "supported subprotocols, in order of preference", _strings)
     offline_after: float = _option(
-        0, "seconds without a connection after which a user counts as offline", _number(0, DAY)
+        0, "seconds without a connection before a user counts as offline", _number(0, DAY_SECONDS)
     )
     sessions: Sessions | None = _option(
         None,
-        "where the visitors' HTTP sessions are, such as a StoreSessions",
-        _optional(_give("a SignedCookieSessions or a StoreSessions", _one(Sessions))),
+        "where to find visitors' HTTP sessions, such as a StoreSessions",
+        _optional(_must_be("a SignedCookieSessions or a StoreSessions", _is_instance_of(Sessions))),
     )
     auth: Auth | None = _option(
-        None, "how clients authenticate, such as a JWTAuth", _optional(_give("a JWTAuth", _one(Auth)))
+        None, "how clients authenticate, such as a JWTAuth", _optional(_must_be("a JWTAuth", _is_instance_of(Auth)))
     )
 
     def __post_init__(self) -> None:
@@ -216,73 +218,69 @@ class Options(EndpointOptions):
     host: str = _option(
         "127.0.0.1",
         "address to listen on; empty: all interfaces",
-        _give("a name or an address as a string", _is_string),
+        _must_be("a name or an address, as a string", _is_string),
     )
     port: int = _option(8765, "port to listen on; 0: any free one", _whole(0, 65535))
     uds: str | None = _option(
         None,
         "path of a unix socket to listen on, instead of host and port",
-        _optional(_give(f"a path of 1 to {MAX_PATH} bytes", _is_path)),
+        _optional(_must_be(f"a path of 1 to {MAX_PATH_BYTES} bytes", _is_path)),
     )
     uds_permissions: int = _option(
         0o660, "permissions of the unix socket, in octal", _permissions, parse=octal, show=_show_octal
     )
     fd: Sequence[int] = _option(
         (),
-        "file descriptors of listening sockets to accept on, instead of host and port",
-        _give("a list of descriptors, as in [3]", _are_descriptors),
+        "file descriptors of listening sockets to use, instead of host and port",
+        _must_be("a list of file descriptors, such as [3]", _are_descriptors),
     )
     ready_path: str | None = _option(
         None,
-        "path that answers whether the server is ready: 200 or 503",
-        _optional(_give("a path that begins with a slash", _is_url_path)),
+        "path that answers 200 if the server is ready, otherwise 503",
+        _optional(_must_be("a path that begins with a slash", _is_url_path)),
     )
     drain_rate: float = _option(
-        1000, "connections closed per second while the server stops; 0: all at once", _number(0)
+        1000, "connections to close per second when the server stops; 0: all at once", _number(0)
     )
     drain_timeout: float = _option(
         20,
-        "seconds within which all connections are closed when the server stops, exceeding drain_rate if need be",
-        _number(0, DAY),
+        "seconds within which to close all connections when the server stops, even if that exceeds drain_rate",
+        _number(0, DAY_SECONDS),
     )
-    restart: bool = _option(
-        False, "close with 1012 (clients may reconnect) instead of 1001 when the server stops", _flag
-    )
+    restart: bool = _option(False, "close with 1012 (restart) instead of 1001 when the server stops", _flag)
     handshake_timeout: float = _option(
         10,
-        "seconds for each head of a request (then 408), for the whole handshake (503), and between requests",
+        "seconds for each request head (then 408), for a whole handshake (503), and between HTTP requests",
         _number(0.01),
     )
     max_header_size: int = _option(
-        16 * KIB, "largest head of each request, in bytes; a larger one gets 431", _whole(256, MIB)
+        16 * KIB, "maximum size of a request head in bytes; a larger one gets 431", _whole(256, MIB)
     )
     max_connections_per_ip: int | None = _option(
         None,
-        "maximum connections of any kind from one IPv4 address or IPv6 /64; further ones get 503",
+        "maximum connections of any kind from one IPv4 address or IPv6 /64; more get 503",
         _optional(_whole(1)),
     )
     max_inbound: int = _option(
-        256 * MIB, "maximum bytes of unfinished messages and requests of all connections together", _whole(MIB)
+        256 * MIB, "maximum bytes of unfinished messages and requests, for all connections together", _whole(MIB)
     )
-    max_arena: int = _option(
-        256 * MIB, "maximum bytes of frames kept in memory for all slow readers together", _whole(MIB)
-    )
+    max_arena: int = _option(256 * MIB, "maximum bytes of frames in memory, for all slow readers together", _whole(MIB))
     flush_threads: int = _option(
-        min(4, _cores()), "threads that write a large fan-out", _whole(1, 64), default_text="min(4, cores)"
+        min(4, _cores()), "threads that write large fan-outs", _whole(1, 64), default_text="min(4, cores)"
     )
     ssl: SSLContext | None = _option(
-        None, "TLS context for every connection", _optional(_give("an ssl.SSLContext", _one(SSLContext)))
+        None, "TLS context for every connection", _optional(_must_be("an ssl.SSLContext", _is_instance_of(SSLContext)))
     )
     http: Callable[..., Any] | None = _option(
-        None, "ASGI application for plain requests on the same port", _optional(_give("an ASGI application", callable))
+        None, "ASGI application for plain requests on the same port", _optional(_must_be("an ASGI app", callable))
     )
 
 
-# -- the same as keyword arguments, for type checkers; tests hold the names and types equal
+# -- the options as keyword arguments, for type checkers; a test keeps names and types equal
 
 
 class EndpointKeywords(TypedDict, total=False):
-    """What `Server.endpoint` takes by name."""
+    """The keyword arguments of `Server.endpoint`."""
 
     max_message_size: int
     max_connections: int | None
@@ -303,7 +301,7 @@ class EndpointKeywords(TypedDict, total=False):
 
 
 class ServerKeywords(EndpointKeywords, total=False):
-    """What `Server` takes by name, besides ``host`` and ``port``."""
+    """The keyword arguments of `Server`, except ``host`` and ``port``."""
 
     uds: str | None
     uds_permissions: int
@@ -323,7 +321,7 @@ class ServerKeywords(EndpointKeywords, total=False):
 
 
 class OptionKeywords(ServerKeywords, total=False):
-    """All of them."""
+    """All options."""
 
     host: str
     port: int

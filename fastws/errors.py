@@ -1,18 +1,18 @@
-"""Everything that fastws raises on purpose."""
+"""The exceptions of fastws."""
 
 __all__ = ["ConfigurationError", "FastWSError", "ProtocolError", "Reject"]
 
 
 class FastWSError(Exception):
-    """The root of fastws' own exceptions."""
+    """The base class of all exceptions of fastws."""
 
 
 class ConfigurationError(FastWSError, ValueError):
-    """A setting that cannot work; the message names the value and the fix."""
+    """A setting that cannot work. The message names the value and the fix."""
 
 
 class ProtocolError(FastWSError):
-    """The peer broke RFC 6455. Given to ``Listener.on_error``; the connection is being failed with ``code``."""
+    """The peer violated RFC 6455. Passed to ``Listener.on_error``; the connection is being closed with ``code``."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"{reason} (close code {code})")
@@ -21,15 +21,15 @@ class ProtocolError(FastWSError):
 
 
 class Reject(FastWSError):
-    """Refuse a handshake, returned or raised by ``Listener.on_handshake``.
+    """Refuses a handshake: return or raise it in ``Listener.on_handshake``.
 
-    ``status`` is the HTTP status (400 to 599), ``reason`` a sentence that the client sees, ``headers`` more of the
-    answer's header fields.
+    ``status`` is the HTTP status (400 to 599), ``reason`` a sentence for the client, ``headers`` additional header
+    fields of the answer.
     """
 
     def __init__(self, status: int = 403, reason: str = "", *, headers: dict[str, str] | None = None) -> None:
         if not 400 <= status <= 599:
-            raise ValueError(f"status {status} refuses nothing: use one from 400 to 599")
+            raise ValueError(f"status {status} is not an error status: use one from 400 to 599")
         super().__init__(f"{status} {reason}")
         self.status = status
         self.reason = reason

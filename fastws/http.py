@@ -1,4 +1,4 @@
-"""Plain HTTP on the server's own port: an ASGI application behind uvicorn's HTTP protocol."""
+"""Plain HTTP on the server's own port: an ASGI application with uvicorn's HTTP protocol."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPApp"]
 
-DRAIN_INTERVAL = 0.02  # seconds between two looks at what a shutdown still waits for
-CANCEL_GRACE = 1.0  # seconds that a cancelled request has for its clean-up
+SHUTDOWN_POLL_SECONDS = 0.02  # between checks during a shutdown
+CANCEL_GRACE_SECONDS = 1.0  # for the clean-up of a cancelled request
 
 
 class HTTPApp:
-    """One ASGI application and its connections; the server hands it every request that opens no WebSocket.
+    """One ASGI application and its connections; the server hands it every request that does not open a WebSocket.
 
-    Of ``options`` its connections are held to `handshake_timeout` and `max_header_size` (each head), `idle_timeout` and
-    `close_timeout`. ``refusal`` makes the answer to what cannot be a request: from the peer (host and port, or None), a
-    status and a sentence. ``websocket`` makes the protocol for an upgrade that comes later on a kept-alive connection;
-    without it such a request goes to the application like any other.
+    Its connections observe `handshake_timeout` and `max_header_size` (for each head), `idle_timeout` and
+    `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and port,
+    or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
+    connection; without it, such a request goes to the application like any other.
     """
 
     def __init__(
@@ -45,7 +45,9 @@ class HTTPApp:
         root_path: str = "",
     ) -> None:
         if not callable(app):
-            raise ConfigurationError(f"http={app!r} is no ASGI application: give it a Starlette or FastAPI object")
+            raise ConfigurationError(
+                f"http={app!r} is not an ASGI application: use one such as Starlette's or FastAPI's"
+            )
         try:
             from uvicorn.config import Config
             from uvicorn.server import ServerState
@@ -56,7 +58,7 @@ class HTTPApp:
 
         self.connection_count = 0
         self._logger = logger or logging.getLogger("fastws.http")
-        # A peer's address is where it comes from, whatever X-Forwarded-For says: WebSockets keep to that, too.
+        # A peer's address is that of its socket, whatever X-Forwarded-For says, as for WebSockets.
         self._config = Config(
             app,
             http=HTTPProtocol,
@@ -74,12 +76,12 @@ class HTTPApp:
         self._adopting: set[asyncio.Task[None]] = set()
 
     async def startup(self) -> None:
-        """Run the application's lifespan up to its start; raises FastWSError when the application says it failed."""
+        """Run the startup of the application's lifespan; raises FastWSError if the application reports a failure."""
         lifespan = self._config.lifespan_class(self._config)
         lifespan.logger = self._logger
         await lifespan.startup()
         if lifespan.should_exit:
-            raise FastWSError("the HTTP application failed to start: its own error is in the log")
+            raise FastWSError("the HTTP application failed to start: see its error in the log")
         self._lifespan = lifespan
         self._tick()
 
@@ -87,7 +89,7 @@ class HTTPApp:
         """Close idle connections, give running requests ``timeout`` seconds, cancel the rest, then end the lifespan."""
         if self._lifespan is None:
             return
-        if not await self._drained(timeout):
+        if not await self._wait_until_idle(timeout):
             await self._cancel()
         if self._ticker is not None:
             self._ticker.cancel()
@@ -95,7 +97,7 @@ class HTTPApp:
         await lifespan.shutdown()
 
     def adopt(self, sock: socket.socket, data: bytes, release: Callable[[], None]) -> None:
-        """Take over an accepted, non-blocking socket and the ``data`` already read from it.
+        """Take over an accepted, non-blocking socket, and the ``data`` already read from it.
 
         ``release`` is called once, as soon as the connection is gone or has become a WebSocket.
         """
@@ -104,22 +106,22 @@ class HTTPApp:
         task.add_done_callback(self._adopting.discard)
 
     def adopt_transport(self, transport: asyncio.Transport, data: bytes, release: Callable[[], None]) -> None:
-        """Take over a transport (one over TLS, say) and the ``data`` already read from it; ``release`` as above."""
+        """Take over a transport (such as TLS) and the ``data`` already read from it; ``release`` is as for `adopt`."""
         if transport.is_closing():
             release()
         else:
             FirstBytes(self._protocol(release), data).connection_made(transport)
 
     def _protocol(self, release: Callable[[], None]) -> HTTPProtocol:
-        """A fresh HTTP protocol for one connection on the running loop; it counts until it is released."""
+        """Returns a new HTTP protocol for one connection on the running loop; it counts until it is released."""
         if self._lifespan is None:
             raise RuntimeError("the HTTP application is not running: await startup() first")
 
-        def left() -> None:
+        def leave() -> None:
             self.connection_count -= 1
             release()
 
-        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=left)
+        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=leave)
         protocol.logger = self._logger
         protocol.access_logger = self._logger.getChild("access")
         protocol.access_log = protocol.access_logger.isEnabledFor(logging.INFO)
@@ -135,42 +137,42 @@ class HTTPApp:
             protocol.release()
             if not isinstance(error, OSError):
                 raise
-            self._logger.debug("an HTTP connection was gone before its first request: %s", error)
+            self._logger.debug("an HTTP connection closed before its first request: %s", error)
             return
-        # Uvloop starts to read after connection_made, even where that has paused it.
+        # uvloop starts to read after connection_made, even if that has paused reading.
         if protocol.flow.read_paused and not transport.is_closing():
             transport.pause_reading()
 
-    async def _drained(self, timeout: float) -> bool:
-        """Wait for connections and requests to end; False where some are left after ``timeout`` seconds."""
+    async def _wait_until_idle(self, timeout: float) -> bool:
+        """Wait for connections and requests to end. Returns whether they did within ``timeout`` seconds."""
         try:
             async with asyncio.timeout(timeout):
                 while self._adopting or self._state.connections or self._state.tasks:
                     for connection in list(self._state.connections):
                         connection.shutdown()
-                    await asyncio.sleep(DRAIN_INTERVAL)
+                    await asyncio.sleep(SHUTDOWN_POLL_SECONDS)
         except TimeoutError:
             return False
         return True
 
     async def _cancel(self) -> None:
-        self._logger.warning("%d HTTP requests cancelled: the server stops", len(self._state.tasks))
+        self._logger.warning("cancelled %d HTTP requests because the server is stopping", len(self._state.tasks))
         for task in list(self._state.tasks):
             task.cancel()
-        if not await self._drained(CANCEL_GRACE):
+        if not await self._wait_until_idle(CANCEL_GRACE_SECONDS):
             for connection in list(self._state.connections):
                 connection.transport.abort()
             await asyncio.sleep(0)
 
     def _tick(self) -> None:
-        """Put the time into the headers of every response, once a second as uvicorn's own server does."""
+        """Update the Date header of responses once a second, as uvicorn's own server does."""
         date = formatdate(usegmt=True).encode()
         self._state.default_headers = [(b"date", date), *self._config.encoded_headers]
         self._ticker = asyncio.get_running_loop().call_later(1.0, self._tick)
 
 
 class FirstBytes(asyncio.Protocol):
-    """Steps aside for an HTTP protocol once that has the bytes read before it came; nothing can get in between."""
+    """Gives the bytes that were already read to an HTTP protocol before any others, then steps aside."""
 
     def __init__(self, protocol: HTTPProtocol, data: bytes) -> None:
         self._protocol = protocol

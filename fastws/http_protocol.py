@@ -1,4 +1,4 @@
-"""Uvicorn's HTTP protocol, held to the server's limits: the size and the time of each head, silence, order."""
+"""uvicorn's HTTP protocol within the server's limits: size and time of each head, silence, order of answers."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPProtocol", "Terms"]
 
-PIECE = 4 * 1024  # bytes parsed at once: requests in one piece are all queued
-BACKLOG = 64 * 1024  # bytes kept of what follows a request that is not answered yet; past it the peer is not read
-LOOKS = 4  # at what a peer owes, before its time is up
+PIECE_BYTES = 4 * 1024  # parsed at once; all requests in one piece are queued
+MAX_UNREAD_BYTES = 64 * 1024  # after an unanswered request; past this, reading pauses
+CHECKS_PER_LIMIT = 4  # of what the peer owes, within each time limit
 
-NO_REQUEST = "this is not an HTTP/1.1 request"
+NOT_A_REQUEST = "this is not an HTTP/1.1 request"
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What every connection of one application has in common.
+    """What all connections of one application have in common.
 
-    ``refusal`` makes the whole answer to a peer (host and port, or None) that is refused with a status and a sentence;
-    ``websocket`` makes the protocol for an upgrade, and without it an upgrade is the application's.
+    ``refusal`` returns the whole answer to a peer (host and port, or None) that is refused with a status and a
+    sentence. ``websocket`` returns the protocol for an upgrade; without it, upgrades go to the application.
     """
 
     options: Options
@@ -47,19 +47,19 @@ class Terms:
 
 
 class Part(Enum):
-    """Where in the peer's input the parser is."""
+    """The position of the parser in the peer's input."""
 
     BETWEEN = 0
     HEAD = 1
-    BODY = 2  # with what follows it: trailers
+    BODY = 2  # and its trailers
 
 
 class Stop(FastWSError):
-    """Stops the parser from within: what comes next was decided."""
+    """Stops the parser from within, once the next step is decided."""
 
 
 class Flow(FlowControl):
-    """Reading that stays paused while it is held, whatever a request's handler asks for."""
+    """Flow control in which reading stays paused while held, whatever a request's handler asks for."""
 
     is_held = False
 
@@ -80,9 +80,9 @@ class Flow(FlowControl):
 class HTTPProtocol(HttpToolsProtocol):
     """One connection. ``release`` is called once, when it is gone or has become a WebSocket.
 
-    A peer has `handshake_timeout` for each head and before each, `idle_timeout` for a sign that it sends the body or
-    reads the answer that it is to; while the application works there is no limit. What cannot be a request, and an
-    upgrade, wait until the requests before them were answered.
+    A peer has `handshake_timeout` before and for each head, and `idle_timeout` between signs of progress while it sends
+    a body or reads an answer; while the application works there is no limit. Invalid requests and upgrades wait until
+    the requests before them have been answered.
     """
 
     flow: Flow
@@ -99,23 +99,23 @@ class HTTPProtocol(HttpToolsProtocol):
         self._terms = terms
         self._options = terms.options
         self._release: Callable[[], None] | None = release
-        self._piece = min(PIECE, self._options.max_header_size)
+        self._piece = min(PIECE_BYTES, self._options.max_header_size)
         self._part = Part.BETWEEN
-        self._unread = bytearray()  # received, and not parsed yet
-        self._fed = 0  # bytes parsed since something came of it
+        self._unread = bytearray()  # received but not yet parsed
+        self._fed_bytes = 0  # bytes parsed since the parser made progress
         self._has_progress = False
-        self._is_asking = False  # for a WebSocket
-        self._current: RequestResponseCycle | None = None  # the request that is being answered
-        self._last: Callable[[], None] | None = None  # what ends HTTP here, once all before it is answered
-        self._is_lingering = False  # refused; what still comes is dropped
+        self._is_asking = False  # whether the request asks for a WebSocket
+        self._current: RequestResponseCycle | None = None  # the request being answered
+        self._ending: Callable[[], None] | None = None  # what ends HTTP here, after all pending answers
+        self._is_lingering = False  # refused: further input is dropped
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._turn = 0.0  # since when the peer may send a head, or sends one, or lingers
-        self._heard = 0.0  # when something came, or nothing was owed
-        self._unsent = 0  # bytes of answers when last looked at
-        self._taken = 0.0  # when the peer had last taken some
+        self._turn_began = 0.0  # when the current wait for a head, the head, or the lingering began
+        self._heard_at = 0.0  # when input last came, or the peer owed nothing
+        self._unsent_bytes = 0  # bytes of answers at the last check
+        self._taken_at = 0.0  # when the peer last read some of them
 
-    # -- of asyncio
+    # -- calls from asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -126,33 +126,33 @@ class HTTPProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if self._current is not None and not self._current.response_complete:
             self._disconnect(self._current)
-        self._last = None
+        self._ending = None
         self._unread.clear()
         self._leave()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self.loop.time()
+        self._heard_at = self.loop.time()
         if not self._is_lingering:
             self._unread += data
-            self._go_on()
+            self._parse_unread()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._taken = self.loop.time()
-        self._unsent = self.transport.get_write_buffer_size()
-        self._look_within(self._options.idle_timeout / LOOKS)
+        self._taken_at = self.loop.time()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
 
-    # -- of the server
+    # -- calls from the server
 
     def shutdown(self) -> None:
-        """Close once what is asked already is answered."""
+        """Close once all requests so far are answered."""
         if self._is_answering:
             self.cycle.keep_alive = False
         else:
             self.transport.close()
 
     def release(self) -> None:
-        """The connection is not HTTP any more, or never came to be; a second time does nothing."""
+        """The connection is no longer HTTP, or never opened. A second call does nothing."""
         release, self._release = self._release, None
         if release is not None:
             release()
@@ -171,55 +171,55 @@ class HTTPProtocol(HttpToolsProtocol):
 
     @property
     def _is_waiting(self) -> bool:
-        """Whether what is unread has to wait for answers; after a request that closes the connection, for ever."""
+        """Whether unread input has to wait for answers; after a request that closes the connection, forever."""
         closes = self.cycle is not None and not self.cycle.keep_alive and not self.cycle.more_body
-        return self._last is not None or bool(self.pipeline) or closes
+        return self._ending is not None or bool(self.pipeline) or closes
 
-    def _go_on(self) -> None:
-        """Parse as far as may be; then do what ends HTTP here, if its turn has come."""
+    def _parse_unread(self) -> None:
+        """Parse as far as possible, then do what ends HTTP here if its turn has come."""
         while self._unread and not self._is_waiting and not self.transport.is_closing():
             piece = bytes(self._unread[: self._piece])
             del self._unread[: self._piece]
             self._feed(piece)
         if self.transport.is_closing():
             self._unread.clear()
-        elif self._last is not None and not self._is_answering:
-            last, self._last = self._last, None
+        elif self._ending is not None and not self._is_answering:
+            last, self._ending = self._ending, None
             last()
-        elif len(self._unread) > BACKLOG:
+        elif len(self._unread) > MAX_UNREAD_BYTES:
             self.flow.hold()
         else:
             self.flow.release()
             if self.pipeline and len(self.cycle.body) <= HIGH_WATER_LIMIT:
-                self.flow.resume_reading()  # uvicorn pauses it, and would not hear of a peer that goes
+                self.flow.resume_reading()  # uvicorn has paused it, and would not notice that the peer leaves
 
     def _feed(self, piece: bytes) -> None:
         self._has_progress = False
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
-            self._unread[:0] = piece[upgrade.args[0] :]  # frames; another protocol is not spoken, and HTTP goes on
+            self._unread[:0] = piece[upgrade.args[0] :]  # frames; for any other protocol, HTTP continues
         except httptools.HttpParserError:
-            if self._last is None:
-                self._fail(400, NO_REQUEST)
+            if self._ending is None:
+                self._fail(400, NOT_A_REQUEST)
             return
-        self._fed = 0 if self._has_progress else self._fed + len(piece)
+        self._fed_bytes = 0 if self._has_progress else self._fed_bytes + len(piece)
         most = self._options.max_header_size
-        if self._fed <= most:
+        if self._fed_bytes <= most:
             return
         if self._part is Part.BODY:
-            self._fail(400, f"chunk extensions or trailers are over {most} bytes")
+            self._fail(400, f"chunk extensions or trailers exceed {most} bytes")
         else:
-            self._fail(431, f"the request's head is over {most} bytes")
+            self._fail(431, f"the request head exceeds {most} bytes")
 
     def on_message_begin(self) -> None:
         self._has_progress = True
         self._part = Part.HEAD
-        self._turn = self.loop.time()
+        self._turn_began = self.loop.time()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._part is Part.HEAD:  # and no trailer, which could pass for one of the header's fields
+        if self._part is Part.HEAD:  # trailers could be mistaken for header fields
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -233,21 +233,21 @@ class HTTPProtocol(HttpToolsProtocol):
         if not self._is_asking:
             super().on_headers_complete()
         else:
-            self._last = partial(self._upgrade, head)
+            self._ending = partial(self._upgrade, head)
             if not self.parser.should_upgrade():
-                raise Stop  # it is not a handshake, and will be told so; what follows does not matter
+                raise Stop  # not a valid handshake: it will be refused, and what follows does not matter
         self._part = Part.BODY
 
     def _objection(self, head: bytes) -> tuple[int, str] | None:
-        """Status and sentence for a head that is refused, and None for one that may pass."""
+        """Returns status and sentence for a head to refuse, None for a valid one."""
         if len(head) > self._options.max_header_size:
-            return 431, f"the request's head is over {self._options.max_header_size} bytes"
+            return 431, f"the request head exceeds {self._options.max_header_size} bytes"
         if self._is_asking:
-            return None  # whoever takes it looks at it again
+            return None  # the WebSocket protocol checks it again
         if self.parser.get_http_version() not in ("1.1", "1.0"):
-            return 400, "HTTP/1.1 is spoken here, no other version"
+            return 400, "only HTTP/1.1 is supported"
         if self.parser.should_upgrade() and self._has_body():
-            return 400, "a request that asks for an upgrade has no body here"  # the parser cannot read it
+            return 400, "a request for an upgrade must not have a body"  # the parser cannot read it
         return None
 
     def on_body(self, body: bytes) -> None:
@@ -260,13 +260,13 @@ class HTTPProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def _head(self) -> bytes:
-        """The head as it came, but for blanks; never longer than that."""
+        """Returns the head as it came, except for blanks; it is never longer than the original."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (method, self.url, version), *map(b":".join, self.headers), b"", b""]
         return b"\r\n".join(lines)
 
     def _has_upgrade(self) -> bool:
-        """Whether it asks for a WebSocket, by the same rule as on a fresh connection."""
+        """Returns whether the request asks for a WebSocket, by the same rule as on a new connection."""
         fields = [("upgrade", value.decode("latin-1")) for name, value in self.headers if name == b"upgrade"]
         return bool(fields) and is_upgrade(Headers(fields))
 
@@ -283,27 +283,27 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._current = cycle
-        self._look_within(self._options.idle_timeout / LOOKS)
+        self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
-            self._look_within(self._options.idle_timeout / LOOKS)
+            self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
             self._begin_turn()
-        self.loop.call_soon(self._go_on_later)  # not on the stack of the application, which sent the answer
+        self.loop.call_soon(self._parse_later)  # not on the stack of the application that sends the answer
 
-    def _go_on_later(self) -> None:
+    def _parse_later(self) -> None:
         if self.parser is not None and not self._is_lingering:
-            self._go_on()
+            self._parse_unread()
 
     def _upgrade(self, head: bytes) -> None:
-        """Give the connection, and all that came on it, to a protocol for WebSockets."""
+        """Hand the connection and its unparsed input over to a protocol for WebSockets."""
         assert self._terms.websocket is not None
         self.connections.discard(self)
         self._leave()
@@ -312,32 +312,32 @@ class HTTPProtocol(HttpToolsProtocol):
         protocol = self._terms.websocket()
         protocol.connection_made(self.transport)
         if self.flow.write_paused:
-            protocol.pause_writing()  # it will hear of the end of it, and has to know of the beginning
+            protocol.pause_writing()  # it will be told to resume, so it has to know of the pause
         protocol.data_received(head + self._unread)
         self._unread.clear()
         self.parser = None  # type: ignore[assignment]
         self.transport.set_protocol(protocol)
 
     def _fail(self, status: int, message: str) -> None:
-        """Refuse what cannot be read; where that is a body whose answer has begun, all there is to do is to close."""
+        """Refuse invalid input. If it is the body of a request whose answer has begun, just close."""
         if self._part is Part.BODY and self.pipeline:
-            self.pipeline.popleft()  # that request, of which nobody knows yet
+            self.pipeline.popleft()  # that request has not reached the application
         elif self._part is Part.BODY and self.cycle.response_started:
             self.transport.close()
             return
         elif self._part is Part.BODY:
             self._disconnect(self.cycle)
             self._current = None
-        self._last = partial(self._refuse, status, message)
+        self._ending = partial(self._refuse, status, message)
 
     @staticmethod
     def _disconnect(cycle: RequestResponseCycle) -> None:
-        """Tell the application that nobody waits for its answer."""
+        """Tell the application that nobody is waiting for its answer."""
         cycle.disconnected = True
         cycle.message_event.set()
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer, and send no more. What the peer still sends is read, lest a reset takes the answer away from it."""
+        """Answer, and send no more. Further input is read and dropped: a reset could destroy the answer on its way."""
         self._is_lingering = True
         self._unread.clear()
         self.flow.release()
@@ -346,60 +346,60 @@ class HTTPProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
-            self.transport.close()  # TLS says good-bye first, and reads on meanwhile
-        self._turn = self.loop.time()
-        self._look_within(self._options.close_timeout)
+            self.transport.close()  # TLS sends close_notify first, and keeps reading meanwhile
+        self._turn_began = self.loop.time()
+        self._check_within(self._options.close_timeout)
 
     # -- time
 
     def _begin_turn(self) -> None:
         """From now on the peer owes a head."""
-        self._turn = self._heard = self.loop.time()
-        self._look_within(self._options.handshake_timeout)
+        self._turn_began = self._heard_at = self.loop.time()
+        self._check_within(self._options.handshake_timeout)
 
-    def _look_within(self, seconds: float) -> None:
-        """Have `_look` called then, or sooner; 0: never."""
+    def _check_within(self, seconds: float) -> None:
+        """Have `_check_time` called within ``seconds``; 0: never."""
         at = self.loop.time() + seconds
         if not seconds or (self._timer is not None and self._timer_at <= at):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._timer_at = self.loop.call_later(seconds, self._look), at
+        self._timer, self._timer_at = self.loop.call_later(seconds, self._check_time), at
 
-    def _look(self) -> None:
-        """Look at what the peer owes: its time is up, or will be looked at again."""
+    def _check_time(self) -> None:
+        """Act if the peer's time is up; otherwise check again later."""
         self._timer = None
         since, limit, end = self._debt()
         left = since + limit - self.loop.time()
         if left > 0:
-            self._look_within(min(left, limit / LOOKS))
+            self._check_within(min(left, limit / CHECKS_PER_LIMIT))
         elif limit:
             end()
 
     def _debt(self) -> tuple[float, float, Callable[[], None]]:
-        """Since when the peer owes something, for how many seconds it may, and what happens then."""
+        """Returns since when the peer owes something, for how many seconds it may, and what happens after that."""
         now, idle = self.loop.time(), self._options.idle_timeout
         if self._is_lingering:
-            return self._turn, self._options.close_timeout, self.transport.abort
+            return self._turn_began, self._options.close_timeout, self.transport.abort
         if self.transport.is_closing() or self.flow.write_paused:
             unsent = self.transport.get_write_buffer_size()
-            if unsent != self._unsent:
-                self._unsent, self._taken = unsent, now
-            return self._taken, idle, partial(self._drop, "it does not read its answer")
+            if unsent != self._unsent_bytes:
+                self._unsent_bytes, self._taken_at = unsent, now
+            return self._taken_at, idle, partial(self._drop, "it does not read the response")
         if not self._is_answering:
-            return self._turn, self._options.handshake_timeout, self._end_turn
+            return self._turn_began, self._options.handshake_timeout, self._end_turn
         cycle = self.cycle
         if not cycle.more_body or cycle.waiting_for_100_continue or self.flow.read_paused:
-            self._heard = now  # it owes nothing: the application works
-        return self._heard, idle, partial(self._drop, "nothing comes of its request's body")
+            self._heard_at = now  # it owes nothing: the application is working
+        return self._heard_at, idle, partial(self._drop, "its request body has stalled")
 
     def _end_turn(self) -> None:
         if self._part is Part.HEAD:
-            self._refuse(408, "no complete request came within handshake_timeout")
+            self._refuse(408, "no complete request within handshake_timeout")
         else:
             self.transport.close()
-            self._look_within(self._options.idle_timeout / LOOKS)
+            self._check_within(self._options.idle_timeout / CHECKS_PER_LIMIT)
 
     def _drop(self, reason: str) -> None:
-        self.logger.info("an HTTP connection is dropped: %s", reason, extra={"remote_address": self.client})
+        self.logger.info("dropping an HTTP connection: %s", reason, extra={"remote_address": self.client})
         self.transport.abort()

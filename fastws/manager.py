@@ -1,4 +1,4 @@
-"""The connection manager: one per endpoint, who is there and how to reach them."""
+"""The connection manager of an endpoint: who is connected, and how to reach them."""
 
 import concurrent.futures
 from asyncio import AbstractEventLoop
@@ -31,7 +31,7 @@ EVERY_VIEWER: Any = object()
 
 
 class AnyServer(Protocol):
-    """What a manager shows of its server, the `Server` that made it."""
+    """The parts of `Server` that a manager exposes."""
 
     state: SimpleNamespace
 
@@ -45,18 +45,19 @@ class AnyServer(Protocol):
 
     @property
     def loop(self) -> AbstractEventLoop:
-        """The loop it runs on; raises RuntimeError when it does not run."""
+        """The loop it runs on; raises RuntimeError if it is not running."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes connections."""
+        """Whether it accepts connections."""
 
 
 class ConnectionManager(Endpoint):
     """Knows every connection, channel and user of one endpoint, and sends to them.
 
-    ``Server.endpoint`` makes it. Everything is called on the loop's thread; from another thread only the
-    ``..._threadsafe`` methods work, and the others raise RuntimeError. Counts are of the connections addressed.
+    ``Server.endpoint`` creates it. Call its methods on the loop's thread; from another thread only the
+    ``..._threadsafe`` methods work, and the others raise RuntimeError. A returned count is the number of connections
+    addressed.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class ConnectionManager(Endpoint):
         self.server = server
         self.template = template
         self.listener = listener
-        #: What the engine tells of connections goes there; not for applications.
+        #: Where the engine reports what happens to connections; not for applications.
         self.life: Life = Life(self, template, listener, options, runner)
-        #: The open connections by id, live.
+        #: A live view of the open connections by id.
         self.connections: Mapping[str, WebSocket] = _ById(self)
-        #: The users who are there, each with the ids of his or her connections, live.
+        #: A live view of the connected users, each with the ids of their connections.
         self.users: Mapping[Hashable, list[str]] = _ByUser(self)
         warn_of_misspelt(listener)
 
@@ -95,17 +96,17 @@ class ConnectionManager(Endpoint):
 
     @property
     def channels(self) -> dict[str, int]:
-        """Every channel with its number of subscribers."""
+        """Every channel and its number of subscribers."""
         return self._counts(CHANNEL_KIND)
 
     def subscribers(self, channel: str) -> list[WebSocket]:
-        """The connections in a channel."""
+        """Returns the connections in a channel."""
         return self._members(CHANNEL_KIND, channel)
 
     def presence(self, channel: str, *, viewer: Hashable = EVERY_VIEWER) -> dict[Hashable, Presence]:
-        """Who is in a channel: each user once, with the time since when and the number of devices there.
+        """Returns who is in a channel: each user once, with their join time and their number of devices there.
 
-        With a ``viewer`` (None: a connection without a user) only those whom he or she may see.
+        With a ``viewer`` (None: a connection without a user), only the users whom that viewer may see.
         """
         people = self.life.company.people.of(channel)
         if viewer is EVERY_VIEWER:
@@ -113,54 +114,54 @@ class ConnectionManager(Endpoint):
         return {user: presence for user, presence in people.items() if self.sees(viewer, user)}
 
     def watch_presence(self, channel: str) -> None:
-        """Tell the members of a channel who comes and goes, until `unwatch_presence`. Twice is once.
+        """Tell the members of a channel who joins and leaves, until `unwatch_presence`. Watching twice changes nothing.
 
         They get JSON texts ``{"type": "presence", "channel": ..., "event": ...}``. The event is "list" for a connection
         that joins (``users``: each with ``user``, ``since`` and ``devices``), "join" (``user``, ``since``) when another
-        user's first device has come, and "leave" (``user``) when the last is gone, after ``offline_after``. Nobody is
-        told of a user whom he or she may not see (`Listener.can_see`).
+        user's first device joins, and "leave" (``user``) when the last has left, after ``offline_after``. Members are
+        told only of users whom they may see (`Listener.can_see`).
         """
         self._check_thread()
         self.life.company.notices.watch(_channel_name(channel))
 
     def unwatch_presence(self, channel: str) -> None:
-        """Tell the members of a channel no more who comes and goes."""
+        """Stop telling the members of a channel who joins and leaves."""
         self._check_thread()
         self.life.company.notices.unwatch(channel)
 
     def notify(self, channel: str, user: Hashable, message: Any, *, exclude: Connections | None = None) -> int:
-        """Send a message about a user (typing, say) to the members who may see that user; how many."""
+        """Send a message about a user (such as typing) to the members who may see that user. Returns their number."""
         if not self.life.company.sight.is_free:
             hidden = [ws for ws in self._members(CHANNEL_KIND, channel) if not self.sees(ws.user, user)]
             exclude = hidden if exclude is None else [*hidden, *many(exclude)]
         return self.broadcast(channel, message, exclude=exclude)
 
     def sees(self, viewer: Hashable, user: Hashable) -> bool:
-        """Whether `Listener.can_see` lets a viewer see a user. Its answers are kept, until `visibility_changed`."""
+        """Returns whether `Listener.can_see` lets a viewer see a user; cached until `visibility_changed`."""
         return self.life.company.sight.sees(viewer, user)
 
     def visibility_changed(self, user: Hashable) -> None:
-        """What ``can_see`` says of a user has changed, as viewer or as the one seen: ask it again.
+        """Ask ``can_see`` again about a user, both as viewer and as the one seen.
 
-        In watched channels those for whom somebody comes to be there, or is gone, get a "join" or a "leave".
+        In watched channels, members for whom somebody appears or disappears get a "join" or a "leave".
         """
         self._check_thread()
         self.life.company.sight.forget(user)
         self.life.company.notices.review(user)
 
     def subscribe_user(self, user: Hashable, channel: str) -> int:
-        """Have every connection of a user join a channel; its number of subscribers."""
+        """Have every connection of a user join a channel. Returns the number of subscribers."""
         return self.life.enter(self._members(USER_KIND, user), _channel_name(channel))
 
     def unsubscribe_user(self, user: Hashable, channel: str) -> int:
-        """Have every connection of a user leave a channel (a kick); the number of subscribers that stay."""
+        """Have every connection of a user leave a channel (a kick). Returns how many subscribers remain."""
         _channel_name(channel)
         self.life.exit([(ws, channel) for ws in self._members(USER_KIND, user)])
-        self.life.company.remove_if_away(user, channel)
+        self.life.company.remove(user, channel)
         return self._count(channel)
 
     def close_user(self, user: Hashable, code: int = 4001, reason: str = "logged out") -> int:
-        """Close every connection of a user; how many. One whose handshake is under way is refused with 401."""
+        """Close every connection of a user. Returns how many it closed. Pending handshakes are refused with 401."""
         self._check_thread()
         check_close(code, reason)
         greeting = [ws for ws in self.life.greeting if ws.user == user]
@@ -168,9 +169,9 @@ class ConnectionManager(Endpoint):
         return self._close([*self._members(USER_KIND, user), *greeting], code, reason)
 
     def close_session(self, session_id: str, code: int = 4001, reason: str = "logged out") -> int:
-        """Close every connection with an HTTP session (``Session.id``), as a log-out must; how many.
+        """Close every connection with an HTTP session (``Session.id``), as a logout must. Returns how many it closed.
 
-        One whose handshake is under way is refused with 401. Raises ValueError for a code that may not be sent.
+        Pending handshakes are refused with 401. Raises ValueError for a code that cannot be sent.
         """
         self._check_thread()
         check_close(code, reason)
@@ -184,19 +185,19 @@ class ConnectionManager(Endpoint):
         return len(still_open)
 
     def subscribe(self, channel: str, ws: WebSocket) -> int:
-        """Have a connection join a channel; the number of subscribers. Twice is once.
+        """Have a connection join a channel. Returns the number of subscribers. Joining twice changes nothing.
 
-        Raises TypeError for a name that is no str, ValueError for a connection of another endpoint.
+        Raises TypeError for a name that is not a str, ValueError for a connection of another endpoint.
         """
         return self.life.enter((ws,), _channel_name(channel))
 
     def unsubscribe(self, channel: str, ws: WebSocket) -> int:
-        """Have a connection leave a channel; the number of subscribers that stay."""
+        """Have a connection leave a channel. Returns how many subscribers remain."""
         self.life.exit([(ws, _channel_name(channel))])
         return self._count(channel)
 
     def unsubscribe_all(self, ws: WebSocket) -> None:
-        """Have a connection leave all of its channels."""
+        """Have a connection leave all its channels."""
         if ws.is_open:
             self.life.exit([(ws, channel) for channel in ws.channels])
 
@@ -211,11 +212,11 @@ class ConnectionManager(Endpoint):
         users: Any = None,
         exclude: Connections | None = None,
     ) -> "concurrent.futures.Future[int]":
-        """``broadcast`` from any thread. Raises RuntimeError when the server does not run."""
+        """``broadcast`` from any thread. Raises RuntimeError if the server is not running."""
         return self._on_loop(lambda: self.broadcast(channel, message, to=to, users=users, exclude=exclude))
 
     def send_threadsafe(self, ids: Connections, message: Any) -> "concurrent.futures.Future[int]":
-        """``send`` from any thread. Raises RuntimeError when the server does not run."""
+        """``send`` from any thread. Raises RuntimeError if the server is not running."""
         return self._on_loop(lambda: self.send(ids, message))
 
     def _on_loop(self, call: Callable[[], int]) -> "concurrent.futures.Future[int]":
@@ -278,5 +279,5 @@ class _ByUser(Mapping[Hashable, list[str]]):
 
 def _channel_name(channel: str) -> str:
     if not isinstance(channel, str):
-        raise TypeError(f"a channel is named by a str, not {channel!r}")
+        raise TypeError(f"a channel name must be a str, not {channel!r}")
     return channel

@@ -1,4 +1,4 @@
-"""Who is in a channel and since when, who may see whom, and who is told."""
+"""Presence: who is in a channel and since when, who may see whom, and who is told."""
 
 import asyncio
 import json
@@ -21,54 +21,54 @@ logger = logging.getLogger("fastws.presence")
 
 User: TypeAlias = Hashable
 
-MOST_ANSWERS = 100_000  # of can_see that are kept, per endpoint
+MAX_CACHED_ANSWERS = 100_000  # of can_see, per endpoint
 
 
 class Presence(NamedTuple):
     """One user in a channel."""
 
     since: datetime
-    """When his or her first device came, in UTC."""
+    """When the user's first device joined, in UTC."""
     devices: int
-    """Connections in the channel; 0 for a user who is gone for less than ``offline_after`` seconds."""
+    """Connections in the channel; 0 for a user who has been gone for less than ``offline_after`` seconds."""
 
     @classmethod
     def at(cls, since: float, devices: int) -> "Presence":
-        """From Unix time, which is exact to 10 ms."""
+        """Returns the presence since a Unix time, rounded to 10 ms."""
         return cls(datetime.fromtimestamp(round(since, 2), UTC), devices)
 
 
 @dataclass(slots=True, eq=False)
 class Absence:
-    """A user without a connection, in a channel or (None) at all, who may be back before anybody is told."""
+    """A user without a connection, in a channel or (None) at all, who may return before anybody is told."""
 
     channel: str | None
     user: User
     ws: WebSocket  # the last connection
-    since: float  # when the user came, as Unix time in seconds
+    since: float  # when the user joined, as Unix time in seconds
     deadline: float  # on the loop's clock
 
 
 class Away:
-    """Everybody's absences; ``over`` is called with each that lasts too long."""
+    """All absences; ``over`` is called with each that lasts too long."""
 
     def __init__(self, over: Callable[[Absence], None]) -> None:
         self._over = over
         self._absences: dict[str | None, dict[User, Absence]] = {}
-        self._queue: deque[Absence] = deque()  # all take equally long; those that ended before stay until their time
+        self._queue: deque[Absence] = deque()  # all last equally long; those that ended early stay until their deadline
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, ws: WebSocket, channel: str | None, since: float, seconds: float) -> None:
-        """The last connection of a user is gone; ``seconds`` are the same each time."""
+        """The last connection of a user is gone. ``seconds`` must be the same in each call."""
         loop = asyncio.get_running_loop()
         absence = Absence(channel, ws.user, ws, since, loop.time() + seconds)
         self._absences.setdefault(channel, {})[ws.user] = absence
         self._queue.append(absence)
         if self._timer is None:
-            self._timer = loop.call_at(absence.deadline, self._look)
+            self._timer = loop.call_at(absence.deadline, self._check_deadlines)
 
     def end(self, channel: str | None, user: User) -> Absence | None:
-        """The user is back, or gone for good: the absence, if there was one."""
+        """The user is back, or gone for good. Returns the absence, if there was one."""
         absences = self._absences.get(channel)
         absence = None if absences is None else absences.pop(user, None)
         if absences is not None and not absences:
@@ -76,28 +76,28 @@ class Away:
         return absence
 
     def users(self, channel: str) -> Mapping[User, Absence]:
-        """Those who are away from a channel."""
+        """Returns the users who are away from a channel."""
         return self._absences.get(channel, {})
 
     def channels(self, user: User) -> list[str]:
-        """The channels that a user is away from."""
+        """Returns the channels that a user is away from."""
         return [channel for channel, users in self._absences.items() if channel is not None and user in users]
 
     def end_all(self) -> None:
-        """Nobody will be back."""
+        """End all absences at once: nobody will return."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._queue:
             self._end_first()
 
-    def _look(self) -> None:
+    def _check_deadlines(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
         while self._queue and self._queue[0].deadline <= loop.time():
             self._end_first()
         if self._queue and self._timer is None:
-            self._timer = loop.call_at(self._queue[0].deadline, self._look)
+            self._timer = loop.call_at(self._queue[0].deadline, self._check_deadlines)
 
     def _end_first(self) -> None:
         absence = self._queue.popleft()
@@ -107,7 +107,7 @@ class Away:
 
 
 class Sight:
-    """What ``Listener.can_see`` said, kept until it is forgotten; None asks nobody, and everybody sees everybody."""
+    """A cache of the answers of ``Listener.can_see``. If that is None, everybody sees everybody."""
 
     def __init__(self, can_see: Callable[[User, User], Any] | None) -> None:
         self._can_see = can_see
@@ -120,7 +120,7 @@ class Sight:
         return self._can_see is None
 
     def sees(self, viewer: User, user: User) -> bool:
-        """Whether a viewer (None: any connection without a user) may see a user. Everybody sees himself or herself."""
+        """Returns whether a viewer (None: a connection without a user) may see a user. Everybody sees themselves."""
         if self._can_see is None or viewer == user:
             return True
         answers = self._answers.get(user)
@@ -129,7 +129,7 @@ class Sight:
         return self._ask(viewer, user)
 
     def forget(self, user: User) -> None:
-        """Ask again about a user, as viewer and as the one seen."""
+        """Forget the answers about a user, both as viewer and as the one seen."""
         self._count -= len(self._answers.pop(user, ()))
         for answers in self._answers.values():
             self._count -= answers.pop(user, None) is not None
@@ -139,9 +139,9 @@ class Sight:
         try:
             answer = bool(call(self._can_see, viewer, user))
         except Exception:
-            logger.exception("can_see failed: %r does not see %r", viewer, user)
+            logger.exception("can_see failed, so %r does not see %r", viewer, user)
             return False
-        if self._count >= MOST_ANSWERS:
+        if self._count >= MAX_CACHED_ANSWERS:
             self._answers, self._count = {}, 0
         self._answers.setdefault(user, {})[viewer] = answer
         self._count += 1
@@ -149,24 +149,24 @@ class Sight:
 
 
 class Watch:
-    """A watched channel, and exactly what its members were told: of those announced, less those hidden from them."""
+    """A watched channel, and what its members were told: of the announced users except those hidden from them."""
 
     __slots__ = ("announced", "hidden")
 
     def __init__(self) -> None:
         self.announced: set[User] = set()
-        self.hidden: dict[User, set[User]] = {}  # by viewer; nobody has an empty set
+        self.hidden: dict[User, set[User]] = {}  # by viewer; empty sets are removed
 
     def is_hidden(self, user: User, viewer: User) -> bool:
-        """Whether a viewer was not told of a user."""
+        """Returns whether a viewer was not told of a user."""
         return user in self.hidden.get(viewer, ())
 
     def hide(self, user: User, viewer: User) -> None:
-        """The viewer is not told."""
+        """The viewer is not told of the user."""
         self.hidden.setdefault(viewer, set()).add(user)
 
     def show(self, user: User, viewer: User) -> None:
-        """The viewer is told."""
+        """The viewer is told of the user."""
         users = self.hidden.get(viewer)
         if users is not None:
             users.discard(user)
@@ -174,7 +174,7 @@ class Watch:
                 del self.hidden[viewer]
 
     def forget(self, user: User) -> None:
-        """A user is there no more, neither to be seen nor to see."""
+        """A user has left, both as viewer and as the one seen."""
         self.announced.discard(user)
         self.hidden.pop(user, None)
         for viewer in list(self.hidden):
@@ -182,14 +182,14 @@ class Watch:
 
 
 class People:
-    """Who is in a channel of an endpoint, including those who are away and may be back."""
+    """Who is in a channel of an endpoint, including users who are away and may return."""
 
     def __init__(self, endpoint: Endpoint, away: Away) -> None:
         self.endpoint = endpoint
         self.away = away
 
     def of(self, channel: str) -> dict[User, Presence]:
-        """Each user of a channel once."""
+        """Returns each user of a channel once."""
         there = self.endpoint._people(channel)
         people = {user: Presence.at(since, devices) for user, (since, devices) in there.items()}
         for user, absence in self.away.users(channel).items():
@@ -198,9 +198,9 @@ class People:
 
 
 class Notices:
-    """Tells the members of watched channels who comes and goes, as far as they may see it.
+    """Tells the members of watched channels who joins and leaves, as far as they may see it.
 
-    A leave goes to those who were told of the join, whatever ``can_see`` says by then.
+    Members who were told of a join are told of the leave, whatever ``can_see`` says by then.
     """
 
     def __init__(self, people: "People", sight: Sight) -> None:
@@ -210,11 +210,11 @@ class Notices:
         self._watches: dict[str, Watch] = {}
 
     def watch(self, channel: str) -> None:
-        """Begin to tell: each member gets a list now."""
+        """Begin to watch: each member gets a list now."""
         if channel in self._watches:
             return
         self._watches[channel] = Watch()
-        people = self._listed(channel)
+        people = self._list_people(channel)
         self._watches[channel].announced.update(person["user"] for person in people)
         if self._sight.is_free:
             self._endpoint.broadcast(channel, _notice(channel, "list", users=people))
@@ -223,23 +223,23 @@ class Notices:
                 self._send_list([ws], channel, people)
 
     def unwatch(self, channel: str) -> None:
-        """Tell no more."""
+        """Stop watching."""
         self._watches.pop(channel, None)
 
-    def came(self, connections: list[WebSocket], channel: str) -> None:
-        """Connections of one user, or a single one, are in a channel: each gets a list, the others a "join"."""
+    def announce_join(self, connections: list[WebSocket], channel: str) -> None:
+        """Connections of one user, or a single one, have joined a channel: each gets a list, the others a "join"."""
         watch = self._watches.get(channel)
         if watch is None:
             return
         user = connections[0].user
         if user is not None and user not in watch.announced:
             watch.announced.add(user)
-            exclude = [*self._endpoint._members(USER_KIND, user), *self._blind(channel, user)]
-            self._endpoint.broadcast(channel, self._joined(channel, user), exclude=exclude)
-        self._send_list(connections, channel, self._listed(channel))
+            exclude = [*self._endpoint._members(USER_KIND, user), *self._members_who_cannot_see(channel, user)]
+            self._endpoint.broadcast(channel, self._join_notice(channel, user), exclude=exclude)
+        self._send_list(connections, channel, self._list_people(channel))
 
-    def gone(self, channel: str, user: User) -> None:
-        """A user has left a channel, with every connection and for good."""
+    def announce_leave(self, channel: str, user: User) -> None:
+        """A user has left a channel with all connections, for good."""
         watch = self._watches.get(channel)
         if watch is None or user not in watch.announced:
             return
@@ -249,7 +249,7 @@ class Notices:
         self._endpoint.broadcast(channel, _notice(channel, "leave", user=user), exclude=unaware)
 
     def review(self, user: User) -> None:
-        """What is visible of, or to, a user has changed: tell those for whom somebody comes to be there, or is gone."""
+        """Visibility has changed for a user: tell the members for whom somebody appears or disappears."""
         channels = {channel for ws in self._endpoint._members(USER_KIND, user) for channel in ws.channels}
         for channel in channels.union(self._people.away.channels(user)) & self._watches.keys():
             for viewer in {ws.user for ws in self._endpoint._members(CHANNEL_KIND, channel)}:
@@ -257,45 +257,47 @@ class Notices:
             for other in self._people.of(channel):
                 self._update(channel, user, other)
 
-    def _listed(self, channel: str) -> list[dict[str, Any]]:
-        """Everybody in a channel, as a list tells it."""
+    def _list_people(self, channel: str) -> list[dict[str, Any]]:
+        """Returns everybody in a channel, in the form of a list notice."""
         people = self._people.of(channel)
         return [{"user": user, "since": since, "devices": devices} for user, (since, devices) in people.items()]
 
     def _send_list(self, connections: list[WebSocket], channel: str, people: list[dict[str, Any]]) -> None:
-        """To connections of one user."""
+        """Send a list to connections of one user."""
         if not self._sight.is_free:
             viewer = connections[0].user
-            people = [person for person in people if self._sees(channel, viewer, person["user"])]
+            people = [person for person in people if self._check_sight(channel, viewer, person["user"])]
         self._endpoint.broadcast(channel, _notice(channel, "list", users=people), to=connections)
 
-    def _joined(self, channel: str, user: User) -> str:
+    def _join_notice(self, channel: str, user: User) -> str:
         since, devices = self._endpoint._person(channel, user)
         if not devices:
             absence = self._people.away.users(channel).get(user)
             since = time.time() if absence is None else absence.since
         return _notice(channel, "join", user=user, since=Presence.at(since, devices).since)
 
-    def _sees(self, channel: str, viewer: User, user: User) -> bool:
-        """Whether a viewer may see a member; he or she is told accordingly."""
+    def _check_sight(self, channel: str, viewer: User, user: User) -> bool:
+        """Returns whether a viewer may see a member, and records that the viewer is told accordingly."""
         watch = self._watches[channel]
         sees = self._sight.sees(viewer, user)
         (watch.show if sees else watch.hide)(user, viewer)
         return sees
 
-    def _blind(self, channel: str, user: User) -> list[WebSocket]:
-        """The members that may not see a user."""
+    def _members_who_cannot_see(self, channel: str, user: User) -> list[WebSocket]:
+        """Returns the connections in a channel that may not see a user."""
         if self._sight.is_free:
             return []
-        return [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if not self._sees(channel, ws.user, user)]
+        return [
+            ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if not self._check_sight(channel, ws.user, user)
+        ]
 
     def _update(self, channel: str, viewer: User, user: User) -> None:
-        """Tell a viewer when what he or she was told of a user is true no more."""
+        """Tell a viewer if what they were told about a user is no longer true."""
         watch = self._watches[channel]
         was_hidden = watch.is_hidden(user, viewer)
-        if user not in watch.announced or self._sees(channel, viewer, user) != was_hidden:
+        if user not in watch.announced or self._check_sight(channel, viewer, user) != was_hidden:
             return
-        notice = self._joined(channel, user) if was_hidden else _notice(channel, "leave", user=user)
+        notice = self._join_notice(channel, user) if was_hidden else _notice(channel, "leave", user=user)
         if viewer is None:
             strangers = [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if ws.user is None]
             self._endpoint.broadcast(channel, notice, to=strangers)
@@ -318,51 +320,42 @@ class Company:
         self.notices = Notices(self.people, self.sight)
 
     def arrive(self, connections: list[WebSocket], channel: str) -> None:
-        """Connections of one user, or a single one, are in a channel."""
+        """Connections of one user, or a single one, have joined a channel."""
         absence = self.away.end(channel, connections[0].user)
         if absence is not None:
             self._endpoint._backdate(channel, connections[0], absence.since)
-        self.notices.came(connections, channel)
+        self.notices.announce_join(connections, channel)
 
     def depart(self, ws: WebSocket, channel: str) -> None:
-        """A connection has left a channel on purpose: its user does, if it was the last one there."""
-        user = ws.user
-        if user is not None and not self._endpoint._is_there(channel, user):
-            self.remove(user, channel)
+        """A connection has left a channel on purpose; so has its user, if it was the last one there."""
+        self.remove(ws.user, channel)
 
     def remove(self, user: User, channel: str) -> None:
-        """A user without a connection in a channel is out of it, and nobody waits for his or her return."""
-        self.away.end(channel, user)
-        self.notices.gone(channel, user)
-
-    def remove_if_away(self, user: User, channel: str) -> None:
-        """Nobody waits any more for the return of a user to a channel."""
-        if self.away.end(channel, user) is not None:
-            self.notices.gone(channel, user)
+        """A user is out of a channel for good, unless one of their connections is still there."""
+        if user is not None and not self._endpoint._is_there(channel, user):
+            self.away.end(channel, user)
+            self.notices.announce_leave(channel, user)
 
     def vanish(self, ws: WebSocket, channel: str, since: float, seconds: float) -> None:
-        """A connection is over that was in a channel; its user may be back within so many seconds."""
-        user = ws.user
-        if user is None or self._endpoint._is_there(channel, user):
-            return
-        if seconds > 0:
+        """A connection that was in a channel is over; its user may be back within ``seconds``."""
+        if seconds <= 0:
+            self.remove(ws.user, channel)
+        elif ws.user is not None and not self._endpoint._is_there(channel, ws.user):
             self.away.begin(ws, channel, since, seconds)
-        else:
-            self.remove(user, channel)
 
     def _absence_over(self, absence: Absence) -> None:
         if absence.channel is None:
             self._offline(absence.ws)
         else:
-            self.notices.gone(absence.channel, absence.user)
+            self.notices.announce_leave(absence.channel, absence.user)
 
 
 def _notice(channel: str, event: str, **fields: Any) -> str:
-    """A presence notice as JSON; a user that JSON does not know goes out as its str()."""
+    """Returns a presence notice as JSON; a user of a type that JSON does not have is sent as its str()."""
     notice = {"type": "presence", "channel": channel, "event": event, **fields}
     try:
         return orjson.dumps(notice, default=str).decode()
-    except TypeError:  # half a surrogate pair in a name, which the standard library escapes
+    except TypeError:  # a lone surrogate in a name, which the standard library escapes
         return json.dumps(notice, default=_plain)
 
 

@@ -1,4 +1,4 @@
-"""`fastws serve --reload`: the server as a process of its own, started anew whenever Python files change."""
+"""`fastws serve --reload`: runs the server in a child process, and restarts it whenever Python files change."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["serve_reloading"]
 
 logger = logging.getLogger("fastws.reload")
 
-GLANCE = 200  # milliseconds between two looks at the process
-PATIENCE = 3.0  # seconds that it has to end, before it is told again, and more rudely
-TERMINAL = 1.0  # seconds that it has where a Ctrl-C has told it already
+POLL_MILLISECONDS = 200  # between checks of the process
+STOP_SECONDS = 3.0  # after each signal, before the next and stronger one
+CTRL_C_STOP_SECONDS = 1.0  # before the first signal, if Ctrl-C has already reached the process
 
 
 def serve_reloading(descriptors: Sequence[int]) -> None:
-    """Run this command without its ``--reload`` again and again, until SIGINT or SIGTERM.
+    """Run this command without ``--reload``, and restart it on changes, until SIGINT or SIGTERM.
 
-    ``descriptors`` are those of listening sockets to serve on, if any. Raises ConfigurationError where watchfiles is
-    not installed.
+    ``descriptors`` are those of listening sockets to serve on, if any. Raises ConfigurationError if watchfiles is not
+    installed.
     """
     try:
         from watchfiles import PythonFilter, watch
@@ -38,26 +38,26 @@ def serve_reloading(descriptors: Sequence[int]) -> None:
 
     def on_signal(number: int, _frame: object) -> None:
         if signals:
-            child.tell()
+            child.terminate()
         signals.append(number)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     changes = watch(
-        Path.cwd(), watch_filter=PythonFilter(), stop_event=stop, rust_timeout=GLANCE, yield_on_timeout=True
+        Path.cwd(), watch_filter=PythonFilter(), stop_event=stop, rust_timeout=POLL_MILLISECONDS, yield_on_timeout=True
     )
     child_is_told = False
     try:
-        for changed in changes:  # the first of them comes when files are watched already
-            child.look_after({path for _, path in changed})
-        child_is_told = signals[:1] == [signal.SIGINT]  # by the terminal, which tells every process
+        for changed in changes:  # the first comes once files are being watched
+            child.update({path for _, path in changed})
+        child_is_told = signals[:1] == [signal.SIGINT]  # the terminal sends it to every process
     finally:
         child.stop(child_is_told)
 
 
 class Child:
-    """The server's process, and what is wrong with the files that it would be started from."""
+    """The server's process, and the changed files that are not valid Python."""
 
     def __init__(self, descriptors: Sequence[int]) -> None:
         self._descriptors = descriptors
@@ -65,8 +65,8 @@ class Child:
         self._broken: set[str] = set()
         self._is_over = False
 
-    def look_after(self, changed: set[str]) -> None:
-        """Start it at first, and again when files have changed and can be read as Python."""
+    def update(self, changed: set[str]) -> None:
+        """Start the process if necessary, and restart it if files have changed and are valid Python."""
         if self._process is None:
             self._start()
         elif changed:
@@ -78,24 +78,24 @@ class Child:
         elif not self._is_over and self._process.poll() is not None:
             self._is_over = True
             logger.warning(
-                "the server ended with status %d: it starts again when a file changes", self._process.returncode
+                "the server exited with status %d; it restarts when a file changes", self._process.returncode
             )
 
-    def tell(self) -> None:
-        """Have it end."""
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
         if self._process is not None:
             self._process.terminate()
 
     def stop(self, is_told: bool = False) -> None:
-        """End it, if need be by force; where it has been told, wait a moment first."""
-        if self._process is None or (is_told and self._ends(TERMINAL)):
+        """End it, by force if necessary; if it already got a signal, wait a moment first."""
+        if self._process is None or (is_told and self._wait(CTRL_C_STOP_SECONDS)):
             return
         for end in (self._process.terminate, self._process.terminate, self._process.kill):
             end()
-            if self._ends(PATIENCE):
+            if self._wait(STOP_SECONDS):
                 return
 
-    def _ends(self, timeout: float) -> bool:
+    def _wait(self, timeout: float) -> bool:
         assert self._process is not None
         try:
             self._process.wait(timeout)
@@ -105,7 +105,7 @@ class Child:
 
     def _start(self) -> None:
         command = [sys.executable, *(argument for argument in sys.orig_argv[1:] if argument != "--reload")]
-        # Its clients are to come back at once, and it is not to watch files itself, whatever fastws.toml says.
+        # Its clients should reconnect at once, and it must not watch files itself, whatever fastws.toml says.
         environment = {**os.environ, "FASTWS_RELOAD": "false", "FASTWS_RESTART": "true"}
         if self._descriptors:
             environment["FASTWS_FD"] = " ".join(map(str, self._descriptors))
@@ -114,14 +114,14 @@ class Child:
 
     @staticmethod
     def _check(paths: Iterable[str]) -> Iterable[str]:
-        """Those that are no Python, each logged; one that is gone is fine."""
+        """Yields the files that are not valid Python, and logs them; missing files are fine."""
         for path in paths:
             try:
                 source = Path(path).read_bytes()
                 with warnings.catch_warnings(action="ignore"):
                     compile(source, os.path.relpath(path), "exec", dont_inherit=True)
             except (SyntaxError, ValueError) as error:
-                logger.warning("still serving what was there before: %s", error)
+                logger.warning("keeping the previous version running: %s", error)
                 yield path
             except OSError:
                 pass

@@ -1,4 +1,4 @@
-"""Path templates, and which of them a request's path means."""
+"""Path templates, and the routing of requests to them."""
 
 import re
 from typing import Generic, TypeVar
@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 
 class Template:
-    """A path such as ``/ws/chat/{channel}``: segments that are literal, or a parameter in braces.
+    """A path such as ``/ws/chat/{channel}``: each segment is either literal or a parameter in braces.
 
-    Raises ConfigurationError for a template that cannot work. Matching takes raw paths: a parameter is percent-decoded
-    after the path was split, so that ``%2F`` is part of a name and no separator. A parameter is never empty.
+    Raises ConfigurationError for a template that cannot work. Raw paths are matched: a parameter is percent-decoded
+    after the path has been split, so that ``%2F`` is part of a name, not a separator. A parameter is never empty.
     """
 
     def __init__(self, path: str) -> None:
         if not path.startswith("/"):
             raise ConfigurationError(f"path {path!r} does not begin with a slash: try {'/' + path!r}")
         if "?" in path or "#" in path:
-            raise ConfigurationError(f"path {path!r} has more than a path: leave out what begins with ? or #")
+            raise ConfigurationError(f"path {path!r} contains a query or a fragment: remove ? or # and what follows")
         self.path = path
         self.names: list[str] = []
         self._segments = path.split("/")
@@ -35,17 +35,17 @@ class Template:
         if match is None:
             if "{" in segment or "}" in segment:
                 raise ConfigurationError(
-                    f"path {self.path!r}: {segment!r} is no parameter; write a name in braces as a whole segment"
+                    f"path {self.path!r}: {segment!r} is not a parameter; write a name in braces as a whole segment"
                 )
             return False
         if match[1] in self.names:
-            raise ConfigurationError(f"path {self.path!r} has {segment} twice: give each parameter a name of its own")
+            raise ConfigurationError(f"path {self.path!r} has {segment} twice: give each parameter its own name")
         self.names.append(match[1])
         return True
 
     @property
     def shape(self) -> tuple[str | None, ...]:
-        """The literal segments, None for parameters: two templates of one shape match the same paths."""
+        """The literal segments, None for parameters: two templates with the same shape match the same paths."""
         return tuple(None if p else s for p, s in zip(self._is_parameter, self._segments, strict=True))
 
     @property
@@ -54,7 +54,7 @@ class Template:
         return len(self.names), self._is_parameter
 
     def match(self, raw_path: str) -> bool:
-        """Whether the path, still percent-encoded, is one of this template."""
+        """Returns whether a path, still percent-encoded, matches this template."""
         segments = raw_path.split("/")
         return len(segments) == len(self._segments) and all(
             segment != "" if parameter else segment == literal or decode_path(segment) == literal
@@ -62,31 +62,31 @@ class Template:
         )
 
     def parameters(self, raw_path: str) -> dict[str, str]:
-        """The parameters of a path that matches, decoded."""
+        """Returns the decoded parameters of a matching path."""
         segments = raw_path.split("/")
         values = [decode_path(s) for s, parameter in zip(segments, self._is_parameter, strict=True) if parameter]
         return dict(zip(self.names, values, strict=True))
 
 
 class Router(Generic[T]):
-    """Finds what is registered for a path."""
+    """Finds the target that is registered for a path."""
 
     def __init__(self) -> None:
         self._routes: list[tuple[Template, T]] = []
 
     def add(self, template: Template, target: T) -> None:
-        """Register; raises ConfigurationError where another template matches the same paths."""
+        """Register a target; raises ConfigurationError if another template matches the same paths."""
         for other, _ in self._routes:
             if other.shape == template.shape:
-                raise ConfigurationError(f"path {template.path!r} is taken by {other.path!r}: one endpoint a path")
+                raise ConfigurationError(f"path {template.path!r} is taken by {other.path!r}: use another path")
         self._routes.append((template, target))
         self._routes.sort(key=lambda route: route[0].rank)
 
     @property
     def targets(self) -> list[T]:
-        """Everything that is registered."""
+        """All registered targets."""
         return [target for _, target in self._routes]
 
     def find(self, raw_path: str) -> tuple[Template, T] | None:
-        """The most literal template that matches, with what is registered for it."""
+        """Returns the most literal template that matches, and its target."""
         return next(((template, target) for template, target in self._routes if template.match(raw_path)), None)

@@ -1,4 +1,4 @@
-"""The server: listens, decides on handshakes, and hands what is no WebSocket to an HTTP application."""
+"""The server: endpoints, and how it starts, runs and stops."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 import uvloop
 
 from ._core import Reactor, TransportWire, WebSocket, has_epoll
-from .answers import served_first
+from .answers import with_own_answers
 from .config import EndpointKeywords, EndpointOptions, OptionKeywords, Options, ServerKeywords
 from .life.admission import Admission
 from .life.connection import Life
@@ -28,28 +28,28 @@ __all__ = ["Server"]
 
 logger = logging.getLogger("fastws.server")
 
-GOING_AWAY = 1001, "server is going away"  # RFC 6455 7.4.1
-RESTART = 1012, "server restarts"  # of IANA's registry
-UNDER_WAY = 1.0  # seconds that a connection accepted before a stop has for its handshake
-GLANCE = 0.01  # seconds between two looks at the drain
-HURRY = 2.0  # seconds that the HTTP application's end may take after a second signal
+GOING_AWAY = 1001, "server is stopping"  # RFC 6455 7.4.1
+RESTART = 1012, "server is restarting"  # IANA's registry of close codes
+HANDSHAKE_GRACE_SECONDS = 1.0  # for the handshake of a connection accepted before the stop
+DRAIN_POLL_SECONDS = 0.01  # between checks while draining
+HTTP_STOP_SECONDS_WHEN_HURRIED = 2.0  # for the HTTP application, after a second signal
 
 
 class Server:
-    """A WebSocket server: endpoints on one port, and plain HTTP beside them.
+    """A WebSocket server: endpoints and plain HTTP on one port.
 
-    Takes the options of ``fastws.config.Options`` by name; each is a ConfigurationError (a ValueError) at once when
-    it cannot work. Those of ``EndpointOptions`` may be overridden per endpoint.
+    Takes the options of ``fastws.config.Options`` by name, and raises ConfigurationError (a ValueError) for one that
+    cannot work. Those of ``EndpointOptions`` can be overridden per endpoint.
     """
 
     def __init__(self, host: str = Options.host, port: int = Options.port, **options: Unpack[ServerKeywords]) -> None:
         self.options = Options(host=host, port=port, **options)
         self.endpoints: dict[str, ConnectionManager] = {}
-        self._overrides: dict[str, EndpointKeywords] = {}  # by the endpoint's path: what it was given for itself
+        self._overrides: dict[str, EndpointKeywords] = {}  # by the endpoint's path: the options given to it
         self.state = SimpleNamespace()
         self._router: Router[Life] = Router()
         self._runner = Runner()
-        self._admission: Admission | None = None  # while it runs, as is the next
+        self._admission: Admission | None = None  # set while the server runs, like the next
         self._reactor: Reactor | None = None
         self._address: tuple[str, int] | None = None
         self._sockets: list[socket.socket] = []
@@ -58,29 +58,29 @@ class Server:
 
     @property
     def host(self) -> str:
-        """The address it listens on; once started, the path of a unix socket, or what ``fd`` listens on."""
+        """The address it listens on; once started, also the path of a unix socket or the address of ``fd``."""
         return self.options.host if self._address is None else self._address[0]
 
     @property
     def port(self) -> int:
-        """The port it listens on; once started, the real one, which is 0 for a unix socket."""
+        """The port it listens on; once started, the actual one, which is 0 for a unix socket."""
         return self.options.port if self._address is None else self._address[1]
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop it runs on; raises RuntimeError when it does not run."""
+        """The loop it runs on; raises RuntimeError if it is not running."""
         if self._reactor is None:
-            raise RuntimeError("the server does not run")
+            raise RuntimeError("the server is not running")
         return self._reactor.loop
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and not stopped."""
+        """Whether it has been started and not stopped."""
         return self._reactor is not None
 
     @property
     def is_ready(self) -> bool:
-        """Whether it takes connections: from the end of `start` to the beginning of `stop`."""
+        """Whether it accepts connections: from the end of `start` to the beginning of `stop`."""
         return self._admission is not None and self._admission.is_ready
 
     def endpoint(
@@ -88,7 +88,7 @@ class Server:
     ) -> ConnectionManager:
         """Serve WebSockets at a path template such as ``/ws/chat/{channel}``.
 
-        ``options`` override the server's, for this endpoint. Raises ConfigurationError (a ValueError) for a path that
+        ``options`` override the server's for this endpoint. Raises ConfigurationError (a ValueError) for a path that
         cannot work or is taken.
         """
         template = Template(path)
@@ -102,18 +102,19 @@ class Server:
         return manager
 
     def reconfigure(self, **options: Unpack[OptionKeywords]) -> None:
-        """Replace options before the server starts; what an endpoint was given for itself stays as it is.
+        """Replace options before the server starts; options given to an endpoint stay as they are.
 
-        Raises ConfigurationError for what cannot work, RuntimeError while the server runs; nothing is changed then.
+        Raises ConfigurationError for a value that cannot work and RuntimeError while the server is running; then
+        nothing changes.
         """
         if self._reactor is not None:
-            raise RuntimeError("the server runs: reconfigure it before it starts, or after it has stopped")
+            raise RuntimeError("the server is running: reconfigure it before it starts, or after it has stopped")
         self.options = replace(self.options, **options)
         for path, manager in self.endpoints.items():
             manager.life.options = self._endpoint_options(self._overrides[path])
 
     def _endpoint_options(self, overrides: EndpointKeywords) -> EndpointOptions:
-        """The server's options, but for those that an endpoint was given for itself."""
+        """Returns the server's options, overridden by those given to an endpoint."""
         inherited = {field.name: getattr(self.options, field.name) for field in fields(EndpointOptions)}
         unknown = sorted(overrides.keys() - inherited.keys())
         if unknown:
@@ -123,7 +124,7 @@ class Server:
     # -- lifecycle
 
     def run(self, *, on_start: Callable[["Server"], object] | None = None) -> None:
-        """Serve on uvloop until SIGINT or SIGTERM; a second signal drops who is still connected.
+        """Serve on uvloop until SIGINT or SIGTERM; a second signal drops whoever is still connected.
 
         ``on_start`` is called with the server once it listens.
         """
@@ -157,10 +158,10 @@ class Server:
     async def start(self) -> None:
         """Start on the running loop: the HTTP application first, then listen.
 
-        Raises OSError for a taken port or path, ConfigurationError for one that cannot be listened on.
+        Raises OSError if the port or path is taken, ConfigurationError if it cannot be listened on.
         """
         if self._reactor is not None:
-            raise RuntimeError("the server runs already")
+            raise RuntimeError("the server is already running")
         loop = asyncio.get_running_loop()
         self._runner.is_stopping = False
         self._hurry = asyncio.Event()  # of this loop
@@ -178,13 +179,13 @@ class Server:
                 await self._listen(sock)
             admission.is_ready = True
         except BaseException:
-            self._end()
+            self._release()
             raise
 
     async def _start_http(self, app: Callable[..., Any], admission: Admission) -> Any:
         from .http import HTTPApp  # needs the `server` extra
 
-        served = served_first(app, admission.page, admission.instead_of_404)
+        served = with_own_answers(app, admission.page, admission.instead_of_404)
         http = HTTPApp(served, self.options, refusal=admission.refuse_http, websocket=self._wire)
         await http.startup()
         return http
@@ -212,12 +213,12 @@ class Server:
         manager._attach(self._reactor, manager.life.message_handler(), manager.options)
 
     async def stop(self, *, restart: bool | None = None) -> None:
-        """Accept no more, tell the listeners (`on_shutdown`), and close every connection behind what is pending for it.
+        """Stop accepting, call each `on_shutdown`, and close every connection once its pending output is sent.
 
-        They are closed with 1001, or with 1012 for a ``restart`` (None: as the option says), ``drain_rate`` a second
-        within ``drain_timeout``, so that not all of them come back at once. A handshake that comes meanwhile is refused
-        with 503. Peers that do not answer are dropped after ``close_timeout``; handlers get as long to finish. The HTTP
-        application is shut down last.
+        Connections are closed with 1001, or with 1012 for a ``restart`` (None: as in the options), ``drain_rate`` per
+        second within ``drain_timeout``, so that clients do not all reconnect at once. Handshakes that arrive meanwhile
+        are refused with 503. Peers that do not answer are dropped after ``close_timeout``, and handlers have as long to
+        finish. The HTTP application is shut down last.
         """
         reactor, admission = self._reactor, self._admission
         if reactor is None or admission is None or self._runner.is_stopping:
@@ -225,25 +226,25 @@ class Server:
         self._runner.is_stopping = True
         admission.is_ready = False
         timeout = self.options.close_timeout
-        returns = self.options.restart if restart is None else restart
+        restarts = self.options.restart if restart is None else restart
         try:
-            self._close_doors(reactor)
-            await self._unless_hurried(self._drain(reactor, admission, *(RESTART if returns else GOING_AWAY)))
+            self._stop_accepting(reactor)
+            await self._run_unless_hurried(self._drain(reactor, admission, *(RESTART if restarts else GOING_AWAY)))
             reactor.shut()
             for manager in self.endpoints.values():
                 manager.life.company.away.end_all()
-            if not await self._unless_hurried(self._runner.finish(timeout)):
+            if not await self._run_unless_hurried(self._runner.finish(timeout)):
                 await self._runner.finish(0)
             http = admission.http
-            if http is not None and not await self._unless_hurried(http.shutdown(timeout)):
+            if http is not None and not await self._run_unless_hurried(http.shutdown(timeout)):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(http.shutdown(0), HURRY)
+                    await asyncio.wait_for(http.shutdown(0), HTTP_STOP_SECONDS_WHEN_HURRIED)
         finally:
-            self._end()
+            self._release()
 
-    def _close_doors(self, reactor: Reactor) -> None:
-        """Accept no more. A socket that is ours is closed, lest clients wait on it in vain; who waits on one that was
-        passed to us is left to whoever listens on it next."""
+    def _stop_accepting(self, reactor: Reactor) -> None:
+        """Accept no more. The server's own sockets are closed, so that clients do not wait in their queues. Clients in
+        the queue of a socket passed by ``fd`` are left to whoever listens on it next."""
         reactor.stop_listening(for_good=not self.options.fd)
         self._close_sockets()
 
@@ -255,18 +256,18 @@ class Server:
         self._transport_servers, self._sockets = [], []
 
     async def _drain(self, reactor: Reactor, admission: Admission, code: int, reason: str) -> None:
-        """Let every connection go: those that the listeners can still say good-bye to, a few at a time."""
+        """Let handshakes finish, let the listeners say goodbye, then close every connection at the drain rate."""
         loop = reactor.loop
-        for _ in range(round(UNDER_WAY / GLANCE)):
-            if not reactor.is_shaking_hands(UNDER_WAY):
+        for _ in range(round(HANDSHAKE_GRACE_SECONDS / DRAIN_POLL_SECONDS)):
+            if not reactor.is_shaking_hands(HANDSHAKE_GRACE_SECONDS):
                 break
-            await asyncio.sleep(GLANCE)
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
         admission.is_draining = True
         end = loop.time() + self.options.drain_timeout
         farewells = [self._runner.run(self._tell_shutdown(manager)) for manager in self.endpoints.values()]
         if unfinished := [task for task in farewells if task is not None]:
             await asyncio.wait(unfinished, timeout=self.options.drain_timeout)
-        await self._close(reactor.websockets(), code, reason, end - loop.time())
+        await self._close_connections(reactor.websockets(), code, reason, end - loop.time())
         reactor.hang_up()
         admission.idle.clear()
         if not reactor.is_idle:
@@ -279,9 +280,9 @@ class Server:
         except HANDLER_ERRORS:
             logger.exception("on_shutdown of %s failed", manager.path)
 
-    async def _close(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
-        """Close connections at the drain's rate, or at the one that gets through in so many seconds."""
-        logger.info("the server stops: %d connections are to be closed", len(connections))
+    async def _close_connections(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
+        """Close connections at the drain rate, or at whatever rate closes all of them within ``seconds``."""
+        logger.info("stopping: closing %d connections", len(connections))
         at_once = self.options.drain_rate == 0 or seconds <= 0
         rate = float("inf") if at_once else max(self.options.drain_rate, len(connections) / seconds)
         loop = asyncio.get_running_loop()
@@ -289,12 +290,12 @@ class Server:
         for ws in connections:
             early = begin + closed / rate - loop.time()
             if early > 0 and ws.is_open:
-                await asyncio.sleep(max(early, GLANCE))
-            closed += ws.is_open  # who has left uses up none of the rate
+                await asyncio.sleep(max(early, DRAIN_POLL_SECONDS))
+            closed += ws.is_open  # one that has left does not count towards the rate
             ws.close(code, reason)
 
-    async def _unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do something up to its end, or up to a second signal; whether it ended."""
+    async def _run_unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Run something until it ends or a second signal comes. Returns whether it ended."""
         task, hurry = asyncio.ensure_future(work), asyncio.ensure_future(self._hurry.wait())
         try:
             await asyncio.wait((task, hurry), return_when=asyncio.FIRST_COMPLETED)
@@ -307,7 +308,7 @@ class Server:
         task.result()
         return True
 
-    def _end(self) -> None:
+    def _release(self) -> None:
         if self._reactor is not None:
             self._reactor.shut()
         self._reactor = self._admission = None
@@ -315,4 +316,4 @@ class Server:
 
 
 class Wire(TransportWire, asyncio.BufferedProtocol):
-    """The engine's protocol, as asyncio recognises one."""
+    """The engine's protocol, in the form that asyncio recognises."""

@@ -1,7 +1,7 @@
-"""The visitor's HTTP session on the socket: ``endpoint(..., sessions=...)``, found by cookie at the handshake.
+"""The visitor's HTTP session on a WebSocket: ``endpoint(..., sessions=...)``, found by cookie during the handshake.
 
-Each endpoint has its own `Sessions`, with its own secret or store. A cookie that another application wrote, one that is
-forged or one that has expired is no session: ``request.session`` is None, and the handshake goes on.
+Each endpoint has its own `Sessions`, with its own secret or store. A cookie from another application, or a forged or
+expired one, is ignored: ``request.session`` is None, and the handshake continues.
 """
 
 import hashlib
@@ -26,24 +26,24 @@ __all__ = ["Session", "Sessions", "SignedCookieSessions", "StoreSessions"]
 
 logger = logging.getLogger("fastws.sessions")
 
-FORTNIGHT = 14 * 24 * 3600  # seconds
-MOST_COOKIES = 8  # of one name that are looked at
-MOST_INFLATED = 256 * 1024  # bytes; a browser keeps no cookie of more than 4 KiB, and JSON seldom shrinks to a 64th
-TOUCH_INTERVAL = 60.0  # seconds between two touches
-# A date past all calendars is the second and the third; JSON that is nested too deeply the last.
-UNREADABLE = (ValueError, OSError, OverflowError, RecursionError)
-UNCHANGING = frozenset({str, int, float, bool, type(None)})
-METADATA = "__metadata__"  # where starsessions keeps its own among a session's values
+DEFAULT_LIFETIME_SECONDS = 14 * 24 * 3600
+MAX_COOKIES_PER_NAME = 8
+MAX_INFLATED_BYTES = 256 * 1024  # browsers limit cookies to 4 KiB, and JSON rarely shrinks to 1/64
+TOUCH_INTERVAL_SECONDS = 60.0  # between touches
+# The second and third are raised for impossible dates, the last for JSON that is nested too deeply.
+READ_ERRORS = (ValueError, OSError, OverflowError, RecursionError)
+IMMUTABLE_TYPES = frozenset({str, int, float, bool, type(None)})
+METADATA_KEY = "__metadata__"  # under which starsessions keeps its own data among a session's values
 
-is_id = re.compile(r"[!-~]{1,256}").fullmatch  # nobody makes longer ones, or ones with blanks
+is_id = re.compile(r"[!-~]{1,256}").fullmatch  # no application uses longer ones, or ones with blanks
 is_cookie_name = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch  # RFC 6265 4.1.1
 
 
 class Session(MutableMapping[str, Any]):
-    """A session's values by name, and its ``id`` (None where it has none).
+    """A session's values by name, and its ``id`` (None if it has none).
 
-    Of a `StoreSessions` it is live: what a message handler changes is in the store when the handler is done, and what
-    HTTP changed is there when the next one starts. Of a `SignedCookieSessions` it can only be read.
+    With `StoreSessions` it is live: a message handler's changes are in the store when the handler is done, and changes
+    over HTTP are visible when the next handler starts. With `SignedCookieSessions` it is read-only.
     """
 
     __slots__ = (
@@ -63,17 +63,17 @@ class Session(MutableMapping[str, Any]):
         self.id = id
         self._values = values
         self._metadata: dict[str, Any] | None = None
-        self._stored: bytes | None = None  # as the store has it; None: it is in a cookie
-        self._source: StoreSessions | None = None  # where its store is immediate, and can be asked when need be
+        self._stored: bytes | None = None  # as in the store; None: it is in a cookie
+        self._source: StoreSessions | None = None  # set if its store is immediate, so that it can be read when needed
         self._touched = self._lazy_until = -math.inf  # on the monotonic clock, in seconds
-        self._is_stale = False  # the source has not been asked for this message
-        self._is_used = False  # somebody changed a value, or had one in hand that can be changed
-        self._is_gone = False  # from the store, and for good
+        self._is_stale = False  # the source has not been read for this message
+        self._is_used = False  # somebody changed a value, or got a mutable one
+        self._is_gone = False  # from the store, for good
 
     def __getitem__(self, name: str) -> Any:
         self._catch_up()
         value = self._values[name]
-        self._is_used = self._is_used or type(value) not in UNCHANGING
+        self._is_used = self._is_used or type(value) not in IMMUTABLE_TYPES
         return value
 
     def __setitem__(self, name: str, value: Any) -> None:
@@ -97,57 +97,59 @@ class Session(MutableMapping[str, Any]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        return f"<Session of {len(self._values)} values>"  # an id or a value in a log would be one too many
+        return f"<Session of {len(self._values)} values>"  # ids and values must not appear in logs
 
     def _catch_up(self) -> None:
         if self._is_stale and self._source is not None:
             self._is_stale = False
             self._source._catch_up(self)
 
-    def _end(self) -> None:
-        """It is gone from the store: logged out, or expired."""
+    def _mark_gone(self) -> None:
+        """It is gone from the store: logged out or expired."""
         self._is_gone = True
         self._values = {}
 
     def _check_writable(self) -> None:
         if self._stored is None:
-            raise TypeError(
-                "a session in a signed cookie cannot be changed over a WebSocket, which sets no cookies: change it "
-                "over HTTP, or use StoreSessions"
-            )
+            raise TypeError("a session in a signed cookie is read-only: change it over HTTP, or use StoreSessions")
 
 
 @runtime_checkable
 class Sessions(Protocol):
-    """What ``endpoint(..., sessions=...)`` takes. Each method may return an awaitable; what it raises is an error of
-    the server's (500, or close 1011)."""
+    """The interface of ``endpoint(..., sessions=...)``. Each method may return an awaitable; an exception is treated as
+    a server error (500, or close 1011)."""
 
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
-        """The session that the request's cookies name, if there is one."""
+        """Returns the session that the request's cookies name, if there is one."""
 
     def save(self, session: Session) -> Awaitable[None] | None:
-        """Keep what a handler changed."""
+        """Save what a handler changed."""
 
     def wrap(self, handle: MessageHandler) -> MessageHandler:
-        """A message handler that sees what HTTP has changed, and whose changes are kept."""
+        """Returns a message handler that sees changes over HTTP, and whose own changes are saved."""
 
 
 class SignedCookieSessions:
-    """Sessions that travel in a signed cookie: those of Starlette's and FastAPI's SessionMiddleware, and Flask's.
+    """Sessions in a signed cookie, as written by Flask or by the SessionMiddleware of Starlette and FastAPI.
 
     ``secret`` and ``cookie`` (its name) are the HTTP application's. A cookie signed more than ``max_age`` seconds ago
-    is no session (None: any age will do). ``session.id``, by which ``close_session`` finds it, is what the session
-    holds under ``id_key``. Both kinds are understood at once; their signatures have different salts, so that neither
-    can be taken for the other.
+    is ignored (None: any age is accepted). ``session.id``, which ``close_session`` takes, is the session's value under
+    ``id_key``. Both kinds of cookies are accepted; their signatures use different salts, so that one cannot be mistaken
+    for the other.
     """
 
     def __init__(
-        self, secret: str | bytes, cookie: str = "session", *, max_age: float | None = FORTNIGHT, id_key: str = "id"
+        self,
+        secret: str | bytes,
+        cookie: str = "session",
+        *,
+        max_age: float | None = DEFAULT_LIFETIME_SECONDS,
+        id_key: str = "id",
     ) -> None:
         if not isinstance(secret, str | bytes):
-            raise ConfigurationError(f"secret is a {type(secret).__name__}: give the HTTP application's as a string")
+            raise ConfigurationError(f"secret is a {type(secret).__name__}: use the HTTP application's, as a string")
         if not secret:
-            raise ConfigurationError(f"secret={secret!r} signs nothing: give the one of the HTTP application")
+            raise ConfigurationError(f"secret={secret!r} is empty: use the HTTP application's secret")
         _check_cookie_name(cookie)
         if max_age is not None:
             _check_seconds("max_age", max_age)
@@ -158,30 +160,30 @@ class SignedCookieSessions:
                 'SignedCookieSessions needs itsdangerous: pip install "fastws-server[sessions]"'
             ) from None
         self._cookie = cookie
-        self._max_age: Any = max_age  # itsdangerous says int, and only compares
+        self._max_age: Any = max_age  # itsdangerous declares int, but only compares
         self._id_key = id_key
         self._not_ours = itsdangerous.BadData
         self._starlette = itsdangerous.TimestampSigner(secret)
         self._flask = _flask_serializer(secret)
 
     def find(self, request: Request) -> Session | None:
-        """The first session of ours among the cookies of this name (RFC 6265 5.4: the nearest path's comes first)."""
-        for cookie in filter(str.isascii, request._cookie_values(self._cookie)[:MOST_COOKIES]):
+        """Returns the first valid session among the cookies of this name (RFC 6265 5.4: longest path first)."""
+        for cookie in filter(str.isascii, request._cookie_values(self._cookie)[:MAX_COOKIES_PER_NAME]):
             for read in (self._read_starlette, self._read_flask):
                 try:
                     values = read(cookie)
                     if isinstance(values, dict):
                         name = values.get(self._id_key)
                         return Session(None if name is None else str(name), values)
-                except (self._not_ours, *UNREADABLE):
+                except (self._not_ours, *READ_ERRORS):
                     continue
         return None
 
     def save(self, session: Session) -> None:
-        """Nothing: it cannot be changed."""
+        """Do nothing: the session cannot be changed."""
 
     def wrap(self, handle: MessageHandler) -> MessageHandler:
-        """The handler itself: a cookie stays what it was at the handshake."""
+        """Returns the handler itself: a cookie stays what it was at the handshake."""
         return handle
 
     def _read_starlette(self, cookie: str) -> Any:
@@ -192,7 +194,7 @@ class SignedCookieSessions:
 
 
 def _flask_serializer(secret: str | bytes) -> Any:
-    """Reads Flask's cookies: those of itsdangerous' URLSafeTimedSerializer, but a compressed one only within bounds."""
+    """Returns a reader of Flask's cookies: itsdangerous' URLSafeTimedSerializer, with a limit on decompression."""
     from itsdangerous import TimedSerializer
     from itsdangerous.encoding import base64_decode
 
@@ -206,28 +208,28 @@ def _flask_serializer(secret: str | bytes) -> Any:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Decompress up to MOST_INFLATED; raises ValueError where that is impossible, or not the end.
+    """Decompress up to MAX_INFLATED_BYTES; raises ValueError if that is impossible, or not all.
 
-    A cookie grows by up to a thousand times: a visitor may have had the application keep something long in it.
+    A cookie can grow a thousandfold, and a visitor may be able to make the application store something long in it.
     """
     inflater = zlib.decompressobj()
     try:
-        inflated = inflater.decompress(data, MOST_INFLATED)
+        inflated = inflater.decompress(data, MAX_INFLATED_BYTES)
     except zlib.error as error:
-        raise ValueError("this is not zlib's") from error
+        raise ValueError("not zlib data") from error
     if not inflater.eof:
-        raise ValueError("there is too much of it, or not all")
+        raise ValueError("too long or incomplete")
     return inflated
 
 
 def _date(value: str) -> datetime:
-    from email.utils import parsedate_to_datetime  # slow to import, and hardly ever needed
+    from email.utils import parsedate_to_datetime  # slow to import, and rarely needed
 
     return parsedate_to_datetime(value)
 
 
 class _TaggedJSON:
-    """Flask's JSON, in which ``{" t": [1, 2]}`` is a tuple; markup is plain text here."""
+    """Flask's JSON, in which ``{" t": [1, 2]}`` is a tuple. Markup is read as plain text."""
 
     tags: ClassVar[dict[str, Callable[[Any], Any]]] = {
         " b": b64decode,
@@ -254,35 +256,35 @@ class _TaggedJSON:
 
 
 class SessionStore(Protocol):
-    """Sessions by id, as starsessions' stores have it; each method may be ``def`` or ``async def``.
+    """Sessions by id, with the interface of starsessions' stores; each method may be ``def`` or ``async def``.
 
-    A store may also have ``replace``, with the arguments of ``write``, which writes only while the id is there and
-    says whether it was (Redis: ``SET ... XX``). Without it a logout that falls between a reading and the writing
-    behind it, a round trip to the store, is overwritten.
+    A store may also have ``replace``, with the arguments of ``write``, which writes only if the id exists and returns
+    whether it did (Redis: ``SET ... XX``). Without it, a logout between a read and the write that follows it, one
+    round trip to the store, is overwritten.
     """
 
     def read(self, session_id: str, lifetime: int) -> Any:
-        """The session as bytes, empty ones where there is none."""
+        """Returns the session as bytes, b"" if there is none."""
 
     def write(self, session_id: str, data: bytes, lifetime: int, ttl: int) -> Any:
-        """Keep it for ``ttl`` more seconds."""
+        """Store it for ``ttl`` more seconds."""
 
     def remove(self, session_id: str) -> Any:
-        """Forget it."""
+        """Delete it."""
 
 
 class Serializer(Protocol):
-    """A session's values to bytes and back, as starsessions has it."""
+    """Converts a session's values to bytes and back, with the interface of starsessions."""
 
     def serialize(self, data: Any) -> bytes:
-        """To bytes."""
+        """Returns values as bytes."""
 
     def deserialize(self, data: bytes) -> Any:
-        """And back."""
+        """Returns values from bytes."""
 
 
 class _JSON:
-    """What starsessions' own serializer writes."""
+    """The format of starsessions' default serializer."""
 
     def serialize(self, data: Any) -> bytes:
         return json.dumps(data).encode()
@@ -292,20 +294,20 @@ class _JSON:
 
 
 class StoreSessions:
-    """Sessions in a store that the HTTP side shares; the cookie holds their id.
+    """Sessions in a store shared with the HTTP side; the cookie holds their id.
 
-    ``store`` is one of starsessions', or has their three methods (`SessionStore`); ``serializer`` is that of its
-    middleware. While messages come, ``touch`` keeps a session from expiring: at most once a minute it is written with
-    its full lifetime. That is the one its data names, else ``lifetime``, in seconds. (A cookie's own ``max-age`` only
-    HTTP can renew.)
+    ``store`` is a starsessions store, or has the same three methods (`SessionStore`); ``serializer`` is that of its
+    middleware. With ``touch``, messages keep a session from expiring: at most once a minute it is written with its full
+    lifetime, which is the one in its data or else ``lifetime``, in seconds. (Only HTTP can renew the ``max-age`` of the
+    cookie itself.)
 
-    An ``immediate`` store never waits: whether its methods are ``def`` or ``async def``, they need no task, and it is
-    asked only for messages whose handler looks at the session. By default starsessions' ``InMemoryStore`` is taken for
-    one, and no other store (not even a subclass, which may wait). Where a store that is said to be immediate does
-    wait, the call is broken off and a ConfigurationError raised.
+    An ``immediate`` store never waits. Even if its methods are ``async def``, they need no task, and it is read only
+    for messages whose handler uses the session. By default only starsessions' ``InMemoryStore`` is considered
+    immediate (not its subclasses, which may wait). If an immediate store does wait, the call is aborted with a
+    ConfigurationError.
 
-    Changes from both sides are merged by name; of two to one name the later counts. A session that is gone from the
-    store reads as empty from then on, and nothing brings it back.
+    Changes from both sides are merged by name; if both change the same name, the later change counts. Once a session
+    is gone from the store, it stays empty and is never written again.
     """
 
     def __init__(
@@ -313,19 +315,19 @@ class StoreSessions:
         store: Any,
         cookie: str = "session",
         *,
-        lifetime: int = FORTNIGHT,
+        lifetime: int = DEFAULT_LIFETIME_SECONDS,
         touch: bool = True,
         serializer: Serializer | None = None,
         immediate: bool | None = None,
     ) -> None:
         for name in ("read", "write", "remove"):
             if not callable(getattr(store, name, None)):
-                raise ConfigurationError(f"store={store!r} has no {name}(): give one of starsessions', or one like it")
+                raise ConfigurationError(f"store={store!r} has no {name}(): use a starsessions store or a similar one")
         for name in ("serialize", "deserialize"):
             if serializer is not None and not callable(getattr(serializer, name, None)):
-                raise ConfigurationError(f"serializer={serializer!r} has no {name}(): give the HTTP middleware's")
+                raise ConfigurationError(f"serializer={serializer!r} has no {name}(): use the HTTP middleware's")
         if immediate is not None and not isinstance(immediate, bool):
-            raise ConfigurationError(f"immediate={immediate!r}: give True or False")
+            raise ConfigurationError(f"immediate={immediate!r} must be True or False")
         _check_cookie_name(cookie)
         _check_seconds("lifetime", lifetime)
         self._cookie = cookie
@@ -333,19 +335,19 @@ class StoreSessions:
         self._touch = touch
         self._serializer = serializer or _JSON()
         self._has_replace = callable(getattr(store, "replace", None))
-        self._is_immediate = _never_waits(store) if immediate is None else immediate
+        self._is_immediate = _is_known_immediate(store) if immediate is None else immediate
         self._read, self._write = store.read, store.replace if self._has_replace else store.write
         if self._is_immediate:
-            self._read, self._write = _at_once(self._read), _at_once(self._write)
+            self._read, self._write = _make_immediate(self._read), _make_immediate(self._write)
 
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
-        """The first session among the cookies of this name that the store knows."""
+        """Returns the first session among the cookies of this name that is in the store."""
         found: Session | Awaitable[Session | None] | None
-        found = complete(self._find(request._cookie_values(self._cookie)[:MOST_COOKIES]))
+        found = complete(self._find(request._cookie_values(self._cookie)[:MAX_COOKIES_PER_NAME]))
         return found
 
     def save(self, session: Session) -> Awaitable[None] | None:
-        """Write what was changed, if anything was."""
+        """Write changes to the store, if there are any."""
         saved: Awaitable[None] | None = None
         if session._is_gone:
             session._values.clear()
@@ -356,9 +358,9 @@ class StoreSessions:
         return saved
 
     def wrap(self, handle: MessageHandler) -> MessageHandler:
-        """A handler that sees what HTTP has changed, and whose changes are written when it is done.
+        """Returns a handler that sees changes over HTTP, and whose own changes are written when it is done.
 
-        An immediate store is asked when the handler looks at the session, any other before each message.
+        An immediate store is read when the handler uses the session, any other before each message.
         """
 
         def on_message(ws: WebSocket, message: str | bytes) -> Any:
@@ -383,7 +385,7 @@ class StoreSessions:
         yield self.save(session)
         return result
 
-    # -- sequences of calls of the store: each call is yielded, and its answer comes back
+    # -- sequences of calls to the store: each call is yielded, and its result comes back
 
     def _find(self, cookies: list[str]) -> Steps:
         for cookie in filter(is_id, cookies):
@@ -395,33 +397,36 @@ class StoreSessions:
         return None
 
     def _refresh(self, session: Session) -> Steps:
-        """See what HTTP has changed, and touch the session if it is time."""
-        self._take(session, (yield self._read(session.id, self._lifetime)))
-        interval = min(TOUCH_INTERVAL, self._lifetime_in(session._metadata) / 2)
+        """Read changes over HTTP, and touch the session if it is time."""
+        self._merge(session, (yield self._read(session.id, self._lifetime)))
+        interval = min(TOUCH_INTERVAL_SECONDS, self._lifetime_in(session._metadata) / 2)
         if self._touch and not session._is_gone and time.monotonic() - session._touched >= interval:
             yield from self._store(session)
         if session._source is not None:
             session._lazy_until = session._touched + interval if self._touch else math.inf
 
     def _save(self, session: Session) -> Steps:
-        self._take(session, (yield self._read(session.id, self._lifetime)))
+        self._merge(session, (yield self._read(session.id, self._lifetime)))
         if not session._is_gone:
             session._is_used = False
             yield from self._store(session)
 
     def _store(self, session: Session) -> Steps:
-        """Write a session that was there a moment ago."""
+        """Write a session that has just been read."""
         now = accessed = time.time()
         metadata = session._metadata
         lifetime = self._lifetime_in(metadata)
         if metadata is not None and self._touch:
-            metadata |= {"created": now, "last_access": now}  # a middleware that does not roll counts from "created"
+            metadata |= {
+                "created": now,
+                "last_access": now,
+            }  # a middleware without rolling sessions counts from "created"
         elif metadata is not None:
             accessed = metadata["last_access"]
         data = self._dump(session)
         answer = yield self._write(session.id, data, lifetime, max(1, math.ceil(accessed + lifetime - now)))
         if self._has_replace and not answer:
-            session._end()
+            session._mark_gone()
         else:
             session._stored = data
             session._touched = time.monotonic()
@@ -430,22 +435,22 @@ class StoreSessions:
 
     def _catch_up(self, session: Session) -> None:
         if not session._is_gone:
-            self._take(session, self._read(session.id, self._lifetime))
+            self._merge(session, self._read(session.id, self._lifetime))
 
-    def _take(self, session: Session, data: bytes) -> None:
-        """Take over what the store has now; what was changed here, and is not written yet, stays as it is."""
+    def _merge(self, session: Session, data: bytes) -> None:
+        """Update a session from the store, keeping local changes that are not yet written."""
         if data == session._stored and not self._has_expired(session._metadata):
             return
         changed, removed = self._changes(session)
         if not self._load(session, data):
-            session._end()
+            session._mark_gone()
             return
         session._values.update(changed)
         for name in removed:
             session._values.pop(name, None)
 
     def _changes(self, session: Session) -> tuple[dict[str, Any], set[str]]:
-        """What was set, and the names of what was removed, since the session was read or written."""
+        """Returns the values set, and the names removed, since the session was last read or written."""
         if not session._is_used or session._stored is None or self._dump(session) == session._stored:
             return {}, set()
         before, after, dump = self._serializer.deserialize(session._stored), session._values, self._serializer.serialize
@@ -454,46 +459,46 @@ class StoreSessions:
             for name, value in after.items()
             if name not in before or dump({name: value}) != dump({name: before[name]})
         }
-        return changed, before.keys() - after.keys() - {METADATA}
+        return changed, before.keys() - after.keys() - {METADATA_KEY}
 
     def _load(self, session: Session, data: bytes) -> bool:
-        """Give a session what the store has for it; False where that is nothing, unreadable or expired."""
+        """Load a session from stored data. Returns False if that is empty, unreadable or expired."""
         if not data:
             return False
         try:
             values = dict(self._serializer.deserialize(data))
-            metadata = values.pop(METADATA, None)
+            metadata = values.pop(METADATA_KEY, None)
             if self._has_expired(metadata):
                 return False
-        except Exception:  # whatever a serializer may raise
-            logger.warning("a session in the store is not readable, and counts as none", exc_info=True)
+        except Exception:  # a serializer may raise anything
+            logger.warning("ignoring an unreadable session in the store", exc_info=True)
             return False
         session._values, session._metadata, session._stored = values, metadata, data
         return True
 
     def _dump(self, session: Session) -> bytes:
-        metadata = {} if session._metadata is None else {METADATA: session._metadata}
+        metadata = {} if session._metadata is None else {METADATA_KEY: session._metadata}
         return self._serializer.serialize(session._values | metadata)
 
     def _has_expired(self, metadata: dict[str, Any] | None) -> bool:
-        """Whether its time is over: not every store forgets by itself."""
+        """Returns whether a session has expired: not every store deletes expired ones."""
         return metadata is not None and metadata["last_access"] + self._lifetime_in(metadata) <= time.time()
 
     def _lifetime_in(self, metadata: dict[str, Any] | None) -> int:
-        """Seconds; a middleware whose cookies end with the browser says 0."""
+        """Returns seconds; a middleware whose cookies end with the browser stores 0."""
         return (metadata or {}).get("lifetime") or self._lifetime
 
 
-def _never_waits(store: Any) -> bool:
-    """Whether a store is known to answer at once: one of that very class, as a subclass may do anything."""
-    starsessions: Any = sys.modules.get("starsessions")  # which a store of its own has imported
+def _is_known_immediate(store: Any) -> bool:
+    """Returns whether a store is known to answer at once: of exactly this class, since a subclass may wait."""
+    starsessions: Any = sys.modules.get("starsessions")  # imported if the store is its own
     return starsessions is not None and type(store) is starsessions.InMemoryStore
 
 
-def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of an immediate store: its answer, without a task even where it is ``async def``.
+def _make_immediate(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a method of an immediate store that answers without a task, even if it is ``async def``.
 
-    If it waits after all, it cannot go on, for nothing would wake it: it is broken off where it stands.
+    If it waits after all, it is aborted, since nothing would resume it.
     """
 
     def call(*arguments: Any) -> Any:
@@ -507,16 +512,16 @@ def _at_once(method: Callable[..., Any]) -> Callable[..., Any]:
                 return done.value
             answer.close()
         name = getattr(method, "__qualname__", repr(method))
-        raise ConfigurationError(f"{name}() waits, so that its store is not immediate: give immediate=False")
+        raise ConfigurationError(f"{name}() waits, so the store is not immediate: use immediate=False")
 
     return call
 
 
 def _check_cookie_name(name: str) -> None:
     if not (isinstance(name, str) and is_cookie_name(name)):
-        raise ConfigurationError(f"cookie={name!r} is no name of a cookie: give the HTTP application's, say 'session'")
+        raise ConfigurationError(f"cookie={name!r} is not a cookie name: use the HTTP application's, such as 'session'")
 
 
 def _check_seconds(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{name}={value!r} is no time: give seconds, more than 0")
+        raise ConfigurationError(f"{name}={value!r} is not a duration: use a number of seconds greater than 0")

@@ -1,4 +1,4 @@
-"""What a server listens on: TCP, a unix socket, or sockets that whoever started it had opened before."""
+"""The sockets a server listens on: TCP, a unix socket, or sockets inherited from its parent process."""
 
 import asyncio
 import contextlib
@@ -13,46 +13,48 @@ from .errors import ConfigurationError
 
 __all__ = ["BACKLOG", "address_of", "inherited", "open_sockets"]
 
-BACKLOG = 4096  # connections that the kernel may hold for us
-FIRST_FD = 3  # of those that a service manager passes: SD_LISTEN_FDS_START
+BACKLOG = 4096  # connections that the kernel may queue
+FIRST_FD = 3  # SD_LISTEN_FDS_START, the first that a service manager passes
 
 
 def inherited(name: str | None = None) -> list[int]:
-    """The descriptors of the sockets that a service manager opened for this process: sd_listen_fds(3).
+    """Returns the descriptors of the sockets that a service manager opened for this process: see sd_listen_fds(3).
 
-    With a ``name`` only those that ``FileDescriptorName=`` calls so. Empty where none were passed, or to another
-    process. Raises ConfigurationError for variables that contradict themselves.
+    With a ``name``, only those whose ``FileDescriptorName=`` it is. The list is empty if none were passed to this
+    process. Raises ConfigurationError if the environment variables contradict each other.
     """
     said = {variable: os.environ.get(variable, "") for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")}
     if not said["LISTEN_FDS"] or said["LISTEN_PID"] != str(os.getpid()):
         return []
     count = said["LISTEN_FDS"]
     if not (count.isascii() and count.isdigit()):
-        raise ConfigurationError(f"LISTEN_FDS={count!r}: the service manager must give a number")
+        raise ConfigurationError(f"LISTEN_FDS={count!r} must be a number: check the service manager")
     found = range(FIRST_FD, FIRST_FD + int(count))
     names = said["LISTEN_FDNAMES"].split(":") if said["LISTEN_FDNAMES"] else ["unknown"] * len(found)
     if len(names) != len(found):
-        raise ConfigurationError(f"LISTEN_FDNAMES={said['LISTEN_FDNAMES']!r}: give {count} names, as LISTEN_FDS says")
+        raise ConfigurationError(
+            f"LISTEN_FDNAMES={said['LISTEN_FDNAMES']!r} must have {count} names, as LISTEN_FDS says"
+        )
     return [fd for fd, its_name in zip(found, names, strict=True) if name in (None, its_name)]
 
 
 async def open_sockets(options: Options) -> list[socket.socket]:
-    """Listening, non-blocking sockets as the options say; raises OSError for an address that is taken."""
+    """Returns listening, non-blocking sockets for the options; raises OSError if an address is taken."""
     if options.fd:
         return _adopt(options.fd)
     if options.uds is not None:
-        return [UnixSocket.listening(options.uds, options.uds_permissions)]
+        return [UnixSocket.open_at(options.uds, options.uds_permissions)]
     return await _bind(options.host, options.port)
 
 
 def address_of(sock: socket.socket) -> tuple[str, int]:
-    """Where a socket listens: host and port, or a unix socket's path and 0."""
+    """Returns where a socket listens: host and port, or the path of a unix socket and 0."""
     address = sock.getsockname()
     return (os.fsdecode(address), 0) if sock.family == socket.AF_UNIX else address[:2]
 
 
 def _adopt(descriptors: Sequence[int]) -> list[socket.socket]:
-    """Sockets of our own for descriptors that stay the caller's."""
+    """Returns sockets for duplicates of descriptors, which stay the caller's."""
     sockets: list[socket.socket] = []
     with contextlib.ExitStack() as opened:
         for fd in descriptors:
@@ -60,9 +62,9 @@ def _adopt(descriptors: Sequence[int]) -> list[socket.socket]:
                 sock = opened.enter_context(socket.socket(fileno=os.dup(fd)))
                 is_listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
             except OSError as error:
-                raise ConfigurationError(f"fd={fd} is no socket: {error.strerror}") from None
+                raise ConfigurationError(f"fd={fd} is not a socket: {error.strerror}") from None
             if sock.type != socket.SOCK_STREAM or not is_listening:
-                raise ConfigurationError(f"fd={fd} is no listening stream socket: pass one (Accept=no)")
+                raise ConfigurationError(f"fd={fd} is not a listening stream socket: pass one (in systemd, Accept=no)")
             sock.setblocking(False)
             sockets.append(sock)
         opened.pop_all()
@@ -70,13 +72,13 @@ def _adopt(descriptors: Sequence[int]) -> list[socket.socket]:
 
 
 class UnixSocket(socket.socket):
-    """A listening unix socket that takes its file with it, as long as that is its own."""
+    """A listening unix socket that removes its file when closed, unless another socket has replaced it."""
 
     _file: tuple[str, os.stat_result] | None = None
 
     @classmethod
-    def listening(cls, path: str, permissions: int) -> "UnixSocket":
-        """Listen at ``path``, in place of a file on which nobody does; raises OSError where somebody does."""
+    def open_at(cls, path: str, permissions: int) -> "UnixSocket":
+        """Listen at ``path``, replacing a file that nobody listens on; raises OSError if somebody does."""
         _clear(path)
         sock = cls(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -85,9 +87,9 @@ class UnixSocket(socket.socket):
             except OSError as error:
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
                     raise
-                raise ConfigurationError(f"uds={path!r} cannot be made: {error.strerror}") from None
+                raise ConfigurationError(f"uds={path!r} cannot be created: {error.strerror}") from None
             sock._file = path, os.stat(path)
-            os.chmod(path, permissions)  # before listen(): until then nobody gets in
+            os.chmod(path, permissions)  # before listen(): until then nobody can connect
             sock.listen(BACKLOG)
             sock.setblocking(False)
         except BaseException:
@@ -96,7 +98,7 @@ class UnixSocket(socket.socket):
         return sock
 
     def close(self) -> None:
-        """Close it, and remove its file."""
+        """Close the socket and remove its file."""
         file, self._file = self._file, None
         if file is not None:
             path, ours = file
@@ -107,31 +109,31 @@ class UnixSocket(socket.socket):
 
 
 def _clear(path: str) -> None:
-    """Remove a unix socket's file on which nobody listens."""
+    """Remove the file of a unix socket that nobody listens on."""
     try:
         is_socket = stat.S_ISSOCK(os.lstat(path).st_mode)
     except OSError:
-        return  # bind() says what is wrong, if anything is
+        return  # if anything is wrong, bind() says so
     if not is_socket:
-        raise ConfigurationError(f"uds={path!r} is there and no socket: choose another path")
+        raise ConfigurationError(f"uds={path!r} exists and is not a socket: choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full backlog is somebody's, too
+        probe.setblocking(False)  # with a full backlog, somebody listens
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         except OSError:
-            pass  # taken, or not ours to tell: bind() fails
+            pass  # taken, or not accessible: bind() fails
 
 
 async def _bind(host: str, port: int) -> list[socket.socket]:
-    """Sockets on every address of ``host``, all on one port."""
+    """Returns sockets on every address of ``host``, all on one port."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
-        raise ConfigurationError(f"host={host!r} is no address of this machine: {error.strerror}") from None
+        raise ConfigurationError(f"host={host!r} is not an address of this machine: {error.strerror}") from None
     sockets: list[socket.socket] = []
     with contextlib.ExitStack() as opened:
         for family, kind, protocol, _, address in dict.fromkeys(found):
@@ -150,6 +152,6 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
             sock.setblocking(False)
             sockets.append(sock)
         if not sockets:
-            raise OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be listened on")
+            raise OSError(errno.EADDRNOTAVAIL, f"cannot listen on any address of {host!r}")
         opened.pop_all()
     return sockets

@@ -1,4 +1,4 @@
-"""A WebSocket client for tests, in which nothing waits forever, and a server for a block.
+"""A WebSocket client for tests, in which nothing waits forever, and a context manager that runs a server.
 
     async with running(server) as url, connect(f"{url}/ws/chat/cars") as client:
         await client.send("hi")
@@ -50,7 +50,7 @@ class Refused(FastWSError):
 
     @property
     def error(self) -> dict[str, Any]:
-        """What a fastws server says: a dict with `code`, `message` and `request_id`."""
+        """The error from a fastws server: a dict with `code`, `message` and `request_id`."""
         error: dict[str, Any] = orjson.loads(self.body)["error"]
         return error
 
@@ -65,10 +65,10 @@ class Closed(FastWSError):
 
 
 class Client:
-    """One open connection; `connect` makes it.
+    """One open connection; `connect` creates it.
 
-    What takes longer than `timeout` seconds (settable) raises a TimeoutError that says what was
-    waited for.
+    Anything that takes longer than `timeout` seconds (settable) raises a TimeoutError that says what
+    was awaited.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -87,12 +87,12 @@ class Client:
 
     @property
     def local_address(self) -> tuple[str, int]:
-        """Host and port of this end: what the server sees as `remote_address`."""
+        """Host and port of this end, which the server sees as `remote_address`."""
         host, port = self._wire.transport.underlying_transport.get_extra_info("sockname")[:2]
         return host, port
 
     async def send(self, message: Any) -> None:
-        """Send `str` as text, bytes-like as binary, anything else as JSON text.
+        """Send `str` as text, bytes-like objects as binary, anything else as JSON text.
 
         Once the connection is closing, nothing is sent.
         """
@@ -104,7 +104,7 @@ class Client:
             self._wire.transport.send(WSMsgType.TEXT, orjson.dumps(message))
 
     async def receive(self) -> Message:
-        """The next message, text as `str`, binary as `bytes`; raises Closed once there is none."""
+        """Returns the next message, text as `str`, binary as `bytes`; raises Closed when there are no more."""
         wire = self._wire
         await self._until(lambda: bool(wire.messages) or wire.disconnected, "a message")
         if wire.messages:
@@ -112,13 +112,13 @@ class Client:
         raise Closed(*await self.closed())
 
     async def receive_json(self) -> Any:
-        """The next message, decoded from JSON."""
+        """Returns the next message, decoded from JSON."""
         return orjson.loads(await self.receive())
 
     async def received(self) -> list[Message]:
-        """All messages that arrive before the answer to a ping sent now.
+        """Returns all messages that arrive before the answer to a ping sent now.
 
-        The server sends in order, so an empty list proves that it had sent nothing.
+        The server sends in order, so an empty list proves that it has sent nothing.
         """
         await self.ping()
         messages = list(self._wire.messages)
@@ -126,7 +126,7 @@ class Client:
         return messages
 
     async def ping(self) -> float:
-        """Send a ping, wait for its pong, and return the seconds between them."""
+        """Send a ping and wait for its pong. Returns the seconds between them."""
         wire = self._wire
         payload = next(wire.ping_payloads)
         started = time.perf_counter()
@@ -138,15 +138,15 @@ class Client:
         return time.perf_counter() - started
 
     async def close(self, code: int | None = 1000, reason: str = "") -> tuple[int, str]:
-        """Send a close frame (empty for `code=None`); return the server's code and reason."""
+        """Send a close frame (empty for `code=None`). Returns the server's code and reason."""
         self._wire.send_close(code, reason)
         return await self.closed()
 
     async def closed(self) -> tuple[int, str]:
-        """Wait until the server has closed the connection; return its code and reason.
+        """Wait until the server has closed the connection. Returns its code and reason.
 
-        The code is 1005 where its close frame had none, and 1006 where no close frame came. Raises
-        picows.WSProtocolError where the server broke RFC 6455.
+        The code is 1005 if its close frame had none, and 1006 if no close frame came. Raises
+        picows.WSProtocolError if the server violated RFC 6455.
         """
         wire = self._wire
         await self._until(lambda: wire.disconnected, "the connection to close")
@@ -167,7 +167,7 @@ class Client:
 
 
 class _Wire(WSListener):
-    """What picows calls: gathers messages, pongs and the close frame."""
+    """A listener for picows that collects messages, pongs and the close frame."""
 
     def __init__(self) -> None:
         self.transport: WSTransport
@@ -245,9 +245,9 @@ async def connect(
     max_message_size: int = 64 * 1024 * 1024,
     timeout: float = 5.0,
 ) -> AsyncIterator[Client]:
-    """Open a WebSocket to `url` and close it at the end of the block.
+    """Open a WebSocket to `url`, and close it at the end of the block.
 
-    Raises Refused where the server answers with an HTTP error. `max_message_size` is in bytes,
+    Raises Refused if the server answers with an HTTP error. `max_message_size` is in bytes,
     `timeout` in seconds.
     """
     extra = list(headers.items() if isinstance(headers, Mapping) else headers)
@@ -279,7 +279,7 @@ async def connect(
 
 @asynccontextmanager
 async def running(server: Server) -> AsyncIterator[str]:
-    """Start `server`, give the front of its URLs (`ws://127.0.0.1:4012`), and stop it after."""
+    """Start `server`, yield its base URL (such as `ws://127.0.0.1:4012`), and stop it at the end of the block."""
     async with server:
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
         scheme = "ws" if server.options.ssl is None else "wss"

@@ -2,19 +2,19 @@
 
 protocol    RFC 6455 on the wire: handshakes, frames, closing, both kinds of wire
 channels    who receives what: channels, targeting, fan-out, isolation, threads
-life        a connection's life from deciding to what is left of it, and the listener's handlers
-limits      slow, dead and greedy peers, and what the server has no more of
+life        a connection's life from the handshake to its end, and the listener's handlers
+limits      slow, dead and greedy peers, and exhausted resources
 people      users, presence, who may see whom
 access      sessions, tokens, and forged ones
 web         HTTP on the same port
 deploy      sockets, signals, readiness, the end of a server
-command     the command line, as a process of its own
-clients     clients of other people, and that of fastws.testing
+command     the command line, in a separate process
+clients     third-party clients, and that of fastws.testing
 demo        the chat over sockets, and the examples
 browser     the chat's page in Chromium
-hostile     what strangers may send: a corpus, and each input's answer
-fuzz        what fuzzing begins with and has found; `make fuzz`
-soak        a crowd that comes and goes; `make soak`
+hostile     what strangers may send: a corpus of inputs and their answers
+fuzz        the corpus of the fuzzers, including their findings; `make fuzz`
+soak        thousands of clients that come and go; `make soak`
 house       the package, its documentation, its style
-lib         what tests share: raw sockets, listeners that tell, processes, visitors
+lib         shared helpers: raw sockets, recording listeners, processes, visitors
 """

@@ -46,7 +46,7 @@ async def join(serve):
 
 @pytest.fixture
 async def dial(serve):
-    """`await dial(url)` is a raw socket; `target` shakes hands for that path at once."""
+    """`await dial(url)` is a raw socket; with `target` it opens a WebSocket at that path."""
     opened = []
 
     async def call(url, target=None, receive_buffer=None) -> Raw:
@@ -77,14 +77,14 @@ def client_side():
 
 @pytest.fixture(params=["epoll", "transport"])
 def wire(request, monkeypatch):
-    """Both kinds of wire have to give the same answers."""
+    """Both kinds of wire must give the same answers."""
     if request.param == "transport":
         monkeypatch.setattr("fastws.server.has_epoll", False)
 
 
 @pytest.fixture(params=["epoll", "tls", "no epoll"])
 def any_wire(request, monkeypatch):
-    """Server options, and the client's, for each kind of wire, TLS too."""
+    """Options of the server and the client for each kind of wire, including TLS."""
     if request.param == "no epoll":
         monkeypatch.setattr("fastws.server.has_epoll", False)
     if request.param != "tls":
@@ -94,7 +94,7 @@ def any_wire(request, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The test runs in a folder of its own, with an application in app.py and nothing in the environment."""
+    """The test runs in its own folder, with an application in app.py and no options in the environment."""
     tmp_path.joinpath("app.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("FASTWS_", "LISTEN_"))]:

@@ -1,12 +1,12 @@
-"""The lines of the engine that have run: `python tools/engine_coverage.py COUNTERS --fail-under PERCENT`.
+"""Shows which lines of the engine have run: `python tools/engine_coverage.py COUNTERS --fail-under PERCENT`.
 
 COUNTERS is the .gcda file that an engine built with FASTWS_COVERAGE=1 writes when its process ends. It counts lines
-of C, and a comment by Cython tells which line of the engine each of them was made from:
+of C, and a comment by Cython names the line of the engine that each was generated from:
 
-    /* "fastws/engine/arena.pxi":42
+    /* "fastws/engine/memory/arena.pxi":42
 
-A line of the engine has run when some of its C has. (Line tracing by Cython would tell the same, but many times more
-slowly, and would miss what runs on other threads without the GIL.)
+A line of the engine has run if any of its C has. (Cython's line tracing would show the same, but is many times slower
+and misses what runs on other threads without the GIL.)
 """
 
 import argparse
@@ -18,11 +18,11 @@ from collections import defaultdict
 from pathlib import Path
 
 ORIGIN = re.compile(r'\s*/\* "([^"]+)":(\d+)$')
-ROW = "{:32} {:>6} {:>6} {:>7}  {}"
+ROW = "{:40} {:>6} {:>6} {:>7}  {}"
 
 
-def executions(counters: Path) -> tuple[Path, dict[int, int]]:
-    """The path of the C file, and how often each of its lines that are code has run."""
+def count_executions(counters: Path) -> tuple[Path, dict[int, int]]:
+    """Returns the path of the C file, and how often each of its lines of code has run."""
     report = json.loads(subprocess.check_output(["gcov", "--json-format", "--stdout", counters]))
     (source,) = (file for file in report["files"] if file["file"].endswith("_core.c"))
     counts: dict[int, int] = defaultdict(int)
@@ -32,7 +32,7 @@ def executions(counters: Path) -> tuple[Path, dict[int, int]]:
 
 
 def engine_lines(c_file: Path, counts: dict[int, int]) -> dict[str, dict[int, bool]]:
-    """For each file of the engine its lines that are code, and whether they have run."""
+    """Returns for each file of the engine its lines of code, and whether they have run."""
     files: dict[str, dict[int, bool]] = defaultdict(lambda: defaultdict(bool))
     line = None
     for number, text in enumerate(c_file.read_text().splitlines(), 1):
@@ -46,8 +46,8 @@ def engine_lines(c_file: Path, counts: dict[int, int]) -> dict[str, dict[int, bo
     return {file: lines for file, lines in sorted(files.items()) if file.startswith("fastws/engine/")}
 
 
-def missed(lines: dict[int, bool]) -> str:
-    """Runs of lines that have not run, such as "7, 12-15"; lines that are not code do not part a run."""
+def missing_ranges(lines: dict[int, bool]) -> str:
+    """Returns the ranges of lines that have not run, such as "7, 12-15"; lines without code do not split a range."""
     runs: list[list[int]] = []
     unbroken = False
     for line, has_run in sorted(lines.items()):
@@ -68,13 +68,13 @@ def main() -> int:
     options = parser.parse_args()
     total = covered = 0
     print(ROW.format("Name", "Lines", "Miss", "Cover", "Missing"))
-    for file, lines in engine_lines(*executions(options.counters)).items():
+    for file, lines in engine_lines(*count_executions(options.counters)).items():
         ran = sum(lines.values())
-        print(ROW.format(file, len(lines), len(lines) - ran, f"{ran / len(lines):.1%}", missed(lines)))
+        print(ROW.format(file, len(lines), len(lines) - ran, f"{ran / len(lines):.1%}", missing_ranges(lines)))
         total, covered = total + len(lines), covered + ran
     print(ROW.format("TOTAL", total, total - covered, f"{covered / total:.2%}", ""))
     if covered < total * options.fail_under / 100:
-        print(f"The engine's lines are covered by less than {options.fail_under:g} %.", file=sys.stderr)
+        print(f"Coverage of the engine is below {options.fail_under:g} %.", file=sys.stderr)
         return 1
     return 0
 

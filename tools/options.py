@@ -1,4 +1,4 @@
-"""Makes docs/options.md from the declarations in fastws/config.py: `python -m tools.options`."""
+"""Generates docs/options.md from the declarations in fastws/config.py: `python -m tools.options`."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -11,25 +11,25 @@ PAGE = Path(__file__).parent.parent / "docs" / "options.md"
 HEAD = """\
 # Options
 
-<!-- Made from fastws/config.py by `python -m tools.options`. -->
+<!-- Generated from fastws/config.py by `python -m tools.options`. -->
 
-Each option is a keyword of `Server(...)`. Those marked "per endpoint" are also keywords of `server.endpoint(...)`, and
-override the server's there. All but `auth`, `http`, `sessions` and `ssl` can also be given on the command line
-(`--max-backlog 65536`), in the environment (`FASTWS_MAX_BACKLOG=65536`) or in `fastws.toml` (`max_backlog = 65536`); of
-these three the first that names an option counts. It replaces what `Server(...)` was given, but not what an endpoint
-was given for itself.
+Each option is a keyword argument of `Server(...)`. Those marked "per endpoint" are also keyword arguments of
+`server.endpoint(...)`, where they override the server's. All except `auth`, `http`, `sessions` and `ssl` can also be
+set on the command line (`--max-backlog 65536`), in the environment (`FASTWS_MAX_BACKLOG=65536`) or in `fastws.toml`
+(`max_backlog = 65536`); the first of these three takes precedence. They override the arguments of `Server(...)`, but
+not those of `server.endpoint(...)`.
 
-The defaults are meant for servers that are open to strangers. `none` and 0 mean no limit, where only the application
-knows one.
+The defaults are chosen for servers that are open to the public. `none` and 0 mean that there is no limit, because only
+the application knows a sensible one.
 
 | option | default | per endpoint | meaning |
 | --- | --- | --- | --- |
 """
 
 TAIL = """
-Some limits are fixed: 64 messages (or `max_message_size` bytes) wait while an `async` handler runs, then the socket is
-not read; 8 cookies of one name are looked at; a token has at most 16 KiB, and the reason of a Close at most 123 bytes;
-a peer that does not read gets one pong, for its last ping.
+Some limits are fixed. While an `async` handler runs, up to 64 messages (or `max_message_size` bytes) wait; beyond that
+the socket is not read. At most 8 cookies of the same name are tried. A token can have up to 16 KiB, and the reason of a
+Close up to 123 bytes. A peer that does not read gets only one pong, for its last ping.
 """
 
 
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def page() -> str:
-    """The whole of docs/options.md."""
+    """Returns the contents of docs/options.md."""
     return HEAD + "".join(f"{row}\n" for row in rows()) + TAIL
 
 
@@ -50,7 +50,7 @@ def rows() -> Iterator[str]:
 
 
 def readable(default: str) -> str:
-    """A default with its thousands apart, where there are ten of them or more."""
+    """Returns a default, with thousands separators if it has five digits or more."""
     return f"{int(default):,}" if default.isdecimal() and len(default) > 4 else default
 
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 @dataclass(frozen=True)
 class Peer:
     name: str
-    packages: tuple[str, ...] = ()  # from PyPI, whose versions are reported
+    packages: tuple[str, ...] = ()  # from PyPI; their versions are reported
     module: str = ""
     fan_out_only: bool = False
     python: bool = True
@@ -25,7 +25,7 @@ class Peer:
         return [sys.executable, "-m", f"bench.peers.{self.module or self.name}_server"]
 
     def prepare(self):
-        """Installs what is missing; raises when that cannot be."""
+        """Install what is missing; raises if that fails."""
         if not self.python and not (HERE / "node_modules").exists():
             npm = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--silent"]
             run(npm, cwd=HERE, check=True, timeout=120, capture_output=True)

@@ -5,13 +5,13 @@ import asyncio
 import uvloop
 from aiohttp import WSMsgType, web
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
 
 members = Members()
 
 
 async def handle(request):
-    connection = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE)
+    connection = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE_BYTES)
     await connection.prepare(request)
     receivers = members.join(request.path, connection)
     try:

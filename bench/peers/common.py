@@ -1,10 +1,10 @@
-"""What the Python peers share: the command line, and the book-keeping that a library without channels leaves to them.
+"""What the Python peers share: the command line, and channels for libraries that have none.
 
 Every peer serves the same paths on 127.0.0.1:
 
-    /ws/{channel}        what a member sends goes to all members, the sender included
-    /others/{channel}    the same, the sender excluded
-    /echo                what comes goes back
+    /ws/{channel}        each message goes to all members, including the sender
+    /others/{channel}    each message goes to all members except the sender
+    /echo                each message goes back
     /collect             the same, after a full garbage collection
     /rooms/{a},{b},...   a member of several channels; a message begins with the number of the channel it is for
     /whisper/{n}         everyone in one channel; a message begins with the number of the ten connections it is for
@@ -15,14 +15,14 @@ import gc
 from collections import defaultdict
 
 BACKLOG = 4096
-MAX_MESSAGE = 4 * 1024 * 1024
-GROUP = 10  # connections that a whisper goes to
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+GROUP_SIZE = 10  # connections that get each whisper
 
 
 def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--flush-threads", type=int, default=1, help="fastws alone has a use for it")
+    parser.add_argument("--flush-threads", type=int, default=1, help="used only by fastws")
     return parser.parse_args()
 
 
@@ -31,12 +31,12 @@ def ready(port):
 
 
 def number_of(message):
-    """The little-endian uint32 at the head of a message."""
+    """Returns the little-endian uint32 at the start of a message."""
     return int.from_bytes(message[:4], "little")
 
 
 def collect():
-    """What the garbage collector does now and then, all of it now."""
+    """Run a full garbage collection."""
     gc.collect()
 
 
@@ -47,26 +47,26 @@ class Members:
         self.channels = defaultdict(set)
 
     def join(self, path, connection):
-        """Enters the channels that the path names; returns what finds a message's receivers (for an echo, None)."""
+        """Join the channels in a path. Returns a function that returns a message's receivers (for an echo, None)."""
         kind, _, name = path.strip("/").partition("/")
         if kind == "echo":
             return None
         if kind == "collect":
             return lambda message: collect() or [connection]
         if kind == "whisper":
-            self.channels[int(name) // GROUP].add(connection)
-            return self.numbered
+            self.channels[int(name) // GROUP_SIZE].add(connection)
+            return self.find_numbered
         if kind == "rooms":
             for room in name.split(","):
                 self.channels[int(room)].add(connection)
-            return self.numbered
+            return self.find_numbered
         members = self.channels[name]
         members.add(connection)
         if kind == "others":
             return lambda message: [member for member in members if member is not connection]
         return lambda message: members
 
-    def numbered(self, message):
+    def find_numbered(self, message):
         return self.channels[number_of(message)]
 
     def leave(self, connection):

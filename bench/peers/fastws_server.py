@@ -1,6 +1,6 @@
 """fastws: a listener and `broadcast`."""
 
-from bench.peers.common import GROUP, MAX_MESSAGE, arguments, collect, number_of, ready
+from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready
 from fastws import Listener, Server
 
 
@@ -42,7 +42,7 @@ class Whisper(Listener):
 
     def on_open(self, ws):
         ws.subscribe("all")
-        self.groups.setdefault(int(ws.request.path_parameters["number"]) // GROUP, []).append(ws.id)
+        self.groups.setdefault(int(ws.request.path_parameters["number"]) // GROUP_SIZE, []).append(ws.id)
 
     def on_message(self, ws, message):
         ws.manager.broadcast("all", message, to=self.groups[number_of(message)])
@@ -57,7 +57,7 @@ class BenchServer(Server):
 def main(options):
     server = BenchServer(
         port=options.port,
-        max_message_size=MAX_MESSAGE,
+        max_message_size=MAX_MESSAGE_BYTES,
         max_backlog=1 << 30,
         flush_threads=options.flush_threads,
     )

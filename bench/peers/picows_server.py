@@ -3,7 +3,7 @@
 import picows
 import uvloop
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
 
 members = Members()
 
@@ -31,7 +31,11 @@ class Member(picows.WSListener):
 
 async def main(port):
     server = await picows.ws_create_server(
-        lambda request: Member(request.path.decode()), "127.0.0.1", port, backlog=BACKLOG, max_frame_size=MAX_MESSAGE
+        lambda request: Member(request.path.decode()),
+        "127.0.0.1",
+        port,
+        backlog=BACKLOG,
+        max_frame_size=MAX_MESSAGE_BYTES,
     )
     ready(port)
     await server.serve_forever()

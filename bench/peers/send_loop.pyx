@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The bare loop: what a fan-out costs when there is no server around it, only one `send` per client."""
+"""The bare loop: what a fan-out costs without a server, with only one `send` per client."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -15,7 +15,7 @@ cdef enum:
 
 
 cdef class SendLoop:
-    """Reads masked frames from one socket at a time and sends them on to all, unmasked, in as few sends as possible."""
+    """Reads masked frames from one socket at a time, and sends them unmasked to all, in as few sends as possible."""
 
     cdef uint8_t *incoming
     cdef uint8_t *outgoing
@@ -29,7 +29,7 @@ cdef class SendLoop:
         free(self.outgoing)
 
     def relay(self, int source, int[:] members):
-        """One read from `source`, one send to each of `members`; False when the source has closed."""
+        """Read once from `source`, and send once to each of `members`. Returns False if the source has closed."""
         cdef ssize_t size, i
         cdef size_t length
         with nogil:
@@ -43,7 +43,7 @@ cdef class SendLoop:
         return size > 0
 
     cdef size_t unmask(self) noexcept nogil:
-        """Turns the complete frames that have come into a server's; returns their bytes."""
+        """Turn the complete frames received into those of a server. Returns their bytes."""
         cdef size_t at = 0, length = 0, header, payload, i
         cdef uint8_t *frame
         while self.have - at >= 6:

@@ -1,4 +1,4 @@
-"""No server at all: handshakes, then a bare C loop of `send` over all sockets for whatever a client sends."""
+"""Not a server: handshakes, then a bare C loop of `send` over all sockets for each message."""
 
 import array
 import select

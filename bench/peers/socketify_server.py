@@ -2,14 +2,19 @@
 
 from socketify import App, AppListenOptions, OpCode
 
-from bench.peers.common import GROUP, MAX_MESSAGE, arguments, collect, number_of, ready
+from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready
 
-BACKPRESSURE = 1 << 30  # bytes a connection may have pending; the default drops messages from 64 KiB on
+MAX_BACKPRESSURE_BYTES = 1 << 30  # pending per connection; the default drops messages beyond 64 KiB
 groups = {}
 
 
 def behaviour(**handlers):
-    return {"max_payload_length": MAX_MESSAGE, "max_backpressure": BACKPRESSURE, "idle_timeout": 0, **handlers}
+    return {
+        "max_payload_length": MAX_MESSAGE_BYTES,
+        "max_backpressure": MAX_BACKPRESSURE_BYTES,
+        "idle_timeout": 0,
+        **handlers,
+    }
 
 
 def upgrade(response, request, context):
@@ -33,7 +38,7 @@ def enter_rooms(ws):
 
 
 def enter_group(ws):
-    groups.setdefault(int(ws.get_user_data()) // GROUP, []).append(ws)
+    groups.setdefault(int(ws.get_user_data()) // GROUP_SIZE, []).append(ws)
 
 
 def whisper(ws, message, opcode):

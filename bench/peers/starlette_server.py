@@ -5,7 +5,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocketDisconnect
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
 
 members = Members()
 
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
-        ws_max_size=MAX_MESSAGE,
+        ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         ws_ping_interval=None,
         backlog=BACKLOG,

@@ -6,7 +6,7 @@ import uvloop
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
 
 members = Members()
 
@@ -26,7 +26,7 @@ async def handle(connection):
 
 
 async def main(port):
-    options = {"compression": None, "ping_interval": None, "max_size": MAX_MESSAGE, "backlog": BACKLOG}
+    options = {"compression": None, "ping_interval": None, "max_size": MAX_MESSAGE_BYTES, "backlog": BACKLOG}
     async with serve(handle, "127.0.0.1", port, **options):
         ready(port)
         await asyncio.Future()

@@ -22,10 +22,9 @@ BUSY = Figure("load_busy", "load busy", 2)
 
 @dataclass(frozen=True)
 class Scenario:
-    """`setups(quick, most)` lists what each peer is started for once, with `most` clients at most.
+    """A scenario. `setups(quick, most)` lists the setups, with at most `most` clients; peers are started for each.
 
-    `run(session, setup)` yields (case, figures).
-    The first of `figures` is the result that ratios are made of.
+    `run(session, setup)` yields (case, figures). Ratios are computed from the first of `figures`.
     """
 
     name: str
@@ -35,14 +34,14 @@ class Scenario:
     run: Callable[..., Iterator[tuple[str, dict]]]
     lower_is_better: bool = False
     clients: Callable[..., int] = lambda setup: setup
-    fan_out: bool = False  # the bare send loop can do it, too
+    fan_out: bool = False  # the bare send loop can run it, too
     quick: bool = False
-    peer: str = ""  # the only one that it is for
-    arguments: Callable[..., Iterable[str]] = lambda setup: ()  # to the peer's command
+    peer: str = ""  # the only one to run it
+    arguments: Callable[..., Iterable[str]] = lambda setup: ()  # of the peer's command
     spread_out: bool = False  # the server may use every core
 
     def takes(self, peer):
-        """Whether a peer takes part."""
+        """Returns whether a peer takes part."""
         return (not self.peer or self.peer == peer.name) and (self.fan_out or not peer.fan_out_only)
 
 

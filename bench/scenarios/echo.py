@@ -1,4 +1,4 @@
-"""Every client has one message of 64 bytes on its way to the server and back."""
+"""Every client has one message of 64 bytes in flight, to the server and back."""
 
 from bench.scenarios import BUSY, CPU, Figure, Scenario
 

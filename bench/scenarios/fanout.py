@@ -1,4 +1,4 @@
-"""One publisher, itself a member, and everyone gets each message."""
+"""One publisher, itself a member; every member gets each message."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ class Setup(NamedTuple):
     windows: tuple[int, ...]
 
 
-FIRST = Setup(1_000, 64, (1, 16, 128, 1_024))
+QUICK_SETUP = Setup(1_000, 64, (1, 16, 128, 1_024))
 SETUPS = (
-    FIRST,
+    QUICK_SETUP,
     Setup(1_000, 1_024, (1, 16, 128)),
     Setup(1_000, 16_384, (1, 16)),
     Setup(10_000, 64, (1, 16, 128)),
@@ -26,7 +26,7 @@ def run(session, setup):
     clients = session.connect(["/ws/bench"] * setup.clients)
     stream = session.load.add_stream(clients[:1], clients, size=setup.size, window=1)
     for window in setup.windows:
-        session.load.settle(1)  # so that all of a window's messages start together
+        session.load.settle(1)  # so that all messages of a window start together
         session.load.widen(stream, window)
         yield f"{setup.clients:,} x {setup.size:,} B, {window:,} in flight", session.measure()
 
@@ -35,7 +35,7 @@ SCENARIO = Scenario(
     name="fanout",
     title="Fan-out",
     figures=(Figure("rate", "deliveries/s"), CPU, BUSY),
-    setups=lambda quick, most: (FIRST,) if quick else SETUPS,
+    setups=lambda quick, most: (QUICK_SETUP,) if quick else SETUPS,
     run=run,
     clients=lambda setup: setup.clients,
     fan_out=True,

@@ -1,9 +1,9 @@
-"""What a connection costs that does nothing (a listener, one channel), and a full garbage collection beside it.
+"""What an idle connection costs (a listener, one channel), and how long a full garbage collection takes.
 
-Each asks with the head of a browser, about 700 bytes with cookies of its own: what a server keeps of it counts.
+Each client sends a browser's request head, about 700 bytes with its own cookies; what a server keeps of it counts.
 
-The collector's pause is what an echo has to wait for it. Python runs such a collection now and then by itself; it
-visits every object that may be part of a cycle, so that the pause grows with the objects that a connection consists of.
+The pause is how long an echo has to wait for the collector. Python runs such collections now and then; they visit every
+object that may be part of a cycle, so that the pause grows with the number of objects per connection.
 """
 
 from base64 import urlsafe_b64encode
@@ -12,14 +12,14 @@ from random import Random
 from bench.scenarios import Figure, Scenario
 from bench.session import pause
 
-FIRST = 100  # connected before the count begins, so that what is loaded or pooled once is not counted
-LONG = 3  # seconds: some collections take one
+BASELINE_CLIENTS = 100  # connected before the measurement, so that what is loaded or pooled once is not counted
+COLLECTION_RUN_SECONDS = 3  # some collections take one second
 SYSTEMS = ("Windows NT 10.0; Win64; x64", "Macintosh; Intel Mac OS X 10_15_7", "X11; Linux x86_64")
 LANGUAGES = ("en-US,en;q=0.9", "de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7", "pt-BR,pt;q=0.9,en-US;q=0.8,en;q=0.7")
 
 
 def browsers(seed=1):
-    """A function that gives the head of another visitor's request at each call."""
+    """Returns a function that returns the request head of a new visitor at each call."""
     draw = Random(seed)
 
     def request():
@@ -46,7 +46,7 @@ def browsers(seed=1):
 
 def run(session, clients):
     request = browsers()
-    session.connect(["/ws/bench"] * FIRST, request=request)
+    session.connect(["/ws/bench"] * BASELINE_CLIENTS, request=request)
     pause(0.2)
     before = session.server.memory()
     session.connect(["/ws/bench"] * clients, request=request)
@@ -54,7 +54,7 @@ def run(session, clients):
     figures = {"bytes": (session.server.memory() - before) / clients}
     (collect,) = session.connect(["/collect"])
     session.load.add_stream([collect], [collect], window=1)
-    figures["pause_ms"] = session.load.run(LONG)["p50_us"] / 1e3
+    figures["pause_ms"] = session.load.run(COLLECTION_RUN_SECONDS)["p50_us"] / 1e3
     yield f"{clients:,} connections", figures
 
 
@@ -62,9 +62,9 @@ SCENARIO = Scenario(
     name="idle",
     title="Idle connections",
     figures=(Figure("bytes", "bytes per connection"), Figure("pause_ms", "full collection ms", 1)),
-    setups=lambda quick, most: (10_000,) if quick else (10_000, min(50_000, most - FIRST - 1)),
+    setups=lambda quick, most: (10_000,) if quick else (10_000, min(50_000, most - BASELINE_CLIENTS - 1)),
     run=run,
     lower_is_better=True,
-    clients=lambda clients: clients + FIRST + 1,
+    clients=lambda clients: clients + BASELINE_CLIENTS + 1,
     quick=True,
 )

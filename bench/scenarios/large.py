@@ -2,12 +2,12 @@
 
 from bench.scenarios import BUSY, CPU, Figure, Scenario
 
-SIZE = 1 << 20
+MESSAGE_BYTES = 1 << 20
 
 
 def run(session, clients):
     members = session.connect(["/ws/bench"] * clients)
-    session.load.add_stream(members[:1], members, size=SIZE, window=1)
+    session.load.add_stream(members[:1], members, size=MESSAGE_BYTES, window=1)
     yield f"{clients:,} clients", session.measure()
 
 

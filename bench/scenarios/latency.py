@@ -1,9 +1,9 @@
-"""Fan-out to 1,000 clients at fixed rates; latency counts from when a message was due."""
+"""Fan-out to 1,000 clients at fixed rates; latency is measured from when a message was due."""
 
 from bench.scenarios import Figure, Scenario
 
 CLIENTS = 1_000
-RATES = (10, 50, 100, 1_000)  # messages a second; the last one is far over what a `send` per delivery can do
+RATES = (10, 50, 100, 1_000)  # messages per second; the last is far beyond what one `send` per delivery can do
 
 
 def run(session, rates):

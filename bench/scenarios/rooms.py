@@ -1,14 +1,14 @@
-"""Chat-like traffic: 1,000 channels of about 10, everyone in three of them, the members of each speaking in turn."""
+"""Chat-like traffic: 1,000 channels of about 10 clients, each client in three of them, and members sending in turn."""
 
 from bench.scenarios import BUSY, CPU, Figure, Scenario
 
 ROOMS = 1_000
-EACH = 3
-CLIENTS = ROOMS * 10 // EACH
+ROOMS_PER_CLIENT = 3
+CLIENTS = ROOMS * 10 // ROOMS_PER_CLIENT
 
 
 def rooms_of(client):
-    return [(client + i * (ROOMS // EACH)) % ROOMS for i in range(EACH)]
+    return [(client + i * (ROOMS // ROOMS_PER_CLIENT)) % ROOMS for i in range(ROOMS_PER_CLIENT)]
 
 
 def run(session, in_flight):

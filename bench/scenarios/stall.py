@@ -1,6 +1,6 @@
 """An echo on one connection, 200 times a second, while messages go to 20,000 others.
 
-There are fewer where the limit of open files is lower.
+There are fewer if the limit of open files is lower.
 """
 
 from bench.scenarios import Figure, Scenario

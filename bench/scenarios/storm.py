@@ -1,11 +1,11 @@
-"""Everyone is thrown off and comes back at once."""
+"""All clients are disconnected, and reconnect at once."""
 
 import time
 
 from bench.load import Load
 from bench.scenarios import BUSY, Figure, Scenario
 
-AT_ONCE = 1_000  # handshakes under way; more than a listen queue holds would only measure TCP's retries
+CONCURRENT_HANDSHAKES = 1_000  # more than a listen queue holds would only measure TCP's retries
 
 
 def run(session, clients):
@@ -14,7 +14,7 @@ def run(session, clients):
     with Load(session.server.port) as load:
         load.add_clients(["/ws/bench"] * clients)
         cpu, load_cpu = session.server.cpu(), time.thread_time()
-        seconds = load.connect(AT_ONCE)
+        seconds = load.connect(CONCURRENT_HANDSHAKES)
         yield (
             f"{clients:,} clients",
             {

@@ -1,4 +1,4 @@
-"""How long fastws needs to write one message to 9,000 sockets that nobody reads, by the number of flush threads."""
+"""How long fastws takes to write one message to 9,000 sockets that nobody reads, by number of flush threads."""
 
 import fcntl
 import struct
@@ -10,32 +10,32 @@ from bench.scenarios import Figure, Scenario
 
 CLIENTS = 9_000
 MESSAGES = 30
-SIZE = 64
-FRAME = SIZE + 2
-STRIDE = 128  # every 128th socket is watched: watching all would take the core that the flush is to have
-LIMIT = 5  # seconds
-PAUSE = 0.0005
+MESSAGE_BYTES = 64
+FRAME_BYTES = MESSAGE_BYTES + 2
+STRIDE = 128  # every 128th socket is watched: watching all would use the core that the flush needs
+TIMEOUT_SECONDS = 5
+POLL_SECONDS = 0.0005
 
 
 def run(session, threads):
     clients = session.connect(["/ws/bench"] * CLIENTS)
     session.load.stop_reading(clients)
-    stream = session.load.add_stream(clients[:1], clients, size=SIZE, window=1)
+    stream = session.load.add_stream(clients[:1], clients, size=MESSAGE_BYTES, window=1)
     watched = session.load.sockets[::STRIDE]
     times = [time_message(session.load, stream, count, watched) for count in range(1, MESSAGES + 1)]
     yield f"{threads} threads", {"ms": median(times) * 1e3}
 
 
 def time_message(load, stream, count, watched):
-    """Seconds from sending the message until it lies in every socket, as the `count`-th one there."""
+    """Returns the seconds from sending the message until it is in every socket, as the `count`-th one there."""
     load.widen(stream, count)
     start = time.monotonic()
     load.run(0)
     for client in watched:
-        while unread(client) < count * FRAME:
-            time.sleep(PAUSE)
-            if time.monotonic() - start > LIMIT:
-                raise TimeoutError(f"message {count} did not reach every socket within {LIMIT} s")
+        while unread(client) < count * FRAME_BYTES:
+            time.sleep(POLL_SECONDS)
+            if time.monotonic() - start > TIMEOUT_SECONDS:
+                raise TimeoutError(f"message {count} did not reach every socket within {TIMEOUT_SECONDS} s")
     return time.monotonic() - start
 
 

@@ -1,6 +1,6 @@
-"""In a channel of 10,000: messages to ten chosen connections (`to=`), and to all but the sender (`exclude=`)."""
+"""In a channel of 10,000: messages to ten chosen connections (`to=`), or to all but the sender (`exclude=`)."""
 
-from bench.peers.common import GROUP
+from bench.peers.common import GROUP_SIZE
 from bench.scenarios import BUSY, CPU, Figure, Scenario
 
 CLIENTS = 10_000
@@ -15,8 +15,8 @@ def run(session, setup):
 
 def whisper_to_ten(session, in_flight):
     clients = session.connect([f"/whisper/{i}" for i in range(CLIENTS)])
-    for first in range(0, CLIENTS, GROUP):
-        group = clients[first : first + GROUP]
+    for first in range(0, CLIENTS, GROUP_SIZE):
+        group = clients[first : first + GROUP_SIZE]
         session.load.add_stream(group, group)
     return {"roaming": in_flight}
 

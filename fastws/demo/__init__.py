@@ -1,14 +1,14 @@
-"""What `fastws serve` runs when it is given nothing: a chat with its page, and a relay.
+"""What `fastws serve` runs by default: a chat with its page, and a relay.
 
-| path                            | what                                                                       |
+| path                            | content                                                                    |
 |---------------------------------|----------------------------------------------------------------------------|
 | `/`                             | the chat's page                                                            |
 | `/session`, `/login`, `/logout` | who is logged in (`fastws.demo.page`)                                      |
-| `/ready`                        | whether the server takes connections: 200 or 503                           |
-| `/ws/chat/{channel}`            | the chat (`fastws.demo.chat` has its protocol)                             |
-| `/ws/{channel}`                 | a relay: what one member sends goes, as it is, to all, the sender included |
+| `/ready`                        | 200 if the server accepts connections, otherwise 503                       |
+| `/ws/chat/{channel}`            | the chat (its protocol is in `fastws.demo.chat`)                           |
+| `/ws/{channel}`                 | a relay: each message goes unchanged to all members, including the sender  |
 
-All but `/ready` is for the hosts and origins of `fastws.demo.hosts` alone.
+Everything except `/ready` is limited to the hosts and origins of `fastws.demo.hosts`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from fastws import ConfigurationError, Server, WebSocket
 from fastws.config import Options
 from fastws.demo.chat import Chat
-from fastws.demo.ended import LIFETIME
+from fastws.demo.ended import LIFETIME_SECONDS
 from fastws.demo.hosts import Guarded, Hosts
 from fastws.sessions import SignedCookieSessions
 
@@ -30,8 +30,8 @@ except ImportError as error:
 
 __all__ = ["Chat", "Relay", "create_server"]
 
-READY = "/ready"
-RELOAD = 2  # seconds; whoever is back by then was never away
+READY_PATH = "/ready"
+RELOAD_SECONDS = 2  # whoever is back within this time was never away
 
 
 class Relay(Guarded):
@@ -41,23 +41,23 @@ class Relay(Guarded):
 
 
 def create_server(*, secret: str | None = None, **options: Any) -> Server:
-    """The demo server, not yet started; `options` are those of `Server`.
+    """Returns the demo server, not yet started; `options` are those of `Server`.
 
-    `secret` signs the sessions. Without one it is random, so that a restart logs everybody out. With one a restart
-    forgets who has logged out: a copy of a cookie counts again, up to a fortnight after its login.
+    `secret` signs the sessions. By default it is random, so that a restart logs everybody out. With a fixed secret, a
+    restart forgets logouts: a copied cookie works again, for up to two weeks after its login.
 
-    `origins` are allowed besides the demo's own, rather than instead of it, and name hosts that it is reached by.
+    `origins` are allowed in addition to the demo's own, and their hosts are served as well.
     """
     secret = secret or secrets.token_urlsafe(32)
     settings = Options(**options)
     hosts = Hosts(settings.host, settings.origins or ())
     chat = Chat(hosts)
     app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
-    server = Server(http=app, **{"ready_path": READY, **options})
-    sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME)
-    # The server's own check of `origins` would refuse the demo's page, and whoever is not a browser.
+    server = Server(http=app, **{"ready_path": READY_PATH, **options})
+    sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME_SECONDS)
+    # The server's own check of `origins` would refuse the demo's page, and clients that are not browsers.
     app.state.manager = server.endpoint(
-        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD, origins=None
+        "/ws/chat/{channel}", chat, sessions=sessions, offline_after=RELOAD_SECONDS, origins=None
     )
     server.endpoint("/ws/{channel}", Relay(hosts), origins=None)
     return server

@@ -1,41 +1,42 @@
 """The demo's chat: channels, whispers, invitations, blocks, typing notices, and several devices per user.
 
-Log in by `POST /login` with the JSON text `{"name": "ann"}`, then open `/ws/chat/{channel}` with the cookie that came;
-from then on JSON objects go both ways over the one socket. A name is all the proof of identity there is: whoever logs
-in as `ann` is one more device of ann. Each of her sockets is a tab; all of them are in the same channels.
+Log in by `POST /login` with the JSON text `{"name": "ann"}`, then open `/ws/chat/{channel}` with the cookie from the
+answer; from then on JSON objects are exchanged over that one socket. A name is the only proof of identity: whoever logs
+in as `ann` is another device of ann. Each of a user's sockets is a tab; all of them are in the same channels.
 
-What a client sends:
+Requests of a client:
 
 | type           | fields               | effect                                                      |
 |----------------|----------------------|-------------------------------------------------------------|
-| subscribe      | channel              | all tabs of the user are in the channel                     |
-| unsubscribe    | channel              | none is any more                                            |
-| message        | channel, message     | to all members, the sender's tabs too                       |
-| whisper        | channel, to, message | to the members named in `to` (a list) and the sender's tabs |
-| typing         | channel              | to all other members; never kept                            |
-| invite         | channel, user        | all tabs of that user, who is online, are in the channel    |
-| kick           | channel, user        | all tabs of that member are out of the channel              |
-| block, unblock | user                 | to that user the sender is offline; or is so no more        |
+| subscribe      | channel              | all tabs of the user join the channel                       |
+| unsubscribe    | channel              | all tabs of the user leave the channel                      |
+| message        | channel, message     | sent to all members, including the sender's tabs            |
+| whisper        | channel, to, message | sent to the members in `to` (a list) and the sender's tabs  |
+| typing         | channel              | sent to all other members                                   |
+| invite         | channel, user        | all tabs of that user, who must be online, join the channel |
+| kick           | channel, user        | all tabs of that member leave the channel                   |
+| block, unblock | user                 | the sender appears offline to that user, or no longer does  |
 
-What it gets:
+What the client gets:
 
 | type     | fields                                | when                                                         |
 |----------|---------------------------------------|--------------------------------------------------------------|
-| welcome  | user, id, blocked                     | first of all; `blocked`: whom this user blocks               |
-| presence | channel, event, users                 | event "list": this tab came into the channel; each of        |
-|          |                                       | `users` has user, since, devices                             |
-| presence | channel, event, user                  | event "join" (with `since`) or "leave": of another member    |
-| left     | channel                               | this tab is out of the channel                               |
+| welcome  | user, id, blocked                     | first; `blocked` lists the users whom this user blocks       |
+| presence | channel, event, users                 | event "list": this tab joined the channel; each of `users`   |
+|          |                                       | has user, since, devices                                     |
+| presence | channel, event, user                  | event "join" (with `since`) or "leave" of another member     |
+| left     | channel                               | this tab left the channel                                    |
 | message  | channel, from, message, timestamp     | timestamp: milliseconds since 1970                           |
-| whisper  | channel, from, to, message, timestamp | `to`: those of the named who were there                      |
-| typing   | channel, from                         |                                                              |
-| invite   | channel, user, by                     | to the invited alone                                         |
-| kick     | channel, user, by                     | to the kicked as well, before `left`                         |
-| blocked  | users                                 | whom this user blocks has changed                            |
-| error    | code, message                         | the last request was refused; nothing was done               |
+| whisper  | channel, from, to, message, timestamp | `to`: the recipients who were there                          |
+| typing   | channel, from                         | another member is typing                                     |
+| invite   | channel, user, by                     | sent to the invited user only                                |
+| kick     | channel, user, by                     | sent to the kicked user as well, before `left`               |
+| blocked  | users                                 | the list of users whom this user blocks has changed          |
+| error    | code, message                         | the last request was refused and had no effect               |
 
-Whom a user blocked is told nothing that would show that user to be there: no presence, no typing notice, no name among
-a whisper's readers. What a user says or does in a channel goes to all of it: a block hides, and silences nobody.
+A blocked user is told nothing that would show the blocker to be there: no presence, no typing notice, no name among the
+recipients of a whisper. What a user says or does in a channel is sent to all its members: a block hides, but does not
+silence.
 """
 
 from __future__ import annotations
@@ -50,18 +51,18 @@ from fastws import Presence, Reject, Request, WebSocket
 from fastws.demo.ended import Ended
 from fastws.demo.hosts import Guarded, Hosts
 
-MAX_NAME = 32
-NAME_RULE = f"must be 1 to {MAX_NAME} printable characters"
-MAX_MESSAGE = 4000
+MAX_NAME_CHARACTERS = 32
+NAME_RULE = f"must be 1 to {MAX_NAME_CHARACTERS} printable characters"
+MAX_MESSAGE_CHARACTERS = 4000
 MAX_CHANNELS = 100
 MAX_BLOCKED = 1000
 
-# The types of request; Chat has a handle_... for each.
-REQUESTS = ("subscribe", "unsubscribe", "message", "whisper", "typing", "invite", "kick", "block", "unblock")
+# The types of requests; Chat has a handle_... method for each.
+REQUEST_TYPES = ("subscribe", "unsubscribe", "message", "whisper", "typing", "invite", "kick", "block", "unblock")
 
 
 class Refused(Exception):
-    """A request that is answered with an `error`, and changes nothing."""
+    """A request is refused: it is answered with an `error` and has no effect."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -69,7 +70,7 @@ class Refused(Exception):
 
 
 class Chat(Guarded):
-    """A member is a user who has at least one tab in the channel."""
+    """The chat's listener. A member of a channel is a user with at least one tab in it."""
 
     def __init__(self, hosts: Hosts) -> None:
         super().__init__(hosts)
@@ -77,7 +78,7 @@ class Chat(Guarded):
         self.blocked: dict[str, set[str]] = {}  # by the user who blocks
 
     def name_in(self, session: Mapping[str, Any] | None) -> str | None:
-        """Who is logged in by a session; None for nobody."""
+        """Returns the name of the user whom a session belongs to; None if nobody is logged in."""
         return None if not session or self.ended.has(session) else session.get("name")
 
     def on_handshake(self, request: Request) -> Reject | None:
@@ -88,7 +89,7 @@ class Chat(Guarded):
         if name is None:
             return Reject(401, "log in first: POST /login")
         if not is_name(request.path_parameters["channel"]):
-            return Reject(400, f"a channel's name {NAME_RULE}")
+            return Reject(400, f"a channel name {NAME_RULE}")
         request.user = name
         return None
 
@@ -106,8 +107,8 @@ class Chat(Guarded):
         try:
             request = parse(message)
             kind = text(request, "type")
-            if kind not in REQUESTS:
-                raise Refused("unknown_type", f"type must be one of {', '.join(REQUESTS)}")
+            if kind not in REQUEST_TYPES:
+                raise Refused("unknown_type", f"type must be one of {', '.join(REQUEST_TYPES)}")
             getattr(self, f"handle_{kind}")(ws, request)
         except Refused as refused:
             return refused.answer
@@ -123,14 +124,14 @@ class Chat(Guarded):
         ws.send({"type": "left", "channel": channel})
 
     def may_kick(self, ws: WebSocket, channel: str, user: str) -> bool:
-        """Any member may, since a demo has no owner; a subclass can be stricter."""
+        """Returns whether a user may kick another. Here any member may; a subclass can be stricter."""
         return True
 
     def handle_subscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
         channel = text(request, "channel")
         if not is_name(channel):
-            raise Refused("bad_channel", f"a channel's name {NAME_RULE}")
-        must_have_room(ws)
+            raise Refused("bad_channel", f"a channel name {NAME_RULE}")
+        check_room(ws)
         ws.manager.subscribe_user(ws.user, channel)
 
     def handle_unsubscribe(self, ws: WebSocket, request: dict[str, Any]) -> None:
@@ -138,7 +139,7 @@ class Chat(Guarded):
 
     def handle_message(self, ws: WebSocket, request: dict[str, Any]) -> None:
         channel = own_channel(ws, request)
-        ws.manager.broadcast(channel, stamped("message", ws, channel, request))
+        ws.manager.broadcast(channel, make_message("message", ws, channel, request))
 
     def handle_whisper(self, ws: WebSocket, request: dict[str, Any]) -> None:
         channel = own_channel(ws, request)
@@ -146,13 +147,13 @@ class Chat(Guarded):
         if not isinstance(named, list):
             raise Refused("bad_field", '"to" must be a list of names')
         names = {name for name in named if isinstance(name, str)}
-        # One whose page reloads just now is a member without a tab: a whisper would be lost.
+        # A member without a tab is just reloading the page: a whisper would be lost.
         to = sorted(name for name, there in others_in(ws, channel).items() if name in names and there.devices)
         if not to:
-            raise Refused("no_recipient", f"none of those named is in {channel}")
-        whisper = stamped("whisper", ws, channel, request)
+            raise Refused("no_recipient", f"none of the recipients is in {channel}")
+        whisper = make_message("whisper", ws, channel, request)
         for reader in (ws.user, *to):
-            # One reader may be hidden from another.
+            # One recipient may be hidden from another.
             seen = [name for name in to if ws.manager.sees(reader, name)]
             ws.manager.broadcast(channel, whisper | {"to": seen}, users=reader)
 
@@ -165,10 +166,10 @@ class Chat(Guarded):
         channel, user = own_channel(ws, request), text(request, "user")
         guests = tabs(ws, user) if user != ws.user and ws.manager.sees(ws.user, user) else []
         if not guests:
-            raise Refused("not_online", f"there is no one else called {user} online")
+            raise Refused("not_online", f"nobody else called {user} is online")
         if user in others_in(ws, channel):
-            raise Refused("already_there", f"{user} is in {channel} already")
-        must_have_room(guests[0])
+            raise Refused("already_there", f"{user} is already in {channel}")
+        check_room(guests[0])
         ws.manager.subscribe_user(user, channel)
         invitation = {"type": "invite", "channel": channel, "user": user, "by": ws.user}
         ws.manager.broadcast(channel, invitation, users=user)
@@ -176,10 +177,10 @@ class Chat(Guarded):
     def handle_kick(self, ws: WebSocket, request: dict[str, Any]) -> None:
         channel, user = own_channel(ws, request), text(request, "user")
         if user not in others_in(ws, channel):
-            raise Refused("no_such_member", f"there is no one else called {user} in {channel}")
+            raise Refused("no_such_member", f"nobody else called {user} is in {channel}")
         if not self.may_kick(ws, channel, user):
             raise Refused("not_allowed", f"you may not kick {user}")
-        # Who never saw the kicked shall not see a kick either.
+        # Anyone who could not see the kicked user must not see the kick.
         ws.manager.notify(channel, user, {"type": "kick", "channel": channel, "user": user, "by": ws.user})
         ws.manager.unsubscribe_user(user, channel)
 
@@ -187,9 +188,9 @@ class Chat(Guarded):
         user = text(request, "user")
         blocked = self.blocked.get(ws.user, set())
         if not is_name(user) or user == ws.user:
-            raise Refused("bad_user", f"the name of somebody else {NAME_RULE}")
+            raise Refused("bad_user", f"you can only block somebody else, whose name {NAME_RULE}")
         if len(blocked) >= MAX_BLOCKED:
-            raise Refused("too_many_blocked", f"nobody can block more than {MAX_BLOCKED}")
+            raise Refused("too_many_blocked", f"you can block at most {MAX_BLOCKED} users")
         self.block(ws, blocked | {user})
 
     def handle_unblock(self, ws: WebSocket, request: dict[str, Any]) -> None:
@@ -197,7 +198,7 @@ class Chat(Guarded):
         self.block(ws, self.blocked.get(ws.user, set()) - {user})
 
     def block(self, ws: WebSocket, users: set[str]) -> None:
-        """From now on `users`, and nobody else, are those to whom this user is offline."""
+        """From now on this user appears offline to `users`, and to nobody else."""
         if users:
             self.blocked[ws.user] = users
         else:
@@ -207,9 +208,9 @@ class Chat(Guarded):
 
 
 def is_name(name: object) -> bool:
-    if not isinstance(name, str) or name in (".", ".."):  # a browser takes these out of a path
+    if not isinstance(name, str) or name in (".", ".."):  # browsers remove these from a path
         return False
-    return 0 < len(name) <= MAX_NAME and name == name.strip() and name.isprintable()
+    return 0 < len(name) <= MAX_NAME_CHARACTERS and name == name.strip() and name.isprintable()
 
 
 def parse(message: str | bytes) -> dict[str, Any]:
@@ -230,35 +231,35 @@ def text(request: dict[str, Any], field: str) -> str:
 
 
 def own_channel(ws: WebSocket, request: dict[str, Any]) -> str:
-    """The channel that a request is about; its sender must be in it."""
+    """Returns the channel of a request; the sender must be in it."""
     channel = text(request, "channel")
     if channel not in ws.channels:
         raise Refused("not_a_member", f"you are not in {channel}")
     return channel
 
 
-def must_have_room(ws: WebSocket) -> None:
+def check_room(ws: WebSocket) -> None:
     if len(ws.channels) >= MAX_CHANNELS:
-        raise Refused("too_many_channels", f"nobody can be in more than {MAX_CHANNELS}")
+        raise Refused("too_many_channels", f"a user can be in at most {MAX_CHANNELS} channels")
 
 
-def stamped(kind: str, ws: WebSocket, channel: str, request: dict[str, Any]) -> dict[str, Any]:
+def make_message(kind: str, ws: WebSocket, channel: str, request: dict[str, Any]) -> dict[str, Any]:
     message = text(request, "message")
     if not message.strip():
         raise Refused("bad_field", '"message" is empty')
-    if len(message) > MAX_MESSAGE:
-        raise Refused("too_long", f"a message may have {MAX_MESSAGE} characters")
+    if len(message) > MAX_MESSAGE_CHARACTERS:
+        raise Refused("too_long", f"a message can have at most {MAX_MESSAGE_CHARACTERS} characters")
     now = int(time.time() * 1000)
     return {"type": kind, "channel": channel, "from": ws.user, "message": message, "timestamp": now}
 
 
 def tabs(ws: WebSocket, user: str) -> list[WebSocket]:
-    """All connections of a user on the endpoint that `ws` is on."""
+    """Returns all connections of a user on the endpoint of `ws`."""
     connections = ws.manager.connections
     return [connections[each] for each in ws.manager.users.get(user, ()) if each in connections]
 
 
 def others_in(ws: WebSocket, channel: str) -> dict[Any, Presence]:
-    """The members whom the user of `ws` can see, but for himself or herself."""
+    """Returns the members whom the user of `ws` can see, except themselves."""
     people = ws.manager.presence(channel, viewer=ws.user)
     return {user: there for user, there in people.items() if user != ws.user}

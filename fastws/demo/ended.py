@@ -1,4 +1,4 @@
-"""The sessions that logged out. A signed cookie cannot be taken back: a copy of it is known by this alone."""
+"""Sessions that have logged out. A signed cookie cannot be revoked: only this list tells that a copy is void."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["LIFETIME", "Ended"]
+__all__ = ["LIFETIME_SECONDS", "Ended"]
 
-LIFETIME = 14 * 24 * 3600  # seconds from the login; nothing prolongs a session
-MOST = 100_000  # sessions that are remembered
+LIFETIME_SECONDS = 14 * 24 * 3600  # from the login; a session is never extended
+MAX_REMEMBERED_SESSIONS = 100_000
 
 
 class Ended:
-    """Knows of a session whether it is over: logged out, or too old.
+    """Knows whether a session is over: logged out, or too old.
 
-    A session has an `id`, and a `since`, the time of its login. It is remembered for as long as its cookie would do, by
-    that time and not by the signature's, which a request that was under way at the log-out may renew.
+    A session has an `id`, and the time of its login as `since`. A logout is remembered for as long as the cookie could
+    be valid, counted from the login rather than from the signature, which a request under way at the logout may renew.
 
-    With more than MOST of them, those of the earliest login are forgotten, and whatever logged in no later is over from
-    then on: so nobody comes back by a cookie that ended, and some have to log in once more. Connections that are open
-    stay open.
+    If there are more than MAX_REMEMBERED_SESSIONS, those with the earliest logins are forgotten, and all sessions with
+    a login no later than theirs are over. So a cookie that has ended never works again, but some users have to log in
+    again. Open connections stay open.
     """
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
-        self._by_login: list[tuple[float, str]] = []  # a heap: the earliest first
-        self._last_over = 0.0  # the time of a login; whoever logged in then, or before, is over
+        self._by_login: list[tuple[float, str]] = []  # a heap, with the earliest first
+        self._last_over = 0.0  # a login time: all sessions up to it are over
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def add(self, session: Mapping[str, Any]) -> None:
-        """End a session; for one that is over already nothing changes."""
+        """End a session; if it is already over, nothing changes."""
         if self.has(session):
             return
         self._ids.add(session["id"])
         heapq.heappush(self._by_login, (session["since"], session["id"]))
-        while len(self._ids) > MOST or self._by_login[0][0] <= time.time() - LIFETIME:
+        while len(self._ids) > MAX_REMEMBERED_SESSIONS or self._by_login[0][0] <= time.time() - LIFETIME_SECONDS:
             self._last_over, session_id = heapq.heappop(self._by_login)
             self._ids.discard(session_id)
 
     def has(self, session: Mapping[str, Any]) -> bool:
-        """Whether a session is over; one that does not say since when it is there is."""
+        """Returns whether a session is over; one without `since` is."""
         since = session.get("since", 0)
-        return since <= max(self._last_over, time.time() - LIFETIME) or session.get("id") in self._ids
+        return since <= max(self._last_over, time.time() - LIFETIME_SECONDS) or session.get("id") in self._ids

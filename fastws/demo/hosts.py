@@ -1,8 +1,8 @@
-"""Whom the demo serves: the hosts that it goes by, and the origins whose pages may talk to it.
+"""Whom the demo serves: its own host names, and the origins whose pages may talk to it.
 
-A page of any site may try to open a WebSocket here, or to post: its browser says by Origin where the page is from. And
-a stranger's name may lead to this machine (DNS rebinding), so that the stranger's page and the demo are of one origin:
-Host tells.
+A page of any site may try to open a WebSocket here, or to post; the Origin header tells where the page is from. And
+anybody's domain name may resolve to this machine (DNS rebinding), which makes a page of that domain same-origin with
+the demo; the Host header reveals that.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from fastws import ConfigurationError, Listener, Reject, Request
 __all__ = ["Guarded", "Hosts"]
 
 PORTS = {"http": 80, "https": 443}
-EXAMPLE = "--origins https://chat.example.org"
-SHOWN = 100  # characters of what a stranger sent
+ORIGINS_EXAMPLE = "--origins https://chat.example.org"
+MAX_SHOWN_CHARACTERS = 100  # of a header field in a message
 
 is_authority = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{0,5}))?").fullmatch
 
@@ -26,9 +26,8 @@ is_authority = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{0,5}))?").f
 class Hosts:
     """The hosts and origins that the demo serves.
 
-    The hosts are all IP addresses (nobody can have one lead elsewhere), localhost and the names below it, this
-    machine's own name, the `host` that the server listens on, and those of `origins`. The origins are that of the host
-    itself, and `origins`.
+    The hosts are all IP addresses (which cannot be rebound), localhost and its subdomains, this machine's own name, the
+    `host` that the server listens on, and those of `origins`. The origins are that of the host itself, and `origins`.
     """
 
     def __init__(self, host: str, origins: Sequence[str] = ()) -> None:
@@ -37,26 +36,30 @@ class Hosts:
         self._names = {name.removesuffix(".") for name in names} - {""}
 
     def refusal(self, host: str, origin: str | None, is_secure: bool) -> Reject | None:
-        """Why a request is refused, if it is, by its header fields and by whether it came over TLS.
+        """Returns why a request must be refused, or None, given its header fields and whether it came over TLS.
 
-        One without Origin comes from no other site's page: a browser sends it with all that could do harm.
+        A request without Origin does not come from another site's page: browsers send it with every request that could
+        do harm.
         """
         name, port = parse_host(host) or ("", None)
         if not self._has(name):
-            return Reject(421, f"the host {host[:SHOWN]!r} is not served here: allow it by its origin, as in {EXAMPLE}")
+            shown = host[:MAX_SHOWN_CHARACTERS]
+            return Reject(421, f"the host {shown!r} is not served here: allow it with {ORIGINS_EXAMPLE}")
         if origin is None:
             return None
         came_from = parse_origin(origin)
         if came_from in self._origins or came_from in same_origins(name, port, is_secure):
             return None
-        return Reject(403, f"the origin {origin[:SHOWN]!r} is not allowed here: allow it as in {EXAMPLE}")
+        return Reject(
+            403, f"the origin {origin[:MAX_SHOWN_CHARACTERS]!r} is not allowed here: allow it with {ORIGINS_EXAMPLE}"
+        )
 
     def _has(self, name: str) -> bool:
         return name in self._names or name == "localhost" or name.endswith(".localhost") or is_address(name)
 
 
 class Guarded(Listener):
-    """A listener for what `Hosts` serves, and nothing else."""
+    """A listener that refuses all requests that `Hosts` does not serve."""
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
@@ -67,16 +70,16 @@ class Guarded(Listener):
 
 
 def same_origins(name: str, port: int | None, is_secure: bool) -> list[tuple[str, str, int | None]]:
-    """The origins of pages that a host itself has served.
+    """Returns the possible origins of pages from a host.
 
-    In front of one that is not secure there may be a proxy that is.
+    A host without TLS may be behind a proxy with TLS.
     """
     schemes = ["https"] if is_secure else ["http", "https"]
     return [(scheme, name, PORTS[scheme] if port is None else port) for scheme in schemes]
 
 
 def parse_host(text: str) -> tuple[str, int | None] | None:
-    """Name and port of a Host (RFC 9110 7.2), the name without the dot of the root; None where it is malformed."""
+    """Returns name and port of a Host (RFC 9110 7.2), without a trailing dot; None if it is malformed."""
     match = is_authority(text.lower())
     if match is None:
         return None
@@ -84,7 +87,7 @@ def parse_host(text: str) -> tuple[str, int | None] | None:
 
 
 def parse_origin(text: str) -> tuple[str, str, int | None] | None:
-    """Scheme, name and port of an Origin (RFC 6454 6.2); None for "null", and where it is malformed."""
+    """Returns scheme, name and port of an Origin (RFC 6454 6.2); None if it is "null" or malformed."""
     scheme, _, authority = text.lower().partition("://")
     host = parse_host(authority)
     if host is None or not scheme:
@@ -96,7 +99,9 @@ def parse_origin(text: str) -> tuple[str, str, int | None] | None:
 def parse_allowed(text: str) -> tuple[str, str, int | None]:
     origin = parse_origin(text)
     if origin is None:
-        raise ConfigurationError(f"origins: {text!r} is not an origin: write scheme://host[:port], as in {EXAMPLE}")
+        raise ConfigurationError(
+            f"origins: {text!r} is not an origin: write scheme://host[:port], as in {ORIGINS_EXAMPLE}"
+        )
     return origin
 
 

@@ -3,11 +3,11 @@
 | request      | body              | answer                                                       |
 |--------------|-------------------|--------------------------------------------------------------|
 | GET /        |                   | the page                                                     |
-| GET /session |                   | `{"name": "ann"}`; null where nobody is logged in            |
-| POST /login  | `{"name": "ann"}` | the same, and the cookie; 400 and why, if the name won't do  |
+| GET /session |                   | `{"name": "ann"}`; null if nobody is logged in               |
+| POST /login  | `{"name": "ann"}` | the same, and the cookie; 400 if the name is not allowed     |
 | POST /logout |                   | `{"name": null}`; every tab of this browser closes with 4001 |
 
-A host that is not served here is a 421, a page of another origin a 403 (`fastws.demo.hosts`).
+Requests to other hosts are refused with 421, those from other origins with 403 (`fastws.demo.hosts`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fastws.demo.chat import NAME_RULE, Chat, is_name
-from fastws.demo.ended import LIFETIME
+from fastws.demo.ended import LIFETIME_SECONDS
 from fastws.demo.hosts import Hosts
 
 COOKIE = "fastws-chat"
-MAX_BODY = 1024  # bytes
+MAX_BODY_BYTES = 1024
 
-# Everything the page needs is in its one file, so it may load nothing else. `connect-src 'self'` alone would
-# do, but not every browser counts a WebSocket to the same host as that.
+# The page is a single file, so it may load nothing else. `connect-src 'self'` alone would suffice, but not every
+# browser considers a WebSocket to the same host as 'self'.
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -46,9 +46,9 @@ HTML_HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "no
 
 
 def create_app(chat: Chat, hosts: Hosts, secret: str, *, https_only: bool = False) -> Starlette:
-    """The application; `state.manager` is to be the chat's manager before the first request.
+    """Returns the application; set `state.manager` to the chat's manager before the first request.
 
-    `secret` signs the sessions, with `https_only` their cookie is never sent in the clear.
+    `secret` signs the sessions; with `https_only` their cookie is never sent unencrypted.
     """
     routes = [
         Route("/", page),
@@ -56,13 +56,13 @@ def create_app(chat: Chat, hosts: Hosts, secret: str, *, https_only: bool = Fals
         Route("/login", log_in, methods=["POST"]),
         Route("/logout", log_out, methods=["POST"]),
     ]
-    # SameSite=strict: what another site's page sends comes without the cookie, be it a POST that would log somebody out
-    # or the handshake of a WebSocket.
+    # SameSite=strict: requests from another site's page come without the cookie, whether a POST that would log somebody
+    # out or the handshake of a WebSocket.
     sessions = Middleware(
         SessionMiddleware,
         secret,
         session_cookie=COOKIE,
-        max_age=LIFETIME,
+        max_age=LIFETIME_SECONDS,
         same_site="strict",
         https_only=https_only,
     )
@@ -72,7 +72,7 @@ def create_app(chat: Chat, hosts: Hosts, secret: str, *, https_only: bool = Fals
 
 
 class Guard:
-    """Refuses requests that are not for us, before anything else looks at them."""
+    """Refuses requests for other hosts or from other origins before anything else sees them."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self._app = app
@@ -82,7 +82,7 @@ class Guard:
         app = self._app
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            # A field that came twice reads as nobody's.
+            # A duplicate field does not match anything.
             host, origin = (", ".join(headers.getlist(name)) for name in ("host", "origin"))
             refusal = self._hosts.refusal(host, origin if "origin" in headers else None, scope["scheme"] == "https")
             if refusal is not None:
@@ -95,37 +95,37 @@ async def page(request: Request) -> Response:
 
 
 async def session(request: Request) -> Response:
-    return who(request.app.state.chat.name_in(request.session))
+    return name_response(request.app.state.chat.name_in(request.session))
 
 
 async def log_in(request: Request) -> Response:
     name = await name_asked_for(request)
     if request.app.state.chat.name_in(request.session) != name:
-        end(request)
+        end_session(request)
         request.session.update(name=name, id=secrets.token_urlsafe(16), since=time.time())
-    return who(name)
+    return name_response(name)
 
 
 async def log_out(request: Request) -> Response:
-    end(request)
-    return who(None)
+    end_session(request)
+    return name_response(None)
 
 
-def end(request: Request) -> None:
-    """End the session, if there is one: nobody comes in by it again, and whoever is in by it is closed."""
+def end_session(request: Request) -> None:
+    """End the session, if there is one: it cannot be used again, and its connections are closed."""
     if "id" in request.session:
         request.app.state.chat.ended.add(request.session)
         request.app.state.manager.close_session(request.session["id"])
     request.session.clear()
 
 
-def who(name: str | None) -> Response:
+def name_response(name: str | None) -> Response:
     return JSONResponse({"name": name}, headers={"cache-control": "no-store"})
 
 
 async def name_asked_for(request: Request) -> str:
-    # Another site's form can send JSON, but only as text/plain; a script that calls it JSON must first be let to, and
-    # is not. So nobody is logged in under a name that another site chose.
+    # Another site's form can send JSON only as text/plain, and its scripts may send application/json only with
+    # permission, which they do not get. So another site cannot choose the name somebody is logged in under.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "send application/json")
     try:
@@ -142,6 +142,6 @@ async def body(request: Request) -> bytes:
     received = b""
     async for part in request.stream():
         received += part
-        if len(received) > MAX_BODY:
-            raise HTTPException(413, "a name is not that long")
+        if len(received) > MAX_BODY_BYTES:
+            raise HTTPException(413, "the request body is too large")
     return received

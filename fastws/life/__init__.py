@@ -1,1 +1,1 @@
-"""What happens to one connection, in its order: admission, then its life; and how handlers are called (steps)."""
+"""What happens to one connection, in order: admission, then its life. `steps` is how handlers are called."""

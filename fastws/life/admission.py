@@ -1,4 +1,4 @@
-"""Admission: what becomes of a request. A WebSocket, a refusal that says why, or one for the HTTP application."""
+"""Admission: turns each request into a WebSocket, a refusal, or a request to the HTTP application."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from .._core import (
     check_upgrade,
     is_upgrade,
 )
-from ..answers import RETRY, Answer, phrase, refusal
+from ..answers import RETRY_HEADERS, Answer, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..routing import Router
@@ -28,14 +28,15 @@ __all__ = ["Admission"]
 
 logger = logging.getLogger("fastws.server")
 
-FULL = "the server takes no more connections now"
+FULL = "the server is full"
+STOPPING = "the server is stopping"
 
 
 class Admission:
-    """Decides on each request that the engine tells of, while its server runs once.
+    """Decides on each request that the engine reports, for one run of the server.
 
-    ``is_ready`` and ``is_draining`` are the server's to set, and ``http``, the application behind it. ``idle`` is set
-    when the engine listens no more and nobody is connected.
+    The server sets ``is_ready``, ``is_draining`` and ``http``, its HTTP application. ``idle`` is set when the engine no
+    longer listens and nobody is connected.
     """
 
     def __init__(self, options: Options, router: Router[Life], runner: Runner) -> None:
@@ -43,47 +44,47 @@ class Admission:
         self.is_draining = False
         self.idle = asyncio.Event()
         self.http: Any = None
-        self.reactor: Reactor | None = None  # that tells us
+        self.reactor: Reactor | None = None  # the engine that reports here
         self._options = options
         self._router = router
         self._runner = runner
         self._deciding: dict[WebSocket, asyncio.Task[None]] = {}
 
-    # -- what the engine tells
+    # -- calls from the engine
 
     def on_request(self, ws: WebSocket) -> None:
-        """A whole head came."""
+        """A complete request head arrived."""
         request = ws.request
         if is_upgrade(request.headers):
             self._begin(ws)
         elif (answer := self.page(request.method, request.path)) is not None:
             ws._refuse(answer.as_http(request.method))
         elif self.is_draining:
-            self._refuse(ws, 503, "the server stops", RETRY)
+            self._refuse(ws, 503, STOPPING, RETRY_HEADERS)
         elif self.http is not None:
             self._hand_over(ws)
         elif self._is_for_websockets(request.method, request._raw_path):
-            self._refuse(ws, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
+            self._refuse(ws, 426, "this path only accepts WebSocket connections", UPGRADE_REQUIRED)
         else:
-            self._refuse(ws, 404, "there is nothing here")
+            self._refuse(ws, 404, "not found")
 
     def on_bad_request(self, ws: WebSocket, status: int, message: str) -> None:
-        """Something came that is no request, or must not be one."""
-        self._refuse(ws, status, message, RETRY if status == 503 else None)
+        """The input was not a valid request."""
+        self._refuse(ws, status, message, RETRY_HEADERS if status == 503 else None)
 
     def on_abandoned(self, ws: WebSocket) -> None:
-        """The peer left during its handshake: whoever decides on it need not go on."""
-        logger.info("a handshake was abandoned by %s", ws.request.remote_address[0])
+        """The peer left during its handshake, which need not be decided any more."""
+        logger.info("handshake abandoned by %s", ws.request.remote_address[0])
         self._stop_deciding(ws)
 
     def on_overdue(self, ws: WebSocket) -> None:
-        """No decision on a handshake within `handshake_timeout`."""
-        self._refuse(ws, 503, "the handshake took longer than handshake_timeout", RETRY)
+        """A handshake was not decided within `handshake_timeout`."""
+        self._refuse(ws, 503, "the handshake exceeded handshake_timeout", RETRY_HEADERS)
         self._stop_deciding(ws)
 
     def on_accept_paused(self, number: int) -> None:
-        """There are no descriptors left, or there is no memory."""
-        logger.error("accepting pauses: %s", os.strerror(number), extra={"errno": number})
+        """There are no file descriptors left, or there is no memory."""
+        logger.error("accepting paused: %s", os.strerror(number), extra={"errno": number})
 
     def on_idle(self) -> None:
         """Nobody is connected any more."""
@@ -92,19 +93,19 @@ class Admission:
     # -- plain HTTP
 
     def page(self, method: str, path: str) -> Answer | None:
-        """Returns the answer to a plain request that is ours, whatever application there is."""
+        """Returns the server's own answer to a plain request, which takes precedence over the application's."""
         if path == self._options.ready_path and method in ("GET", "HEAD"):
             return Answer.readiness(self.is_ready)
         return None
 
     def instead_of_404(self, method: str, raw_path: str, peer: tuple[str, int] | None) -> Answer | None:
-        """Returns the answer at an endpoint's path that the HTTP application does not know: it speaks WebSocket."""
+        """Returns the answer to a plain request at an endpoint's path, if the HTTP application does not know it."""
         if self._is_for_websockets(method, raw_path):
-            return refusal(peer, 426, "this path speaks WebSocket", UPGRADE_REQUIRED)
+            return refusal(peer, 426, "this path only accepts WebSocket connections", UPGRADE_REQUIRED)
         return None
 
     def refuse_http(self, peer: tuple[str, int] | None, status: int, message: str) -> bytes:
-        """Returns the answer to what came over HTTP and is no request."""
+        """Returns the answer to invalid input on an HTTP connection."""
         return refusal(peer, status, message).as_http()
 
     def _is_for_websockets(self, method: str, raw_path: str) -> bool:
@@ -114,11 +115,11 @@ class Admission:
             return False
 
     def _hand_over(self, ws: WebSocket) -> None:
-        """Give a plain request, and its connection, to the HTTP application."""
+        """Hand a plain request and its connection over to the HTTP application."""
         if self._is_full():
-            self._refuse(ws, 503, FULL, RETRY)
+            self._refuse(ws, 503, FULL, RETRY_HEADERS)
             return
-        detached = ws._detach()
+        detached = ws._give_away()
         if detached is None:
             return
         wire, data, claim = detached
@@ -132,7 +133,7 @@ class Admission:
     # -- handshakes
 
     def _begin(self, ws: WebSocket) -> None:
-        """Decide on a handshake; while that waits for others, the peer may leave, or the time be up."""
+        """Decide on a handshake. While a handler is awaited, the peer may leave or the time may run out."""
         task = self._runner.run(self._handshake(ws))
         if task is not None:
             self._deciding[ws] = task
@@ -141,7 +142,7 @@ class Admission:
     def _stop_deciding(self, ws: WebSocket) -> None:
         task = self._deciding.get(ws)
         if task is not None:
-            task.get_loop().call_soon(task.cancel)  # not before its first step, which awaits what a handler returned
+            task.get_loop().call_soon(task.cancel)  # not before its first step, which awaits a handler
 
     def _handshake(self, ws: WebSocket) -> Steps:
         request = ws.request
@@ -154,50 +155,52 @@ class Admission:
             extra = {**(request.response_headers or {}), **reject.headers}
             self._refuse(ws, reject.status, reject.reason or phrase(reject.status), extra)
         except HANDLER_ERRORS as error:
-            self._refuse(ws, 500, "the server failed", error=error)
+            self._refuse(ws, 500, "internal server error", error=error)
         else:
             if ws._accept(life.endpoint, response):
-                yield from life.coming(ws, channel)
+                yield from life.open(ws, channel)
 
     def _admit(self, request: Request) -> tuple[Life, str | None]:
-        """All that can be said against a handshake before the listener is asked; the endpoint's life, the channel."""
+        """Check a handshake before the listener is asked. Returns the endpoint's life and the channel."""
         check_upgrade(request)
         found = self._router.find(request._raw_path)
         if found is None:
-            raise Reject(404, "there is no endpoint at this path")
+            raise Reject(404, "no WebSocket endpoint at this path")
         template, life = found
         request._template = template
         origins = life.options.origins
         if origins is not None and request.headers.get("origin") not in origins:
-            raise Reject(403, "this origin is not allowed")
+            raise Reject(403, "origin not allowed")
         self._check_room(life)
         request.subprotocol = next((p for p in life.options.subprotocols if p in request.subprotocols), None)
         return life, request.path_parameters.get("channel")
 
     def _decide(self, life: Life, request: Request, channel: str | None) -> Steps:
-        """Who it is and whether they may: sessions, auth and the listener are asked; raises a Reject."""
+        """Identify and authorize a client by sessions, auth and the listener; raises Reject."""
         sessions, auth = life.options.sessions, life.options.auth
-        not_yours = "this channel is not yours" if channel is not None else "this is not yours"
+        not_allowed = "not allowed in this channel" if channel is not None else "not allowed"
         if sessions is not None:
             request.session = yield call(sessions.find, request)
         if auth is not None:
             auth.authenticate(request)
         verdict = yield life.ask("on_handshake", request)
-        judge(verdict, "the handshake was refused")
+        check_verdict(verdict, "handshake refused")
         if auth is not None:
-            judge(auth.allows(request, channel), not_yours)
+            check_verdict(auth.allows(request, channel), not_allowed)
         verdict = yield life.ask("authorize", request, channel)
-        judge(verdict, not_yours)
+        check_verdict(verdict, not_allowed)
         self._check_room(life)
-        hash(request.user)  # one that is not hashable fails here, and not when it is looked up
+        hash(request.user)  # an unhashable user fails here, rather than when looked up
 
     def _check_room(self, life: Life) -> None:
+        if self.is_draining:
+            raise Reject(503, STOPPING, headers=RETRY_HEADERS)
         most = life.options.max_connections
-        if self.is_draining or self._is_full() or (most is not None and life.endpoint.connection_count >= most):
-            raise Reject(503, FULL, headers=RETRY)
+        if self._is_full() or (most is not None and life.endpoint.connection_count >= most):
+            raise Reject(503, FULL, headers=RETRY_HEADERS)
 
     def _is_full(self) -> bool:
-        """Whether there are `max_connections`: WebSockets, and those that the HTTP application has."""
+        """Returns whether there are `max_connections`, counting WebSockets and the HTTP application's connections."""
         most = self._options.max_connections
         if most is None:
             return False
@@ -212,19 +215,19 @@ class Admission:
         headers: Mapping[str, Any] | None = None,
         error: BaseException | None = None,
     ) -> None:
-        """Answer with a status and a JSON body that says why, and log it under the same id."""
+        """Answer with a status and a JSON body that says why, and log it with the same id."""
         request = ws.request
         answer = refusal(request.remote_address, status, message, headers, error)
         try:
             response = answer.as_http(request.method)
         except ValueError as bad_header:
-            answer = refusal(request.remote_address, 500, "the server failed", error=bad_header)
+            answer = refusal(request.remote_address, 500, "internal server error", error=bad_header)
             response = answer.as_http(request.method)
         ws._refuse(response)
 
 
-def judge(verdict: Any, reason: str) -> None:
-    """Raises the Reject that a verdict is, or stands for."""
+def check_verdict(verdict: Any, reason: str) -> None:
+    """Raise the Reject that a verdict is or, if False, implies."""
     if isinstance(verdict, Reject):
         raise verdict
     if verdict is False:

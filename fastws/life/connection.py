@@ -1,4 +1,4 @@
-"""The life of a connection: what the listener is told, in its order, from the 101 to the last farewell."""
+"""The life of a connection: the calls of the listener, in order, from the 101 to the end."""
 
 import asyncio
 import contextlib
@@ -20,11 +20,11 @@ __all__ = ["Life"]
 
 logger = logging.getLogger("fastws.manager")
 
-AT_ONCE = 500  # pieces of a long piece of work, until the loop has a turn
+PIECES_PER_TURN = 500  # of a long job, before the loop gets a turn
 
 
 class Life:
-    """What happens to the connections of one endpoint: the engine tells it, and it tells the listener."""
+    """What happens to the connections of one endpoint: the engine reports it here, and the listener is called."""
 
     def __init__(
         self, endpoint: Endpoint, template: Template, listener: Listener, options: EndpointOptions, runner: Runner
@@ -32,25 +32,25 @@ class Life:
         self.endpoint = endpoint
         self.template = template
         self.options = options
-        self.greeting: set[WebSocket] = set()  # on_open runs, and may yet refuse them
+        self.greeting: set[WebSocket] = set()  # on_open is running and may still refuse them
         self._runner = runner
         self._handlers = {name: handler(listener, name) for name in HANDLERS}
-        self._pending: dict[Request, Reject | None] = {}  # handshakes under way, and why they must not succeed any more
+        self._pending: dict[Request, Reject | None] = {}  # handshakes under way, and why to refuse them
         self._opening: dict[WebSocket, tuple[int, str] | None] = {}
         if inspect.iscoroutinefunction(self._handlers["can_see"]):
             raise ConfigurationError(
-                f"{type(listener).__name__}.can_see is async: make it a plain def, whose answers come from memory"
+                f"{type(listener).__name__}.can_see is async: make it a plain def that answers from memory"
             )
         self.company = Company(endpoint, self._handlers["can_see"], lambda ws: self._run(self._offline(ws)))
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """What a handler of the listener returns; None where it has none."""
+        """Call a handler of the listener. Returns its result, None if there is no such handler."""
         method = self._handlers[name]
         return None if method is None else call(method, *arguments)
 
     @contextlib.contextmanager
     def deciding(self, request: Request) -> Iterator[None]:
-        """A handshake is under way; raises the Reject that it earned meanwhile."""
+        """Track a handshake that is under way; at the end, raises a Reject that `refuse_pending` has set."""
         self._pending[request] = None
         try:
             yield
@@ -60,13 +60,13 @@ class Life:
             raise reject
 
     def refuse_pending(self, is_meant: Callable[[Request], bool], reason: str) -> None:
-        """Refuse handshakes under way with 401."""
+        """Refuse handshakes that are under way with 401."""
         for request in self._pending:
             if is_meant(request):
                 self._pending[request] = Reject(401, reason)
 
     def enter(self, connections: Iterable[WebSocket], channel: str) -> int:
-        """Connections of one user, or a single one, join a channel; its number of subscribers."""
+        """Have connections of one user, or a single one, join a channel. Returns its number of subscribers."""
         joined = []
         count = self.endpoint._count(channel)
         for ws in connections:
@@ -78,7 +78,7 @@ class Life:
         return count
 
     def exit(self, places: Iterable[tuple[WebSocket, str]]) -> None:
-        """Connections leave channels."""
+        """Have connections leave channels."""
         left = [(ws, channel) for ws, channel in places if self.endpoint._leave(channel, ws)]
         if left:
             self._run(self._tell_left(left, on_purpose=True))
@@ -89,7 +89,7 @@ class Life:
         self._runner.run(steps)
 
     def _call(self, ws: WebSocket, name: str, *arguments: Any) -> Steps:
-        """Call a handler, if there is one; the result. One that raises costs the connection and nothing else."""
+        """Call a handler, if there is one. Returns its result. If it raises, only its connection is closed."""
         method = self._handlers[name]
         if method is None:
             return None
@@ -99,24 +99,24 @@ class Life:
             self.handler_failed(ws, error)
             return False
 
-    def coming(self, ws: WebSocket, channel: str | None) -> Steps:
-        """From the accepted handshake to the first message."""
+    def open(self, ws: WebSocket, channel: str | None) -> Steps:
+        """Run everything between the accepted handshake and the first message."""
         self._opening[ws] = None
         self.greeting.add(ws)
         is_done = False
         try:
-            yield from self._open(ws, channel)
+            yield from self._tell_opened(ws, channel)
             is_done = True
         finally:
             self.greeting.discard(ws)
             end = self._opening.pop(ws)
-            if end is not None and not is_done:  # at a stop that could not wait: nobody is told any more
-                for kind, name, _ in ws._left():
-                    self.endpoint._told(kind, name)
+            if end is not None and not is_done:  # cancelled during a stop: nobody is told any more
+                for kind, name, _ in ws._left_groups():
+                    self.endpoint._release_group(kind, name)
         if end is not None:
-            yield from self._going(ws, *end)
+            yield from self._tell_closed(ws, *end)
 
-    def _open(self, ws: WebSocket, channel: str | None) -> Steps:
+    def _tell_opened(self, ws: WebSocket, channel: str | None) -> Steps:
         session, user = ws.session, ws.user
         if session is not None and session.id is not None:
             self.endpoint._join(SESSION_KIND, session.id, ws)
@@ -138,12 +138,12 @@ class Life:
         ws._ready()
 
     def _join_user(self, ws: WebSocket, user: Hashable) -> bool:
-        """Whether the user is online by this, and was not a moment ago."""
+        """Returns whether this connection brings the user online."""
         _, joined, is_new = self.endpoint._join(USER_KIND, user, ws)
         return joined and self.company.away.end(None, user) is None and is_new
 
     def _tell_joined(self, channel: str, joined: list[tuple[WebSocket, int, bool]]) -> Steps:
-        """Connections of one user, or a single one, have joined a channel."""
+        """Tell everybody that connections of one user, or a single one, have joined a channel."""
         present = [ws for ws, _, _ in joined if ws not in self.greeting]
         if present:
             self.company.arrive(present, channel)
@@ -151,10 +151,10 @@ class Life:
             if is_new:
                 yield from self._call(ws, "on_channel_open", channel)
             yield from self._call(ws, "on_subscribe", ws, channel, count)
-            yield from _take_turns(done)
+            yield from _yield_turn(done)
 
     def _tell_left(self, left: list[tuple[WebSocket, str]], *, on_purpose: bool) -> Steps:
-        """Tell everybody of connections that have left channels. Whatever ends this, their groups are let go."""
+        """Tell everybody that connections have left channels. Their groups are released in any case."""
         waiting = deque(left)
         try:
             while waiting:
@@ -163,59 +163,59 @@ class Life:
                     self.company.depart(ws, channel)
                 yield from self._call(ws, "on_unsubscribe", ws, channel, self.endpoint._count(channel))
                 waiting.popleft()
-                if self.endpoint._told(CHANNEL_KIND, channel):
+                if self.endpoint._release_group(CHANNEL_KIND, channel):
                     yield from self._call(ws, "on_channel_close", channel)
-                yield from _take_turns(len(waiting))
+                yield from _yield_turn(len(waiting))
         finally:
             for _, channel in waiting:
-                self.endpoint._told(CHANNEL_KIND, channel)
+                self.endpoint._release_group(CHANNEL_KIND, channel)
 
-    def _going(self, ws: WebSocket, code: int, reason: str) -> Steps:
-        """The connection is over and has left everything: tell the listener."""
-        channels, user, session = _by_kind(ws._left())
+    def _tell_closed(self, ws: WebSocket, code: int, reason: str) -> Steps:
+        """Tell everybody that a connection is over; it has already left all its groups."""
+        channels, user, session = _by_kind(ws._left_groups())
         waiting = [channel for channel, _ in channels]
         try:
             if user is not None and not self._runner.is_stopping:
                 for done, (channel, since) in enumerate(channels, 1):
                     self.company.vanish(ws, channel, since, self.options.offline_after)
-                    yield from _take_turns(done)
+                    yield from _yield_turn(done)
             yield from self._call(ws, "on_close", ws, code, reason)
             yield from self._save_session(ws)
             told, waiting = waiting, []
             yield from self._tell_left([(ws, channel) for channel in told], on_purpose=False)
         finally:
             for channel in waiting:
-                self.endpoint._told(CHANNEL_KIND, channel)
-            is_last = user is not None and self.endpoint._told(USER_KIND, user[0])
+                self.endpoint._release_group(CHANNEL_KIND, channel)
+            is_last = user is not None and self.endpoint._release_group(USER_KIND, user[0])
             if session is not None:
-                self.endpoint._told(SESSION_KIND, session[0])
+                self.endpoint._release_group(SESSION_KIND, session[0])
         if user is not None and is_last:
             if self.options.offline_after > 0 and not self._runner.is_stopping:
                 self.company.away.begin(ws, None, user[1], self.options.offline_after)
             else:
                 yield from self._offline(ws)
-        ws._forget()
+        ws._forget_groups()
 
     def _offline(self, ws: WebSocket) -> Steps:
         self.company.sight.forget(ws.user)
         yield from self._call(ws, "on_user_offline", ws.user)
 
-    # -- what the engine tells
+    # -- calls from the engine
 
     def closed(self, ws: WebSocket, code: int, reason: str) -> None:
-        """A connection is over; it has left everything."""
+        """A connection is over; it has left all its groups."""
         logger.debug("connection %s closed: %d %r", ws.id, code, reason, extra={"connection": ws.id, "code": code})
         if self.options.auth is not None:
             self.options.auth.closed(ws)
         if ws in self._opening:
-            self._opening[ws] = code, reason  # on_open still runs: its end comes first
+            self._opening[ws] = code, reason  # on_open is still running and has to end first
         else:
-            self._run(self._going(ws, code, reason))
+            self._run(self._tell_closed(ws, code, reason))
 
     # -- messages
 
     def message_handler(self) -> MessageHandler | None:
-        """What the engine calls with each message: the listener's own, where nobody else looks at messages."""
+        """Returns what the engine calls with each message: on_message, wrapped by sessions and auth if any."""
         sessions, auth = self.options.sessions, self.options.auth
         handle: MessageHandler | None = self._handlers["on_message"]
         if sessions is not None:
@@ -225,7 +225,7 @@ class Life:
         return handle
 
     def _save_session(self, ws: WebSocket) -> Steps:
-        """Keep what another handler than on_message has changed."""
+        """Save what a handler other than on_message has changed."""
         sessions = self.options.sessions
         if sessions is not None and ws.session is not None:
             try:
@@ -234,7 +234,7 @@ class Life:
                 self.handler_failed(ws, error)
 
     def await_message(self, ws: WebSocket, awaitable: Any) -> None:
-        """A message handler waits; the connection's next messages wait for it."""
+        """Await a message handler; the connection's next messages wait for it."""
         self._run(self._handle(ws, awaitable))
 
     def _handle(self, ws: WebSocket, awaitable: Any) -> Steps:
@@ -243,10 +243,10 @@ class Life:
             result = yield awaitable
         except HANDLER_ERRORS as error:
             self.handler_failed(ws, error)
-        ws._handled(result)
+        ws._take_result(result)
 
     def handler_failed(self, ws: WebSocket, error: BaseException) -> None:
-        """A handler raised: its connection pays for it (close 1011)."""
+        """A handler raised: close its connection with 1011."""
         error = as_exception(error)
         logger.error(
             "a handler of %s failed for connection %s",
@@ -259,9 +259,9 @@ class Life:
         ws.close(1011, "internal error")
 
     def protocol_failed(self, ws: WebSocket, error: ProtocolError) -> None:
-        """The peer broke the protocol, and its connection is being failed."""
+        """The peer violated the protocol, and its connection is being closed."""
         logger.warning(
-            "connection %s broke the protocol: %s", ws.id, error, extra={"connection": ws.id, "code": error.code}
+            "connection %s violated the protocol: %s", ws.id, error, extra={"connection": ws.id, "code": error.code}
         )
         self._tell_error(ws, error)
 
@@ -276,18 +276,18 @@ class Life:
 
 
 def _by_kind(left: list[tuple[int, Any, float]]) -> tuple[list[tuple[str, float]], Any, Any]:
-    """What a connection left: its channels, its user and its session (None: it had none), with the times of joining."""
+    """Returns the channels, the user and the session (or None) that a connection left, with join times."""
     by_kind: dict[int, list[tuple[Any, float]]] = {CHANNEL_KIND: [], USER_KIND: [], SESSION_KIND: []}
     for kind, name, since in left:
         by_kind[kind].append((name, since))
     return by_kind[CHANNEL_KIND], next(iter(by_kind[USER_KIND]), None), next(iter(by_kind[SESSION_KIND]), None)
 
 
-def _take_turns(done: int) -> Steps:
-    """Let others have the loop, now and then during a long piece of work."""
-    if done % AT_ONCE == 0 and done:
+def _yield_turn(done: int) -> Steps:
+    """Let other tasks run, now and then during a long job."""
+    if done % PIECES_PER_TURN == 0 and done:
         yield asyncio.sleep(0)
 
 
 def _ignore(ws: WebSocket, message: str | bytes) -> None:
-    """What a listener does that has no on_message."""
+    """The message handler of a listener without on_message."""

@@ -1,7 +1,7 @@
-"""Sequences of handler calls, each ``def`` or ``async def``, written once.
+"""Sequences of handler calls, written once for handlers that are ``def`` or ``async def``.
 
-A sequence is a generator that yields what handlers return and gets it back, awaited where it must be. As long as
-nothing is awaitable it runs through at once, on the caller's stack; from the first awaitable on it goes on in a task.
+A sequence is a generator that yields what handlers return and gets back the result, awaited if necessary. It runs at
+once, on the caller's stack, until the first awaitable; from then on it continues in a task.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ __all__ = ["HANDLER_ERRORS", "MessageHandler", "Runner", "Steps", "as_exception"
 Steps: TypeAlias = Generator[Any, Any, Any]
 MessageHandler: TypeAlias = Callable[[WebSocket, str | bytes], Any]
 
-# What a handler may raise at its connection's cost. A CancelledError is its own as long as nobody cancels our task.
+# What a handler may raise; only its connection is closed. A CancelledError is its own unless our task is cancelled.
 HANDLER_ERRORS = (Exception, asyncio.CancelledError)
 
-# What ends the program, whoever raises it.
-STOPS = (KeyboardInterrupt, SystemExit)
+# These end the program, whoever raises them.
+EXIT_ERRORS = (KeyboardInterrupt, SystemExit)
 
 
 def as_exception(error: BaseException) -> BaseException:
-    """What a handler raised, as one of `HANDLER_ERRORS`: any other (GeneratorExit, say) would mean something to us."""
+    """Returns an error as one of `HANDLER_ERRORS`: others, such as GeneratorExit, have a meaning for sequences."""
     if isinstance(error, HANDLER_ERRORS):
         return error
     wrapped = RuntimeError(f"a handler raised {type(error).__name__}, which is not an Exception")
@@ -32,17 +32,17 @@ def as_exception(error: BaseException) -> BaseException:
 
 
 def call(method: Callable[..., Any], *arguments: Any) -> Any:
-    """What a handler returns. It raises nothing but `HANDLER_ERRORS`, and what ends the program."""
+    """Call a handler. Returns its result; raises only `HANDLER_ERRORS` and `EXIT_ERRORS`."""
     try:
         return method(*arguments)
-    except (*HANDLER_ERRORS, *STOPS):
+    except (*HANDLER_ERRORS, *EXIT_ERRORS):
         raise
     except BaseException as error:
         raise as_exception(error) from error
 
 
-async def finish(steps: Steps, awaitable: Any) -> Any:
-    """Returns the result of a sequence that has to wait. What is awaited and raises, raises in the sequence."""
+async def drive(steps: Steps, awaitable: Any) -> Any:
+    """Run a sequence that has to wait. Returns its result. Errors of what it awaits are raised inside the sequence."""
     task = asyncio.current_task()
     result = awaitable
     try:
@@ -51,7 +51,7 @@ async def finish(steps: Steps, awaitable: Any) -> Any:
                 while is_awaitable(result):
                     result = await result
             except BaseException as error:
-                if not is_handlers(error, task):
+                if not is_from_handler(error, task):
                     raise
                 result = steps.throw(as_exception(error))
             else:
@@ -62,37 +62,37 @@ async def finish(steps: Steps, awaitable: Any) -> Any:
         steps.close()
 
 
-def is_handlers(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
-    """Whether a handler that a task awaited raised it, rather than whoever ends the task or the program."""
+def is_from_handler(error: BaseException, task: "asyncio.Task[Any] | None") -> bool:
+    """Returns whether an error came from an awaited handler, rather than from the end of the task or the program."""
     if isinstance(error, Exception):
         return True
-    if task is None or isinstance(error, STOPS):
+    if task is None or isinstance(error, EXIT_ERRORS):
         return False
     if isinstance(error, asyncio.CancelledError):
         return not task.cancelling()
-    return asyncio.current_task() is task  # else the coroutine is being closed, unfinished
+    return asyncio.current_task() is task  # otherwise the coroutine is being closed, unfinished
 
 
 def complete(steps: Steps) -> Any:
-    """The result of a sequence; an awaitable for it where it has to wait."""
+    """Run a sequence. Returns its result, or an awaitable of it if the sequence has to wait."""
     result = None
     try:
         while not is_awaitable(result):
             result = steps.send(result)
     except StopIteration as done:
         return done.value
-    return finish(steps, result)
+    return drive(steps, result)
 
 
 class Runner:
-    """Runs sequences, and keeps the tasks that they need."""
+    """Runs sequences, and tracks their tasks."""
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self.is_stopping = False  # the server is: everybody goes, and nobody need be told of each
+        self.is_stopping = False  # the server is stopping: presence is no longer announced
 
     def run(self, steps: Steps) -> "asyncio.Task[None] | None":
-        """Run a sequence as far as it goes without waiting; the rest goes on in a task, which it returns."""
+        """Run a sequence as far as it goes without waiting. Returns the task that runs the rest, if any."""
         rest = complete(steps)
         if not is_awaitable(rest):
             return None
@@ -102,7 +102,7 @@ class Runner:
         return task
 
     async def finish(self, timeout: float) -> None:
-        """Wait for all tasks, at most ``timeout`` seconds; cancel those that take longer."""
+        """Wait for all tasks, at most ``timeout`` seconds, then cancel the rest."""
         if self.tasks:
             _, late = await asyncio.wait(self.tasks, timeout=timeout)
             for task in late:

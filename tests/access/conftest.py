@@ -1,4 +1,4 @@
-"""Fixtures: `site` admits by token, `browse` gives visitors with cookies; `store` and `listener` come in two kinds."""
+"""Fixtures: `site` admits by token, `browse` makes visitors with cookies; `store` and `listener` have two variants."""
 
 import itertools
 import shutil
@@ -22,7 +22,7 @@ from ..lib.visitors import Browser, Session, SlowSession
 
 @pytest.fixture
 async def site(serve):
-    """A server that lets in whoever has a token."""
+    """A server that admits clients with a token."""
     return await serve(Who(), auth=JWTAuth(SECRET))
 
 
@@ -42,7 +42,7 @@ async def browse(join):
 
 @pytest.fixture(scope="module")
 def redis_port():
-    """The port of a real Redis that keeps nothing on disk."""
+    """The port of a real Redis server without persistence."""
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -76,7 +76,7 @@ async def redis_client(redis_port):
 
 @pytest.fixture(params=["memory", "redis"])
 def store(request):
-    """A store of starsessions'."""
+    """A store from starsessions."""
     if request.param == "memory":
         return InMemoryStore()
     return RedisStore(connection=request.getfixturevalue("redis_client"))

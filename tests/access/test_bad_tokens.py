@@ -1,4 +1,4 @@
-"""JSON Web Tokens that are refused: forged, expired, malformed, oversized, or of another key."""
+"""JSON Web Tokens that are refused: forged, expired, malformed, oversized, or signed with another key."""
 
 import base64
 import json
@@ -46,7 +46,7 @@ async def test_an_unsigned_token_is_refused_whatever_it_calls_its_algorithm(site
 
 
 async def test_a_public_key_used_as_a_secret_signs_nothing(serve, join):
-    """The best known attack on JWT: RS256 swapped for HS256, with what everybody may know as the secret."""
+    """The best known attack on JWT: RS256 replaced by HS256, with the public key as the secret."""
     site = await serve(Who(), auth=JWTAuth(PUBLIC_PEM))
     url = f"{site.url}/ws/cars"
     assert await is_admitted(join, url, token(RSA, "RS256"))
@@ -77,7 +77,7 @@ async def test_an_algorithm_of_the_same_family_is_refused_where_it_was_not_asked
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # so says joserfc, when it signs
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")  # a warning of joserfc's when it signs
 async def test_the_keys_type_says_which_algorithm_is_accepted(serve, join, key, alg):
     forms = [key, key.as_dict(private=False)] + (
         [SECRET] if key.key_type == "oct" else [key.as_pem(private=False), key.as_der(private=False)]
@@ -210,7 +210,7 @@ async def test_a_token_cut_short_or_altered_anywhere_is_refused():
     for at in range(len(made)):
         with pytest.raises(Exception, match="token"):
             auth._verify(made[:at])
-        if at < len(made) - 1:  # the last character of Base64 has bits that do not count
+        if at < len(made) - 1:  # the last character of Base64 has unused bits
             with pytest.raises(Exception, match="token"):
                 auth._verify(made[:at] + ("A" if made[at] != "A" else "B") + made[at + 1 :])
 
@@ -244,7 +244,7 @@ async def test_a_mebibyte_of_claims_is_refused_in_the_head_and_in_a_message(serv
 
 @pytest.fixture(scope="module")
 def keys():
-    """Two keys of RSA, one of EC, by id."""
+    """Two RSA keys and one EC key, by id."""
     made = {"old": RSA, "new": RSAKey.generate_key(2048), "curve": ECKey.generate_key("P-256")}
     return {kid: type(key).import_key({**key.as_dict(private=True), "kid": kid}) for kid, key in made.items()}
 

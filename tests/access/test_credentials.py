@@ -1,4 +1,4 @@
-"""Hostile cookies and tokens: forged, foreign, expired, doubled and oversized, by every way in which they come."""
+"""Hostile cookies and tokens: forged, foreign, expired, duplicate and oversized, sent in every possible way."""
 
 import base64
 import hmac
@@ -29,7 +29,7 @@ MIB = 1 << 20
 
 
 def signed(values, secret=SECRET, at=None):
-    """What Starlette's SessionMiddleware makes of a session; `at` is the time of the signature, in seconds."""
+    """A session cookie of Starlette's SessionMiddleware; `at` is the time of the signature, in seconds."""
     return signed_cookie(values, secret, at)
 
 
@@ -70,7 +70,7 @@ COOKIES = {
     "without a name": ([f"={ANN}; {ANN}"], None),
     "in another's value": ([f"theme=session={ANN}"], None),
     "a JSON Web Token": (["session=eyJhbGciOiJub25lIn0.eyJ1c2VyIjoiYW5uIn0."], None),
-    # doubled
+    # duplicate
     "a forged one first": ([f"session=forged; session={ANN}"], "ann"),
     "a forged one first, in a field of its own": (["session=forged", f"session={ANN}"], "ann"),
     "an empty one first": ([f"session=; session={ANN}"], "ann"),
@@ -78,7 +78,7 @@ COOKIES = {
     "two good ones in two fields": ([f"session={BOB}", f"session={ANN}"], "bob"),
     "two joined by a comma": ([f"session={ANN},session={BOB}"], None),
     "a hundred forged ones first": (["session=forged; " * 100 + f"session={ANN}"], None),
-    # oversized, under the header's limit
+    # oversized, but below the limit of the head
     "10 KB of a's": ([f"session={'a' * 10_000}"], None),
     "10 KB of dots": ([f"session={'.' * 10_000}"], None),
     "10 KB behind a good one": ([f"session={ANN}{'A' * 10_000}"], None),
@@ -90,7 +90,7 @@ COOKIES = {
 
 
 class Session(Listener):
-    """Tells whose session it found."""
+    """Reports whose session it found."""
 
     def on_open(self, ws):
         ws.send("nobody" if ws.session is None else ws.session["user"])
@@ -161,12 +161,12 @@ def encoded(part):
 
 
 def unsigned(header, claims):
-    """The part of a token that is signed."""
+    """The signed part of a token."""
     return f"{encoded(json.dumps(header).encode())}.{encoded(json.dumps(claims).encode())}"
 
 
 def token(secret=SECRET, header=(), digest="sha256", **claims):
-    """A token put together by hand, so that it may be wrong; a claim or field that is None is left out."""
+    """A token assembled by hand, which may be invalid; claims and fields that are None are omitted."""
     header = {name: value for name, value in {"alg": "HS256", **dict(header)}.items() if value is not None}
     head = unsigned(header, {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None})
     secret = secret if isinstance(secret, bytes) else secret.encode()
@@ -174,7 +174,7 @@ def token(secret=SECRET, header=(), digest="sha256", **claims):
 
 
 def by_key(key, alg, **header):
-    """A token that is right but for its key, perhaps, and what its header adds."""
+    """A token that is valid, except perhaps for its key and additional header fields."""
     registry = JWSRegistry(algorithms=list(JWSRegistry.algorithms), strict_check_header=False)
     return jwt.encode({"alg": alg, **header}, CLAIMS, key, registry=registry)
 
@@ -188,7 +188,7 @@ ZEROS = encoded(bytes(64))
 
 @dataclass
 class Keys:
-    """What a server verifies with, a token that it takes, and those that it must not."""
+    """The key of a server, a token that it accepts, and tokens that it must refuse."""
 
     key: object
     good: str
@@ -222,7 +222,7 @@ SERVERS = {
             "two signatures": f"{GOOD}{MAC}",
             "a signature of zeros": f"{HEADER}.{PAYLOAD_OF_ANN}.{encoded(bytes(32))}",
             "two tokens": f"{GOOD}.{GOOD}",
-            # a header that brings its own rules
+            # headers with their own rules
             "a key of its own": token(OTHER_SECRET, {"jwk": OTHER_OCT.as_dict()}),
             "a key that it points to": token(OTHER_SECRET, {"jku": "http://127.0.0.1:9/keys", "kid": "x"}),
             "a key that is an empty file": token("", {"kid": "../../../../dev/null"}),
@@ -280,7 +280,7 @@ SERVERS = {
     ),
 }
 
-# How a token comes: what the request has.
+# How a token is sent: what the request contains.
 WAYS = {
     "header": lambda made: request("/ws/cars", extra=[("Authorization", f"Bearer {made}")]),
     "subprotocol": lambda made: request("/ws/cars", extra=[("Sec-WebSocket-Protocol", f"bearer, {made}")]),

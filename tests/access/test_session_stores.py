@@ -1,4 +1,4 @@
-"""Sessions in a store of starsessions: changes from both sides, merging, expiry and logging out."""
+"""Sessions in a starsessions store: changes from both sides, merging, expiry and logging out."""
 
 import asyncio
 import json
@@ -109,7 +109,7 @@ async def test_what_starsessions_keeps_for_itself_is_neither_seen_nor_lost(serve
 
 
 class Counting(InMemoryStore):
-    """Notes the ttl of each writing."""
+    """Records the ttl of each write."""
 
     def __init__(self):
         super().__init__()
@@ -171,7 +171,7 @@ async def test_messages_keep_a_session_from_expiring(serve, browse, redis_client
     await redis_client.set(key, json.dumps(data), ex=100)
     await ask(client)
     assert 3590 <= await redis_client.ttl(key) <= 3600
-    assert await ann.get() == {"user": "ann"}  # which writes it, too
+    assert await ann.get() == {"user": "ann"}  # which also writes it
     assert 3590 <= await redis_client.ttl(key) <= 3600
 
 
@@ -248,7 +248,7 @@ async def test_a_handler_that_was_running_at_the_logout_does_not_bring_the_sessi
 async def test_a_store_with_replace_is_safe_from_a_logout_between_reading_and_writing(serve, browse, redis_client):
     class Safe(RedisStore):
         async def replace(self, session_id, data, lifetime, ttl):
-            await redis_client.flushall()  # a logout, just now
+            await redis_client.flushall()  # a logout at this moment
             return await redis_client.set(self.prefix(session_id), data, ex=ttl, xx=True)
 
     store = Safe(connection=redis_client)

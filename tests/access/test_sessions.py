@@ -1,4 +1,4 @@
-"""The visitor's HTTP session on the socket: whose it is, logging out, and what cannot work."""
+"""The visitor's HTTP session on a WebSocket: whose it is, logging out, and invalid configurations."""
 
 import asyncio
 import itertools
@@ -31,7 +31,7 @@ from ..lib.visitors import (
 
 
 class Town:
-    """Three applications on one server, each with a visitor of its own; all call their cookie "session"."""
+    """Three applications on one server, each with its own visitor; all call their cookie "session"."""
 
     def __init__(self, site, cookies, expected):
         self.site = site
@@ -58,7 +58,7 @@ async def town(serve, browse):
 
 
 async def test_three_applications_with_one_cookie_name_never_see_each_others_session(town, join):
-    """Every set of their cookies, in every order, at every application."""
+    """Every combination of their cookies, in every order, at every application."""
     for number in range(4):
         for sent in itertools.permutations("abc", number):
             for app in "abc":

@@ -1,4 +1,4 @@
-"""Sessions in signed cookies, those of Starlette and Flask: what is read, and what is not."""
+"""Sessions in signed cookies of Starlette and Flask: which are accepted, and which are not."""
 
 import base64
 import hashlib
@@ -95,7 +95,7 @@ SIGN = TimestampSigner(SECRET).sign
 
 
 def signed_as_flask(payload):
-    """A cookie that has Flask's signature, whatever is in it."""
+    """A cookie with Flask's signature and any content."""
     signer = {"key_derivation": "hmac", "digest_method": hashlib.sha1}
     return TimestampSigner(SECRET, salt="cookie-session", **signer).sign(payload).decode()
 
@@ -154,7 +154,7 @@ async def test_what_is_no_session_of_ours_is_none_and_no_error(serve, dial, capl
 
 
 async def test_a_small_cookie_cannot_become_much_memory():
-    """What it would be is 256 MiB."""
+    """It would expand to 256 MiB."""
     bomb = compressed(b'{"user": "%b"}' % (b"a" * (1 << 28)))
     sessions = SignedCookieSessions(SECRET)
     assert sessions.find(Cookies(compressed(b'{"user": "%b"}' % (b"a" * 200_000)))) is not None
@@ -172,7 +172,7 @@ async def test_a_truncated_or_altered_cookie_is_none_wherever_it_was_hit(cookie)
     assert sessions.find(Cookies(cookie)) is not None
     for at in range(len(cookie)):
         assert sessions.find(Cookies(cookie[:at])) is None
-        if at < len(cookie) - 1:  # the last character of Base64 has bits that do not count
+        if at < len(cookie) - 1:  # the last character of Base64 has unused bits
             other = "A" if cookie[at] != "A" else "B"
             assert sessions.find(Cookies(cookie[:at] + other + cookie[at + 1 :])) is None
 

@@ -1,4 +1,4 @@
-"""Stores of every kind: those that fail, that answer at once or later, and one's own."""
+"""All kinds of stores: those that fail, that answer at once or later, and custom ones."""
 
 import asyncio
 import functools
@@ -16,7 +16,7 @@ from ..lib.visitors import DEEP, Cookies, Session, cookies, first, log_in, stori
 
 
 class Failing(InMemoryStore):
-    """Fails while `fails`."""
+    """Fails while `fails` is set."""
 
     fails = False
 
@@ -75,7 +75,7 @@ async def test_a_session_that_cannot_be_read_is_none_and_is_logged(serve, join, 
     store.data["abc"] = data
     site = await serve(Session(), sessions=StoreSessions(store))
     assert await first(join, f"{site.url}/ws/cars", "abc") is None
-    assert records_naming(caplog, "not readable")
+    assert records_naming(caplog, "unreadable")
 
 
 async def test_only_ids_that_somebody_could_have_made_are_looked_up_and_at_most_eight(serve, join):
@@ -114,7 +114,7 @@ async def test_a_store_in_memory_answers_without_a_task_and_any_other_within_one
 
 
 class Sometimes(InMemoryStore):
-    """Waits while `waits`, and notes how often it was broken off."""
+    """Waits while `waits` is set, and counts how often it was aborted."""
 
     waits = False
     broken_off = 0
@@ -152,7 +152,7 @@ async def test_an_immediate_store_that_waits_is_broken_off_and_named(serve, brow
     with pytest.raises(Refused) as refused:
         await ann.connect()
     assert refused.value.status == 500
-    assert caplog.text.count("Sometimes.read() waits, so that its store is not immediate: give immediate=False") == 2
+    assert caplog.text.count("Sometimes.read() waits, so the store is not immediate: use immediate=False") == 2
     assert store.broken_off == 2
 
 
@@ -161,13 +161,13 @@ async def test_an_immediate_store_may_not_answer_with_a_future():
         def read(self, session_id, lifetime):
             return asyncio.get_running_loop().create_future()
 
-    with pytest.raises(ConfigurationError, match="give immediate=False"):
+    with pytest.raises(ConfigurationError, match="use immediate=False"):
         StoreSessions(Future(), immediate=True).find(Cookies("abc"))
 
 
 async def test_a_store_may_answer_from_a_cache_and_wait_for_the_rest(serve, browse):
     class Cached(InMemoryStore):
-        """As a decorator would have it: ``def``, and awaitable only where the cache does not know."""
+        """As a decorator may make it: ``def``, and awaitable only if the value is not cached."""
 
         def __init__(self):
             super().__init__()

@@ -46,7 +46,7 @@ async def test_an_expiry_far_away_sets_a_timer_for_a_day_at_most(serve, join, ex
 
 
 async def test_a_timer_that_went_off_early_is_set_again(serve, join, monkeypatch):
-    monkeypatch.setattr("fastws.auth.DAY", 0.05)
+    monkeypatch.setattr("fastws.auth.DAY_SECONDS", 0.05)
     auth = JWTAuth(SECRET)
     site = await serve(Who(), auth=auth)
     client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 0.4)))

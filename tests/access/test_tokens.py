@@ -1,4 +1,4 @@
-"""JSON Web Tokens: how they come, which channels they open, and how they are set up."""
+"""JSON Web Tokens: how they are sent, which channels they allow, and their configuration."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from ..lib.raw import request
 from ..lib.support import Recorder, records_naming
 from ..lib.tokens import OTHER_SECRET, PUBLIC_PEM, RSA, SECRET, Who, bearer, jwks, refused, token, user
 
-# -- how a token comes
+# -- how a token is sent
 
 
 async def test_a_token_in_the_header_says_who_it_is_and_its_claims_are_there(site, join):
@@ -167,15 +167,19 @@ async def test_without_a_channel_in_the_path_the_claim_keeps_nobody_out(serve, j
         ({"keys": []}, {}, "cannot be read"),
         (json.dumps(jwks({"a": RSA})), {}, "json.loads"),
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", {}, "PEM"),
-        (KeySet([]), {}, "verifies no signatures"),
-        ({**RSA.as_dict(private=False), "use": "enc"}, {}, "verifies no signatures"),
-        ({"kty": "oct", "k": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA", "alg": "none"}, {}, "verifies no"),
-        (SECRET, {"algorithms": ["none"]}, "'none' signs nothing"),
-        (SECRET, {"algorithms": ["HS256", "None"]}, "'None' signs nothing"),
+        (KeySet([]), {}, "cannot verify signatures"),
+        ({**RSA.as_dict(private=False), "use": "enc"}, {}, "cannot verify signatures"),
+        (
+            {"kty": "oct", "k": "c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0IHNlY3JldA", "alg": "none"},
+            {},
+            "cannot verify signatures",
+        ),
+        (SECRET, {"algorithms": ["none"]}, "'none' is not a signature algorithm"),
+        (SECRET, {"algorithms": ["HS256", "None"]}, "'None' is not a signature algorithm"),
         (SECRET, {"algorithms": ["HS265"]}, "'HS265'"),
-        (SECRET, {"algorithms": ["RS256"]}, "'RS256' is not for this kind of key"),
-        (PUBLIC_PEM, {"algorithms": ["HS256"]}, "'HS256' is not for this kind of key"),
-        (PUBLIC_PEM, {"algorithms": ["RS256", "HS512"]}, "'HS512' is not for this kind of key"),
+        (SECRET, {"algorithms": ["RS256"]}, "'RS256' does not fit this kind of key"),
+        (PUBLIC_PEM, {"algorithms": ["HS256"]}, "'HS256' does not fit this kind of key"),
+        (PUBLIC_PEM, {"algorithms": ["RS256", "HS512"]}, "'HS512' does not fit this kind of key"),
         (SECRET, {"algorithms": []}, r"algorithms=\[\]"),
         (SECRET, {"algorithms": "HS256"}, "algorithms='HS256'"),
         (SECRET, {"audience": ""}, "audience=''"),

@@ -32,19 +32,19 @@ async def browser():
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def server(monkeypatch, request):
-    """Who is away for less than `request.param` seconds was never away."""
-    monkeypatch.setattr(fastws.demo, "RELOAD", getattr(request, "param", 1))
+    """A user who is away for less than `request.param` seconds was never away."""
+    monkeypatch.setattr(fastws.demo, "RELOAD_SECONDS", getattr(request, "param", 1))
     async with create_server(port=0, secret=SECRET) as server:
         yield server
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def visit(browser, server):
-    """Opens the page; at the end no page may have thrown anything, or have got what is not for it."""
+    """Opens the page. At the end no page may have thrown an error, or received anything not meant for it."""
     tabs = []
 
     async def visit(query=None, beside=None, **options):
-        """In a browser of its own, or in that of another tab."""
+        """In a new browser, or in that of another tab."""
         context = beside.page.context if beside else await browser.new_context(**options)
         tab = Tab(await context.new_page())
         tabs.append(tab)

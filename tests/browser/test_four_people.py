@@ -1,4 +1,4 @@
-"""Four people, five browsers, six tabs: what came over the wire is kept, and looked through for what is not theirs."""
+"""Four people, five browsers, six tabs: all received frames are recorded, and must be meant for them."""
 
 import pytest
 import pytest_asyncio
@@ -22,7 +22,7 @@ async def people(join, visit):
 
 
 async def settle(speaker, tabs):
-    """By the time that a message has come to all of them, they have all that was sent before it."""
+    """When a message has reached all of them, so has everything sent before it."""
     mark = f"mark {speaker.sockets} {len(speaker.frames)}"
     await speaker.say(mark)
     for tab in tabs:
@@ -118,7 +118,7 @@ async def test_four_people_the_kicked_hears_no_more_of_the_channel(people):
 
 @pytest.fixture
 def somebody_comes_and_goes(join):
-    """Leaves are told in the order of the ends: whoever was away before this leaves before it, or has come back."""
+    """Leaves are announced in order: anybody who was away before this leaves before it, or has come back."""
 
     async def somebody_comes_and_goes(tabs):
         eve = await join("eve")

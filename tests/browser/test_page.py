@@ -33,7 +33,7 @@ async def test_the_page_works_by_every_name_of_this_machine(browser, server, hos
 
 
 async def test_a_page_of_another_port_of_this_machine_opens_no_socket_and_logs_nobody_out(browser, join, server):
-    """Which to SameSite is no other site, so that its browser sends the cookie along."""
+    """SameSite does not consider it another site, so the browser sends the cookie."""
     ann = await join("ann")
     async with create_server(port=0) as other:
         page = await ann.page.context.new_page()
@@ -220,7 +220,7 @@ async def test_who_is_kicked_from_the_last_channel_waits_for_an_invitation(join)
 async def test_a_refusal_is_seen(join):
     ann = await join("ann")
     await ann.invite("nobody")
-    await expect(ann(".event.error")).to_have_text("Refused: there is no one else called nobody online")
+    await expect(ann(".event.error")).to_have_text("Refused: nobody else called nobody is online")
 
 
 async def test_a_refusal_is_seen_on_a_phone_where_a_panel_was_open(join):
@@ -228,7 +228,7 @@ async def test_a_refusal_is_seen_on_a_phone_where_a_panel_was_open(join):
     await phone.page.get_by_role("button", name="Channels").tap()
     await phone("#other").evaluate("input => input.value = 'x'.repeat(33)")
     await phone("#other").press("Enter")
-    await expect(phone(".event.error")).to_contain_text("Refused: a channel's name must be")
+    await expect(phone(".event.error")).to_contain_text("Refused: a channel name must be")
     await expect(phone("#channels")).to_be_hidden()
     await phone.page.get_by_role("button", name="Members").tap()
     await phone.invite("nobody")

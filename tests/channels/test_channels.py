@@ -1,4 +1,4 @@
-"""docs/architecture.md#order: how channels come and go, and the exact order of what the listener hears."""
+"""docs/architecture.md#order: how channels open and close, and the exact order of the listener's calls."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Broadcasts to many: the flush works in batches, on several threads, and past sockets that fail or are full."""
+"""Broadcasts to many: the flush works in batches, on several threads, and despite sockets that fail or are full."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ MEMBERS = 600
 
 @pytest.fixture(scope="module", autouse=True)
 def descriptors():
-    """Each connection takes two, one for either end."""
+    """Each connection takes two, one for each end."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
     yield
@@ -65,7 +65,7 @@ async def test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothi
             raw.reset()
         site.manager.broadcast("cars", f"{number}:" + "x" * source.randint(0, 60_000))
         number += 1
-        # The steady keep up; only the stalled may be closed for being slow.
+        # The steady readers keep up; only stalled ones may be closed for being slow.
         await eventually(lambda sent=number: all(len(raw.numbers) == sent for raw in steady))
     assert site.manager.stats["closed_slow"] == 60
     assert site.manager.broadcast("cars", "done") == 100
@@ -79,7 +79,7 @@ async def test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothi
 
 
 async def read_until_close(raw):
-    """Note the numbers of all messages, and answer the close frame."""
+    """Record the numbers of all messages, and answer the close frame."""
     while True:
         got = await raw.frame()
         if got.opcode == CLOSE:
@@ -97,12 +97,12 @@ async def read_until_close(raw):
     [("close", "closed_slow"), ("drop_oldest", "dropped_oldest"), ("drop_newest", "dropped_newest")],
 )
 async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, dial, overflow, counter):
-    """A race between flush threads, or between them and the loop's, would show as a frame lost, doubled or torn."""
+    """A race between flush threads, or between them and the loop's, would lose, duplicate or damage frames."""
     threads, each = 3, 150
     site = await serve(flush_threads=2, max_backlog=32 << 10, overflow=overflow, ping_interval=0, close_timeout=60)
     steady = await enter(site, dial, 150)
     chosen = [ws.id for ws in site.manager.subscribers("cars")][::2]
-    # The kernel would hold megabytes for those who stall; a connection inherits this.
+    # The kernel would buffer megabytes for stalled readers; connections inherit this.
     site.server._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     stalled = await enter(site, dial, 20, receive_buffer=4096)
     vanishing = await enter(site, dial, 80)
@@ -134,7 +134,7 @@ async def test_threads_broadcast_at_once_while_members_stall_and_vanish(serve, d
 
 
 async def read_in_order(raw):
-    """The numbers that came, by sender, up to the close frame, which is answered; every message is whole."""
+    """The numbers received, by sender, up to the close frame, which is answered; every message must be whole."""
     senders = {}
     while (got := await raw.frame()).opcode != CLOSE:
         sender, number, rest = got.payload.decode().split(" ")

@@ -135,31 +135,31 @@ def test_a_bad_option_is_refused_in_one_sentence_that_names_it(option, value):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("max_message_size", True, "max_message_size=True: give a whole number"),
-        ("max_message_size", 0, "max_message_size=0 is out of range: 1 to 4,611,686,018,427,387,904 works"),
-        ("max_connections", "many", "max_connections='many': give a whole number"),
-        ("max_connections", 0, "max_connections=0 is out of range: 1 or more works"),
-        ("idle_timeout", None, "idle_timeout=None: give a number"),
-        ("idle_timeout", math.nan, "idle_timeout=nan is out of range: 0 or more works"),
-        ("close_timeout", 0, "close_timeout=0 is out of range: 0.01 or more works"),
-        ("offline_after", 1e6, "offline_after=1000000.0 is out of range: 0 to 86,400 works"),
+        ("max_message_size", True, "max_message_size=True must be a whole number"),
+        ("max_message_size", 0, "max_message_size=0 is out of range: use 1 to 4,611,686,018,427,387,904"),
+        ("max_connections", "many", "max_connections='many' must be a whole number"),
+        ("max_connections", 0, "max_connections=0 is out of range: use 1 or more"),
+        ("idle_timeout", None, "idle_timeout=None must be a number"),
+        ("idle_timeout", math.nan, "idle_timeout=nan is out of range: use 0 or more"),
+        ("close_timeout", 0, "close_timeout=0 is out of range: use 0.01 or more"),
+        ("offline_after", 1e6, "offline_after=1000000.0 is out of range: use 0 to 86,400"),
         ("overflow", ["close"], "overflow=['close']: choose close, drop_oldest or drop_newest"),
         ("over_rate", None, "over_rate=None: choose pause or close"),
-        ("restart", 1, "restart=1: give True or False"),
-        ("origins", 5, "origins=5: give a list of strings"),
-        ("origins", [""], "origins=['']: give a list of strings"),
-        ("subprotocols", None, "subprotocols=None: give a list of strings"),
-        ("host", None, "host=None: give a name or an address as a string"),
-        ("uds", "", "uds='': give a path of 1 to 107 bytes"),
-        ("uds_permissions", 0o440, "uds_permissions=0o440 does not work: 0o600 to 0o777 does"),
-        ("uds_permissions", "660", "uds_permissions='660' does not work: 0o600 to 0o777 does"),
-        ("fd", 3, "fd=3: give a list of descriptors, as in [3]"),
-        ("fd", [-1], "fd=[-1]: give a list of descriptors, as in [3]"),
-        ("ready_path", "up", "ready_path='up': give a path that begins with a slash"),
-        ("sessions", 5, "sessions=5: give a SignedCookieSessions or a StoreSessions"),
-        ("auth", JWTAuth, f"auth={JWTAuth!r}: give a JWTAuth"),
-        ("ssl", True, "ssl=True: give an ssl.SSLContext"),
-        ("http", 5, "http=5: give an ASGI application"),
+        ("restart", 1, "restart=1 must be True or False"),
+        ("origins", 5, "origins=5 must be a list of strings"),
+        ("origins", [""], "origins=[''] must be a list of strings"),
+        ("subprotocols", None, "subprotocols=None must be a list of strings"),
+        ("host", None, "host=None must be a name or an address, as a string"),
+        ("uds", "", "uds='' must be a path of 1 to 107 bytes"),
+        ("uds_permissions", 0o440, "uds_permissions=0o440 is out of range: use 0o600 to 0o777"),
+        ("uds_permissions", "660", "uds_permissions='660' is out of range: use 0o600 to 0o777"),
+        ("fd", 3, "fd=3 must be a list of file descriptors, such as [3]"),
+        ("fd", [-1], "fd=[-1] must be a list of file descriptors, such as [3]"),
+        ("ready_path", "up", "ready_path='up' must be a path that begins with a slash"),
+        ("sessions", 5, "sessions=5 must be a SignedCookieSessions or a StoreSessions"),
+        ("auth", JWTAuth, f"auth={JWTAuth!r} must be a JWTAuth"),
+        ("ssl", True, "ssl=True must be an ssl.SSLContext"),
+        ("http", 5, "http=5 must be an ASGI app"),
     ],
 )
 def test_a_bad_option_says_what_to_give(option, value, message):
@@ -201,7 +201,7 @@ def test_what_cannot_be_reconfigured_changes_nothing():
 
 async def test_a_server_that_runs_is_not_reconfigured(serve):
     site = await serve(Echo())
-    with pytest.raises(RuntimeError, match="the server runs"):
+    with pytest.raises(RuntimeError, match="the server is running"):
         site.server.reconfigure(max_message_size=8)
     await site.server.stop()
     site.server.reconfigure(max_message_size=8)

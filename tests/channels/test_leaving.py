@@ -1,4 +1,4 @@
-"""Leaving takes time in proportion to what is left, lets the loop have its turns, and keeps no group."""
+"""Leaving takes time proportional to the number of groups, lets the loop run, and keeps no group."""
 
 import asyncio
 import time
@@ -15,13 +15,13 @@ DEVICES = 40
 
 
 class Recorded(Recorder, Named):
-    """Tells what happened; a user is whoever the query names."""
+    """Reports what happened; the user is in the query string."""
 
     on_handshake = Named.on_handshake
 
 
 def count_calls(monkeypatch, owner, name):
-    """The first argument of each call of a method, as they come."""
+    """The first argument of each call of a method, in order."""
     method, calls = getattr(owner, name), []
 
     def counted(self, *arguments, **options):
@@ -33,7 +33,7 @@ def count_calls(monkeypatch, owner, name):
 
 
 class Everywhere(Named):
-    """Joins a great many channels; counts how many it was told that it left."""
+    """Joins very many channels; counts how many leaves it was told of."""
 
     def __init__(self, channels=CHANNELS):
         self.channels = channels
@@ -52,7 +52,7 @@ class Everywhere(Named):
 
 @pytest.mark.parametrize("devices", [0, 1, 3], ids=["nobody", "a user", "a user with three devices"])
 async def test_a_connection_in_many_channels_leaves_while_others_are_served(serve, join, devices):
-    took = []  # of this process's time, to which a busy machine makes no difference
+    took = []  # CPU seconds, which a busy machine does not change
     for channels in (CHANNELS // 5, CHANNELS):
         site = await serve(listener := Everywhere(channels), "/ws")
         began = time.process_time()
@@ -67,7 +67,7 @@ async def test_a_connection_in_many_channels_leaves_while_others_are_served(serv
         took.append(time.process_time() - began)
         assert turns > channels / 1000
         assert listener.gone == (channels if len(clients) == 1 else 0)
-    assert took[1] < 15 * took[0]  # a quadratic way would take 25 times as long
+    assert took[1] < 15 * took[0]  # a quadratic algorithm would take 25 times as long
 
 
 async def test_unsubscribe_all_lets_others_have_their_turns(serve, join):
@@ -84,7 +84,7 @@ async def test_unsubscribe_all_lets_others_have_their_turns(serve, join):
 
 
 async def test_devices_that_join_together_cost_one_list(serve, join, monkeypatch):
-    """Every list is the same, and made once: with one for each, 5,000 devices would look at 25 million."""
+    """Every list is the same, and built once: otherwise 5,000 devices would need 25 million entries."""
     site = await serve(recorder := Recorded(), "/ws")
     site.manager.watch_presence("cars")
     clients = [await join(f"{site.url}/ws?user=ann") for _ in range(DEVICES)]
@@ -119,7 +119,7 @@ async def test_devices_that_are_taken_out_together_are_told_of_once(serve, join)
 
 
 class HungAtTheEnd(Recorded):
-    """Waits in one handler for ever."""
+    """Waits in one handler forever."""
 
     def __init__(self, name):
         super().__init__()

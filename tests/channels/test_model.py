@@ -1,6 +1,6 @@
 """Many connections under random orders, against a model in plain Python: each receives exactly what it should.
 
-Hypothesis finds the orders, and shortens those that fail. FASTWS_MODEL_EXAMPLES says how many sequences of them to try.
+Hypothesis finds the orders, and shrinks those that fail. FASTWS_MODEL_EXAMPLES is the number of sequences to try.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ STEPS = 60
 CHANNELS = ["cars", "bikes", "planes"]
 USERS = ["ann", "bob", "eve"]
 
-# Nothing may end but by an order, and nothing be dropped: what a stalled peer will find is certain then.
+# Nothing may end except by an order, and nothing may be dropped: then it is certain what a stalled peer receives.
 OPTIONS = {"max_backlog": 1 << 30, "close_timeout": 3600, "idle_timeout": 0, "ping_interval": 0, "flush_threads": 2}
 
 
@@ -50,7 +50,7 @@ class Peer:
 
 
 class Log(Listener):
-    """Users by the query string; an echo; and every call that the model waits for."""
+    """Users from the query string, an echo, and every call that the model waits for."""
 
     def __init__(self):
         self.opened = []
@@ -82,15 +82,15 @@ def several(value):
 
 
 def given(chosen):
-    """What a call gets for `(peer, by id)`, single or in a list; and the peers meant."""
+    """The argument for `(peer, by id)`, single or in a list, and the peers it means."""
     names = [peer.ws.id if by_id else peer.ws for peer, by_id in several(chosen)]
     return names if isinstance(chosen, list) else names[0], {peer for peer, _ in several(chosen)}
 
 
 class World(RuleBasedStateMachine):
-    """The server, and the model beside it. Peers read when they are told to: until then each of them is stalled."""
+    """The server and the model. Peers read only when told to: until then each of them is stalled."""
 
-    peers = Bundle("peers")  # the open and the gone: orders that name the gone must reach nobody
+    peers = Bundle("peers")  # open and gone peers: orders that name the gone ones must reach nobody
     named = one_or_many(st.tuples(peers, st.booleans()))
     users = one_or_many(st.sampled_from([*USERS, "nobody"]))
     channels = st.sampled_from(CHANNELS)
@@ -114,7 +114,7 @@ class World(RuleBasedStateMachine):
         return self.loop.run_until_complete(coroutine)
 
     def message(self, kind_and_size):
-        """A message unlike any other, and the frame that carries it."""
+        """A unique message, and its frame."""
         kind, size = kind_and_size
         self.number += 1
         text = f"{self.number}:" + "ä" * size
@@ -176,7 +176,7 @@ class World(RuleBasedStateMachine):
         assert self.manager.close_user(user, 4000, "enough") == len(leaving)
 
     def close(self, leaving):
-        """They are out at once, and told behind all that is pending; on_close waits for their answer."""
+        """They leave at once, and are told after everything pending; on_close waits for their answer."""
         for peer in leaving:
             peer.is_open = False
             peer.expected.append((CLOSE, struct.pack("!H", 4000) + b"enough"))
@@ -193,7 +193,7 @@ class World(RuleBasedStateMachine):
 
     @rule(peer=peers)
     def peer_resets(self, peer):
-        """Also in the middle of closing."""
+        """Also while closing."""
         if not peer.is_reset:
             peer.is_reset = True
             peer.expected.clear()
@@ -203,7 +203,7 @@ class World(RuleBasedStateMachine):
         method()
 
     def leave(self, peer, does: Coroutine, told):
-        """The peer does something; wait until the server has noticed, where there is anything to notice."""
+        """The peer does something; wait until the server has noticed, if there is anything to notice."""
 
         async def go():
             await does
@@ -290,7 +290,7 @@ class World(RuleBasedStateMachine):
 
     @rule(peer=peers, message=messages)
     def peer_talks(self, peer, message):
-        """It gets its message back, behind what was sent before."""
+        """It gets its message back, after everything sent before."""
         if peer.is_open:
             before = self.listener.messages
             _, (opcode, payload) = self.message(message)
@@ -322,7 +322,7 @@ class World(RuleBasedStateMachine):
 
     @rule(peer=peers, most=st.sampled_from([1, 10, 10_000]))
     def read(self, peer, most):
-        """The peer's next frames are those that it should get."""
+        """The peer's next frames are the expected ones."""
         self.run(self.find_expected(peer, most))
 
     async def find_expected(self, peer, most=sys.maxsize):
@@ -344,7 +344,7 @@ class World(RuleBasedStateMachine):
         assert all(peer.ws.channels == peer.channels for peer in self.open())
 
     async def finish(self):
-        """Everybody finds all that is left, then the end of the stream; and the engine holds nothing any more."""
+        """Everybody receives all that is left, then the end of the stream; and the engine holds nothing any more."""
         for peer in self.all:
             if peer.is_reset:
                 continue
@@ -363,7 +363,7 @@ class World(RuleBasedStateMachine):
 
     def teardown(self):
         try:
-            if sys.exc_info()[0] is None:  # else a rule failed, and its failure is what should be seen
+            if sys.exc_info()[0] is None:  # otherwise a rule has failed, and its failure should be shown
                 self.run(self.finish())
         finally:
             for peer in self.all:
@@ -372,7 +372,7 @@ class World(RuleBasedStateMachine):
             self.loop.close()
 
 
-@pytest.mark.timeout(400 + 3 * EXAMPLES)  # hypothesis takes five minutes at most to shorten a failure
+@pytest.mark.timeout(400 + 3 * EXAMPLES)  # hypothesis takes at most five minutes to shrink a failure
 def test_everyone_receives_exactly_what_the_model_says():
     run_state_machine_as_test(
         World,

@@ -1,4 +1,4 @@
-"""docs/architecture.md#targeting: the members; of them only those in `to` or `users`, if given; less `exclude`."""
+"""docs/architecture.md#targeting: the members; only those in `to` or `users`, if given; minus `exclude`."""
 
 import pytest
 
@@ -11,7 +11,7 @@ async def site(serve):
 
 
 class Crowd:
-    """ann on two devices and bob in `cars`, eve (who is nobody's user) too, and dan in `bikes`."""
+    """ann on two devices, bob and eve (who has no user name) are in `cars`, dan is in `bikes`."""
 
     def __init__(self, manager):
         self.manager = manager
@@ -19,7 +19,7 @@ class Crowd:
         self.ids = {}
 
     async def reached(self):
-        """Who received something since the last call; each may have got it only once."""
+        """Who has received something since the last call, at most once each."""
         got = {name: await client.received() for name, client in self.clients.items()}
         assert all(len(messages) <= 1 for messages in got.values()), got
         return {name for name, messages in got.items() if messages}

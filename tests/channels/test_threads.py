@@ -1,4 +1,4 @@
-"""docs/architecture.md#threads: everything belongs to the loop's thread, and other threads have their twins."""
+"""docs/architecture.md#threads: everything runs on the loop's thread, and there are twins for other threads."""
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Clients that we did not write: websockets, aiohttp, picows and Node's ws, each against an echo server."""
+"""Third-party clients: websockets, aiohttp, picows and Node's ws, each with an echo server."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ MEBIBYTE = 1 << 20
 
 
 class EchoRecorder(Recorder):
-    """Echoes, but for `close CODE REASON`, which it does."""
+    """Echoes all messages except `close CODE REASON`, which it obeys."""
 
     def on_message(self, ws, message):
         if isinstance(message, str) and message.startswith("close "):
@@ -98,7 +98,7 @@ class AiohttpClient:
 
 
 class PicowsClient(picows.WSListener):
-    """Its callback interface, as a program that uses picows would."""
+    """The callback interface of picows."""
 
     def __init__(self):
         self.frames = asyncio.Queue()

@@ -1,4 +1,4 @@
-"""The client of `fastws.testing` itself: it must not hang, and must not hide what happened."""
+"""The client of `fastws.testing`: it must neither hang nor hide what happened."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The command line, as a process of its own."""
+"""The command line, in a separate process."""
 
 import signal
 import socket
@@ -128,20 +128,20 @@ def test_the_log_level_is_what_was_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["serve", "nothing:server"], "there is no module 'nothing' here or on Python's path"),
-        (["serve", "app.more:server"], "there is no module 'app.more' here or on Python's path"),
+        (["serve", "nothing:server"], "no module 'nothing' here or on Python's path"),
+        (["serve", "app.more:server"], "no module 'app.more' here or on Python's path"),
         (["serve", "app:nothing"], "'app' has no attribute 'nothing'"),
         (["serve", "app"], "'app' does not name a server: write module:attribute, as in app:server"),
         (["serve", ".app:create"], "'.app:create' does not name a server: write module:attribute, as in app:server"),
-        (["serve", "app:number"], "'app:number' is 5, and neither a fastws.Server nor a function that returns one"),
+        (["serve", "app:number"], "'app:number' is 5: it must be a fastws.Server or a function that returns one"),
         (["serve", "app:needs"], "'app:needs' is <function needs"),
         (["serve", "--port", "abc"], "Invalid value for '--port': 'abc' is not a valid integer."),
-        (["serve", "--port", "70000"], "port=70000 is out of range: 0 to 65,535 works"),
-        (["serve", "app:create", "--port", "70000"], "port=70000 is out of range: 0 to 65,535 works"),
+        (["serve", "--port", "70000"], "port=70000 is out of range: use 0 to 65,535"),
+        (["serve", "app:create", "--port", "70000"], "port=70000 is out of range: use 0 to 65,535"),
         (["serve", "--overflow", "perhaps"], "Invalid value for '--overflow': 'perhaps' is not one of"),
         (["serve", "--log-level", "loud"], "Invalid value for '--log-level': 'loud' is not one of"),
-        (["serve", "--drain-rate", "-1"], "drain_rate=-1.0 is out of range: 0 or more works"),
-        (["serve", "--ready-path", "ready"], "ready_path='ready': give a path that begins with a slash"),
+        (["serve", "--drain-rate", "-1"], "drain_rate=-1.0 is out of range: use 0 or more"),
+        (["serve", "--ready-path", "ready"], "ready_path='ready' must be a path that begins with a slash"),
         (["serve", "--nothing"], "No such option '--nothing'."),
         (["nothing"], "No such command 'nothing'."),
     ],
@@ -156,7 +156,7 @@ def test_what_cannot_work_is_one_sentence_and_status_2(arguments, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("port = ", "fastws.toml cannot be read: Invalid value"),
+        ("port = ", "cannot read fastws.toml: Invalid value"),
         ("prot = 1", "fastws.toml: 'prot' is not an option; choose from close_timeout,"),
         ("port = [1]", "Invalid value for '--port': '[1]' is not a valid integer."),
     ],
@@ -210,7 +210,7 @@ def test_options_reach_the_endpoints_that_have_none_of_their_own():
 
 @pytest.mark.parametrize("size", [1024 * 1024, 7])
 def test_an_endpoint_keeps_what_it_was_given_even_where_that_is_the_default(folder, size):
-    """The command line is for the others; what an endpoint says for itself is not compared with anything."""
+    """The command line sets the other options; those given to an endpoint are not compared with defaults."""
     folder.joinpath("app.py").write_text(
         f"{APP}\nserver = create()\nserver.endpoint('/own', Echo(), max_message_size={size})\n"
     )

@@ -1,4 +1,4 @@
-"""`fastws serve --reload`: what a change does, good or bad, and how it ends."""
+"""`fastws serve --reload`: the effect of good and bad changes, and how it ends."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ server.endpoint("/", Answer())
 
 
 class Reloading:
-    """`fastws serve --reload`: the lines it says on either stream, as they come."""
+    """`fastws serve --reload`: the lines it prints on both streams, in order."""
 
     def __init__(self, process, line, folder, port):
         self.process, self.folder, self.port = process, folder, port
@@ -61,7 +61,7 @@ class Reloading:
     def ended(self):
         assert self.process.wait(TIMEOUT) == 0
         for reader in self._readers:
-            reader.join(TIMEOUT)  # nobody holds the streams: the server's process has ended, too
+            reader.join(TIMEOUT)  # nobody holds the streams: the server's process has ended as well
 
 
 @pytest.fixture
@@ -91,9 +91,9 @@ def test_a_change_restarts_the_server_and_tells_clients_to_come_back(reloading):
 def test_a_syntax_error_is_a_log_line_and_the_old_code_serves_on(reloading):
     with connect(f"ws://127.0.0.1:{reloading.port}/") as client:
         reloading.write("two", "this is no Python\n")
-        reloading.until("WARNING fastws.reload: still serving what was there before: invalid syntax (live.py, line 1)")
+        reloading.until("WARNING fastws.reload: keeping the previous version running: invalid syntax (live.py, line 1)")
         reloading.folder.joinpath("other.py").write_text("number = 1\n")
-        reloading.until("still serving what was there before", times=2)
+        reloading.until("keeping the previous version running", times=2)
         client.send("?")
         assert client.recv(TIMEOUT) == "one"
     reloading.write("two")
@@ -103,7 +103,7 @@ def test_a_syntax_error_is_a_log_line_and_the_old_code_serves_on(reloading):
 
 def test_a_server_that_cannot_start_is_started_again_after_the_next_change(reloading):
     reloading.write("two", "import nothing_like_that\n")
-    reloading.until("the server ended with status 1: it starts again when a file changes")
+    reloading.until("the server exited with status 1; it restarts when a file changes")
     reloading.write("three")
     reloading.until("fastws listening", times=2)
     assert reloading.answer() == "three"
@@ -146,7 +146,7 @@ def test_passed_sockets_are_passed_on_to_every_new_server(folder, listening, how
 
 def test_a_bad_option_ends_it_at_once():
     ended = run("serve", "--reload", "--port", "70000")
-    assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: 0 to 65,535 works\n")
+    assert (ended.returncode, ended.stderr) == (2, "fastws: port=70000 is out of range: use 0 to 65,535\n")
 
 
 def test_without_watchfiles_it_says_what_to_install():

@@ -13,7 +13,7 @@ from ..lib.chat import RELOAD, SECRET, Client, log_in
 
 @pytest.fixture
 async def server(monkeypatch):
-    monkeypatch.setattr(fastws.demo, "RELOAD", RELOAD)
+    monkeypatch.setattr(fastws.demo, "RELOAD_SECONDS", RELOAD)
     async with create_server(port=0, secret=SECRET) as server:
         yield server
 
@@ -36,7 +36,7 @@ async def opened(server):
 
 @pytest.fixture
 def enter(server, opened):
-    """A tab that is told all from its welcome on; of the same browser as `tab`, or of one more."""
+    """A tab with all messages from the welcome on, in the same browser as `tab` or in a new one."""
 
     async def enter(name, channel="cars", tab=None):
         cookie = tab.cookie if tab else await log_in(server, name)
@@ -47,7 +47,7 @@ def enter(server, opened):
 
 @pytest.fixture
 def join(enter):
-    """A tab that has been told who is in its channel."""
+    """A tab that has received the list of its channel."""
 
     async def join(name, channel="cars", tab=None):
         client = await enter(name, channel, tab)

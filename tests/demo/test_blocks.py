@@ -1,4 +1,4 @@
-"""The chat's blocks and kicks: who no longer sees whom, and who learns of it."""
+"""The chat's blocks and kicks: who no longer sees whom, and who is told."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from fastws.demo.chat import MAX_BLOCKED
 
 @pytest.fixture
 def blocked(join):
-    """ann has blocked bob; all three are told, and nothing is left to read."""
+    """ann has blocked bob; all three have been told, and nothing is left to read."""
 
     async def blocked():
         ann, bob, cid = [await join(name) for name in ("ann", "bob", "cid")]

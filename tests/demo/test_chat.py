@@ -1,18 +1,18 @@
-"""The demo's chat over real sockets; the page itself is tried in tests/browser."""
+"""The demo's chat over real sockets; the page itself is tested in tests/browser."""
 
 import json
 import time
 
 import pytest
 
-from fastws.demo.chat import MAX_CHANNELS, MAX_MESSAGE, MAX_NAME
+from fastws.demo.chat import MAX_CHANNELS, MAX_MESSAGE_CHARACTERS, MAX_NAME_CHARACTERS
 
 from ..lib.chat import log_in, refusal
 
-# Coming in
+# Joining
 
 
-@pytest.mark.parametrize("channel", ["a" * (MAX_NAME + 1), "%20cars", "a%E2%80%AEb"])
+@pytest.mark.parametrize("channel", ["a" * (MAX_NAME_CHARACTERS + 1), "%20cars", "a%E2%80%AEb"])
 async def test_a_channel_name_that_will_not_do_is_refused_with_a_reason(server, channel):
     response = await refusal(server, f"/ws/chat/{channel}", await log_in(server, "ann"))
     assert response.status_code == 400
@@ -53,7 +53,7 @@ async def test_a_reload_is_neither_a_leave_nor_a_join(join):
     await ann.joined("bob")
     await bob.socket.close()
     await join("bob", tab=bob)
-    # Leaves are told in the order of the ends: by that of cid, bob's would have been.
+    # Leaves are announced in order: by the time of cid's, bob's would have been.
     cid = await join("cid")
     await cid.socket.close()
     heard = [await ann.receive(), await ann.receive()]
@@ -253,7 +253,7 @@ async def test_nobody_is_invited_into_more_channels_than_the_limit(join):
         ('{"type": "block"}', "bad_field"),
         ('{"type": "block", "user": ["bob"]}', "bad_field"),
         ('{"type": "unblock", "user": 7}', "bad_field"),
-        (json.dumps({"type": "message", "channel": "cars", "message": "x" * (MAX_MESSAGE + 1)}), "too_long"),
+        (json.dumps({"type": "message", "channel": "cars", "message": "x" * (MAX_MESSAGE_CHARACTERS + 1)}), "too_long"),
     ],
 )
 async def test_bad_input_is_answered_with_an_error_and_reaches_nobody(join, sent, code):

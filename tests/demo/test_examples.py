@@ -1,4 +1,4 @@
-"""Each recipe in examples/ does what it says."""
+"""Each example in examples/ does what it says."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 class Recipe:
-    """An example that runs, on any free port."""
+    """A running example, on any free port."""
 
     def __init__(self, module, clients):
         self.module = module

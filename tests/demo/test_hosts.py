@@ -1,4 +1,4 @@
-"""The demo answers for its own hosts, and to pages of its own origin or of those allowed."""
+"""The demo serves its own hosts, and pages of its own or allowed origins."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ from ..lib.support import signed_cookie
 
 @pytest.fixture
 async def guarded():
-    """A demo with a host of its own and origins, as `fastws serve` would start it, on an address that can be had."""
+    """A demo with its own host and origins, as started by `fastws serve`, on an available address."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         async with create_server(host=HOST, fd=[sock.fileno()], origins=ORIGINS, secret=SECRET) as server:
             yield server
@@ -51,7 +51,7 @@ async def test_the_demos_own_pages_and_those_allowed_are_served(guarded, name):
 
 
 async def must_be_refused(server, host, origin, expected, what):
-    """Every answer says what is refused, and how to allow it."""
+    """Every answer names what is refused and how to allow it."""
     by_http, by_socket = await answers(server, host, origin)
     for status, message in by_http + by_socket:
         assert status == expected
@@ -79,7 +79,7 @@ async def test_the_machines_own_name_is_served(server):
 
 
 async def test_a_request_that_comes_later_on_a_connection_is_looked_at_as_well(server):
-    """Uvicorn reads it, which is not as strict about Host."""
+    """uvicorn parses it, which is less strict about Host."""
     for fields in ("Host: evil.example", "X-A: none", "Host: localhost\r\nHost: evil.example", "Host: a b", "Host:"):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /session HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The demo's log-in: who is let in, and that whoever logged out stays out."""
+"""The demo's login: who is admitted, and that whoever logged out stays out."""
 
 import json
 import time
@@ -7,15 +7,15 @@ from base64 import b64decode
 import pytest
 
 from fastws.demo import create_server
-from fastws.demo.chat import MAX_NAME
-from fastws.demo.ended import LIFETIME, Ended
-from fastws.demo.page import COOKIE, MAX_BODY
+from fastws.demo.chat import MAX_NAME_CHARACTERS
+from fastws.demo.ended import LIFETIME_SECONDS, Ended
+from fastws.demo.page import COOKIE, MAX_BODY_BYTES
 
 from ..lib.chat import SECRET, fetch, log_in, post, refusal, who
 from ..lib.support import signed_cookie
 
 
-@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME + 1), "a\0b", "..", None, 7, ["ann"]])
+@pytest.mark.parametrize("name", ["", " ann", "a" * (MAX_NAME_CHARACTERS + 1), "a\0b", "..", None, 7, ["ann"]])
 async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
     status, headers, body = await post(server, "/login", {"name": name})
     assert (status, "set-cookie" in headers) == (400, False)
@@ -27,9 +27,9 @@ async def test_a_name_that_will_not_do_is_refused_with_a_reason(server, name):
     [
         ("application/json", b"not JSON", 400),
         ("application/json", b"[]", 400),
-        ("application/json", b"[" * MAX_BODY, 400),
+        ("application/json", b"[" * MAX_BODY_BYTES, 400),
         ("application/json", b'{"name":' + b"[" * 500 + b"]" * 500 + b"}", 400),
-        ("application/json", b'{"name": "%b"}' % (b"a" * MAX_BODY), 413),
+        ("application/json", b'{"name": "%b"}' % (b"a" * MAX_BODY_BYTES), 413),
         ("text/plain", b'{"name": "ann"}', 415),
         ("application/x-www-form-urlencoded", b"name=ann", 415),
     ],
@@ -104,19 +104,19 @@ async def test_sessions_outlive_a_restart_with_the_same_secret():
 
 
 async def test_an_old_cookie_does_not_come_back_once_its_log_out_is_forgotten(server, monkeypatch):
-    """A signature can be younger than the log-out: that of an answer under way then."""
+    """A signature can be later than the logout: that of an answer under way at the time."""
     cookie, other = await log_in(server, "ann"), await log_in(server, "bob")
     await post(server, "/logout", {}, cookie)
     chat, real = server.endpoints["/ws/chat/{channel}"].listener, time.time
     session = json.loads(b64decode(cookie.partition("=")[2].partition(".")[0]))
     assert len(chat.ended) == 1
-    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME - 60)
+    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME_SECONDS - 60)
     assert await who(server, cookie) is None
     assert await who(server, other) == "bob"
     renewed = f"{COOKIE}={signed_cookie(session, SECRET)}"
     assert (await refusal(server, cookie=renewed)).status_code == 401
     assert await who(server, renewed) is None
-    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME + 60)
+    monkeypatch.setattr(time, "time", lambda: real() + LIFETIME_SECONDS + 60)
     await post(server, "/logout", {}, await log_in(server, "cat"))
     assert len(chat.ended) == 1  # cat's
     assert (await refusal(server, cookie=renewed)).status_code == 401
@@ -129,7 +129,7 @@ async def test_a_session_that_names_no_time_is_none(server):
 
 
 async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_comes_back(server, monkeypatch):
-    monkeypatch.setattr("fastws.demo.ended.MOST", 3)
+    monkeypatch.setattr("fastws.demo.ended.MAX_REMEMBERED_SESSIONS", 3)
     chat = server.endpoints["/ws/chat/{channel}"].listener
     early, *users = [await log_in(server, name) for name in ("early", "a", "b", "c", "d", "late")]
     late = users.pop()
@@ -140,13 +140,13 @@ async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_
         assert await who(server, cookie) is None
         await post(server, "/logout", {}, cookie)  # once more
     assert len(chat.ended) == 3
-    assert await who(server, early) is None  # who must log in again, since a did no later
+    assert await who(server, early) is None  # over, since a, whose logout is forgotten, logged in later
     assert await who(server, late) == "late"
     assert await who(server, await log_in(server, "early", early)) == "early"
 
 
 def test_what_is_remembered_of_log_outs_is_bounded(monkeypatch):
-    monkeypatch.setattr("fastws.demo.ended.MOST", 1000)
+    monkeypatch.setattr("fastws.demo.ended.MAX_REMEMBERED_SESSIONS", 1000)
     ended, now = Ended(), time.time()
     sessions = [{"id": str(number), "since": now - number} for number in range(5000)]
     for session in sessions:

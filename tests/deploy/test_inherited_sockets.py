@@ -33,7 +33,7 @@ def test_inherited_are_those_that_the_variables_count(monkeypatch):
     assert inherited() == []
     pass_sockets(monkeypatch, "3")
     assert inherited() == [3, 4, 5]
-    assert inherited("unknown") == [3, 4, 5]  # so sd_listen_fds_with_names(3) calls them
+    assert inherited("unknown") == [3, 4, 5]  # the name used by sd_listen_fds_with_names(3)
 
 
 def test_inherited_can_be_picked_by_name(monkeypatch):
@@ -51,9 +51,9 @@ def test_what_was_passed_to_another_process_is_not_ours(monkeypatch):
 @pytest.mark.parametrize(
     ("count", "names", "message"),
     [
-        ("two", None, "LISTEN_FDS='two': the service manager must give a number"),
-        ("-1", None, "LISTEN_FDS='-1': the service manager must give a number"),
-        ("2", "web", "LISTEN_FDNAMES='web': give 2 names, as LISTEN_FDS says"),
+        ("two", None, "LISTEN_FDS='two' must be a number: check the service manager"),
+        ("-1", None, "LISTEN_FDS='-1' must be a number: check the service manager"),
+        ("2", "web", "LISTEN_FDNAMES='web' must have 2 names, as LISTEN_FDS says"),
     ],
 )
 def test_variables_that_contradict_themselves_are_refused(monkeypatch, count, names, message):
@@ -104,7 +104,7 @@ async def test_several_descriptors_are_all_served(listening, tmp_path):
             assert b" 101 " in await reader.readline()
             await client.ping()
             writer.transport.abort()
-        assert tmp_path.joinpath("s").exists()  # whoever made it removes it
+        assert tmp_path.joinpath("s").exists()  # its creator removes it
 
 
 async def test_what_is_no_listening_socket_is_refused_in_one_sentence(tmp_path):
@@ -112,10 +112,10 @@ async def test_what_is_no_listening_socket_is_refused_in_one_sentence(tmp_path):
     datagram = socket.socket(type=socket.SOCK_DGRAM)
     with left, right, datagram, tmp_path.joinpath("file").open("w") as file:
         for fd, what in [
-            (left.fileno(), "no listening stream socket"),
-            (datagram.fileno(), "no listening stream socket"),
-            (file.fileno(), "no socket"),
-            (12345, "no socket"),
+            (left.fileno(), "not a listening stream socket"),
+            (datagram.fileno(), "not a listening stream socket"),
+            (file.fileno(), "not a socket"),
+            (12345, "not a socket"),
         ]:
             with pytest.raises(ConfigurationError, match=f"fd={fd} is {what}"):
                 await Server(fd=[fd]).start()
@@ -128,7 +128,7 @@ def test_fd_takes_a_list_of_descriptors(value):
 
 
 async def keep_connecting(port, answers, enough):
-    """Connect again and again, and note what each connection got: an answer, or the code that closed it."""
+    """Connect repeatedly, and record what each connection got: an answer, or a close code."""
     while not enough.is_set():
         async with connect_async(f"ws://127.0.0.1:{port}/who", open_timeout=TIMEOUT * 2) as client:
             try:
@@ -175,10 +175,10 @@ async def test_a_restart_refuses_nobody(folder, listening):
             await until_served_by(processes[-1])
             for _ in range(2):
                 processes[-1].terminate()
-                assert await processes[-1].wait() == 0  # nobody serves now
+                assert await processes[-1].wait() == 0  # nobody is serving now
                 processes.append(await start())
                 await until_served_by(processes[-1])
             enough.set()
         processes[-1].terminate()
         assert await processes[-1].wait() == 0
-    assert set(answers) <= {1012, *(str(process.pid) for process in processes)}  # served, or told to come back
+    assert set(answers) <= {1012, *(str(process.pid) for process in processes)}  # served, or told to reconnect

@@ -1,4 +1,4 @@
-"""Readiness, over HTTP: from the server's start to the beginning of its end."""
+"""Readiness over HTTP: from the server's start to the beginning of its stop."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The end of a server: peers are told, nothing pending is lost, and not all have to come back at once."""
+"""The stop of a server: peers are told, nothing pending is lost, and clients do not all reconnect at once."""
 
 import asyncio
 import os
@@ -108,7 +108,7 @@ async def test_a_hundred_starts_and_stops_leave_no_descriptor_behind():
 
 
 class Farewell(Recorder):
-    """Says good-bye to everybody, and notes when each connection was closed."""
+    """Says goodbye to everybody, and records when each connection was closed."""
 
     def __init__(self):
         super().__init__()
@@ -153,7 +153,7 @@ async def test_without_a_drain_rate_all_are_closed_at_once(serve, join):
     stopping = asyncio.create_task(site.server.stop())
     await eventually(lambda: not any(ws.is_open for ws in site.manager.listener.sockets))
     await stopping
-    assert [await client.closed() for client in clients] == [(1001, "server is going away")] * len(clients)
+    assert [await client.closed() for client in clients] == [(1001, "server is stopping")] * len(clients)
 
 
 async def test_those_who_leave_meanwhile_use_up_none_of_the_rate(serve, join):
@@ -172,7 +172,7 @@ async def test_a_restart_closes_with_1012(serve, join, how):
     site = await serve(restart=how == "option")
     client = await join(f"{site.url}/ws/cars")
     await site.server.stop(**({"restart": True} if how == "argument" else {}))
-    assert await client.closed() == (1012, "server restarts")
+    assert await client.closed() == (1012, "server is restarting")
 
 
 async def test_a_stop_that_is_no_restart_overrides_the_option(serve, join):
@@ -275,7 +275,7 @@ async def test_a_handshake_during_the_drain_is_503(serve, dial):
 
 async def test_a_handshake_under_way_when_the_stop_begins_succeeds(serve, dial):
     site = await serve(recorder := Recorder())
-    connected = await dial(site.url)  # perhaps by the kernel only
+    connected = await dial(site.url)  # perhaps only by the kernel
     half = await dial(site.url)
     await half.send(request("/ws/cars")[:30])
     stopping = asyncio.create_task(site.server.stop())

@@ -1,4 +1,4 @@
-"""Unix sockets: who may use them, whose they are, and what is left of them."""
+"""Unix sockets: their permissions, their owner, and the removal of their files."""
 
 import asyncio
 import os
@@ -97,7 +97,7 @@ async def test_a_path_whose_backlog_is_full_is_taken_too():
 
 async def test_what_is_no_socket_is_never_replaced(folder):
     folder.joinpath("s").write_text("precious")
-    with pytest.raises(ConfigurationError, match="uds='s' is there and no socket: choose another path"):
+    with pytest.raises(ConfigurationError, match="uds='s' exists and is not a socket: choose another path"):
         await Server(uds="s").start()
     assert folder.joinpath("s").read_text() == "precious"
 
@@ -138,14 +138,14 @@ async def test_a_start_that_fails_leaves_no_file(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--uds", "nowhere/s"], "uds='nowhere/s' cannot be made: No such file or directory"),
-        (["--uds", "x" * 200], f"uds='{'x' * 200}': give a path of 1 to 107 bytes"),
+        (["--uds", "nowhere/s"], "uds='nowhere/s' cannot be created: No such file or directory"),
+        (["--uds", "x" * 200], f"uds='{'x' * 200}' must be a path of 1 to 107 bytes"),
         (
             ["--uds", "s", "--uds-permissions", "990"],
             "Invalid value for '--uds-permissions': '990' is not an octal number.",
         ),
-        (["--uds", "s", "--uds-permissions", "440"], "uds_permissions=0o440 does not work: 0o600 to 0o777 does"),
-        (["--fd", "12345"], "fd=12345 is no socket: Bad file descriptor"),
+        (["--uds", "s", "--uds-permissions", "440"], "uds_permissions=0o440 is out of range: use 0o600 to 0o777"),
+        (["--fd", "12345"], "fd=12345 is not a socket: Bad file descriptor"),
     ],
 )
 def test_what_cannot_be_listened_on_is_one_sentence_and_status_2(arguments, message):

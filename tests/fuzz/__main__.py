@@ -16,7 +16,7 @@ target = TARGETS[name]()
 
 
 def check(data: bytes) -> None:
-    """An abort is what libFuzzer writes the input down for, whatever the state of Python."""
+    """libFuzzer saves the input on an abort, whatever the state of Python."""
     try:
         target.check(data)
     except Exception:
@@ -24,6 +24,6 @@ def check(data: bytes) -> None:
         os.abort()
 
 
-logging.getLogger("fastws").setLevel(logging.ERROR)  # a line for every refusal costs more than the refusal
+logging.getLogger("fastws").setLevel(logging.ERROR)  # logging each refusal costs more than the refusal
 atheris.Setup([program, *options], check)
 atheris.Fuzz()

@@ -1,6 +1,6 @@
-"""Heads: whatever a peer sends first gets a 101 that it has, by h11's reading, asked for, a refusal, or silence.
+"""Heads: whatever a peer sends first gets a 101 (if h11 finds a request for it), a refusal, or silence.
 
-The byte of options: 1, the wire is a transport. There are no letters.
+Byte of options: 1, the wire is a transport. There are no letters.
 """
 
 import base64
@@ -19,14 +19,14 @@ from .wires import Site, moves
 MAX_HEADER_SIZE = 1024
 SUBPROTOCOLS = ["chat", "superchat"]
 
-# What has to be accepted where the fields are in order: h11 also takes what RFC 9112 lets a server refuse.
+# What must be accepted if the fields are valid: h11 also accepts what RFC 9112 allows a server to refuse.
 PLAIN_HEAD = re.compile(rb"(GET (/ws/[\w.-]+(\?[\w=&.-]*)?) HTTP/1.1\r\n)([!-9;-~]+:[\t -~]*\r\n)*\r\n", re.ASCII)
 PLAIN_HOST = re.compile(rb"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-PLAIN_OFFER = re.compile(rb"[\w-]+(?:[ \t]*;[ \t]*[\w-]+(?:=[\w-]+)?)*")  # RFC 6455 9.1, without what is seldom met
+PLAIN_OFFER = re.compile(rb"[\w-]+(?:[ \t]*;[ \t]*[\w-]+(?:=[\w-]+)?)*")  # RFC 6455 9.1, without rare forms
 
 
 class Reader(Listener):
-    """Reads all that a request tells."""
+    """Reads all attributes of a request."""
 
     request: Request | None = None
 
@@ -50,7 +50,7 @@ class Target:
         self.server._attach(manager)
 
     def check(self, data: bytes) -> None:
-        """Raises AssertionError for an answer that the head may not have."""
+        """Raises AssertionError for a wrong answer to the head."""
         sent = bytearray()
         peer = self.site.connect(over_transport=bool(data and data[0] & 1))
         for move in moves(data[1:], b"|"):
@@ -73,7 +73,7 @@ class Target:
 
 
 def read(head: bytes) -> h11.Request | None:
-    """The request as h11 reads it, or None."""
+    """The request as parsed by h11, or None."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(head)
     try:
@@ -96,13 +96,13 @@ def values(request: h11.Request, name: bytes) -> list[bytes]:
 
 
 def members(request: h11.Request, name: bytes) -> list[bytes]:
-    """Of a comma-separated list (RFC 9110 5.6.1)."""
+    """The items of a comma-separated list (RFC 9110 5.6.1)."""
     parts = [part.strip(b" \t") for value in values(request, name) for part in value.split(b",")]
     return [part for part in parts if part]
 
 
 def asks_for_websocket(request: h11.Request) -> bool:
-    """RFC 6455 4.2.1, as far as the fields go."""
+    """Checks the fields according to RFC 6455 4.2.1."""
     try:
         (key,) = values(request, b"sec-websocket-key")
         nonce = base64.b64decode(key, validate=True)
@@ -124,7 +124,7 @@ def lower(tokens: Iterable[bytes]) -> list[bytes]:
 
 
 def must_be_accepted(head: bytes) -> bool:
-    """Whether there is nothing at all to be said against it."""
+    """Whether there is no reason at all to refuse it."""
     match = PLAIN_HEAD.match(head)
     request = read(head)
     return (
@@ -139,12 +139,12 @@ def must_be_accepted(head: bytes) -> bool:
 
 
 def check_accepted(request: Request, head: bytes, answer: bytes) -> None:
-    """RFC 6455 4.2.2, and that the listener saw what h11 sees."""
+    """Checks RFC 6455 4.2.2, and that the listener saw what h11 sees."""
     asked = read(head)
     assert asked is not None
     assert asks_for_websocket(asked)
     for name, value in asked.headers:
-        if name not in (b"content-length", b"transfer-encoding"):  # h11 tidies these
+        if name not in (b"content-length", b"transfer-encoding"):  # h11 normalizes these
             assert value.decode("latin-1") in request.headers.get_all(name.decode())
     assert len(asked.headers) == len(request.headers._fields)
     if asked.target.startswith(b"/"):
@@ -152,7 +152,7 @@ def check_accepted(request: Request, head: bytes, answer: bytes) -> None:
         assert (request.path, request.query_string) == (unquote(path, errors="strict"), query)
     (key,) = values(asked, b"sec-websocket-key")
     chosen = [name for name in SUBPROTOCOLS if name.encode() in members(asked, b"sec-websocket-protocol")][:1]
-    response = read_answer(answer)  # and, behind it, frames: the parser's target reads those
+    response = read_answer(answer)  # followed by frames, which the parser's target checks
     assert response.status == 101
     assert sorted(response.fields) == [
         ("Connection", "Upgrade"),
@@ -163,7 +163,7 @@ def check_accepted(request: Request, head: bytes, answer: bytes) -> None:
 
 
 def check_refused(head: bytes, answer: bytes) -> None:
-    """A status that blames the peer, and a JSON body that says why."""
+    """Checks for a status that blames the peer, and a JSON body that says why."""
     response = read_answer(answer)
     assert response.status in (400, 404, 405, 426, 431)
     assert response["Content-Type"] == "application/json"

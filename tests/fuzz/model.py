@@ -1,7 +1,7 @@
-"""RFC 6455's receiving end in plain Python, written from the RFC: what a server has to answer to a peer's bytes.
+"""RFC 6455's receiving end in plain Python, written from the RFC: what a server must answer to a peer's bytes.
 
-It knows of the engine only what fastws promises beyond the RFC: a Close waits behind the messages that wait for a
-handler, reading stops behind 64 of them or `max_message_size`, and a peer that does not read gets one pong.
+Of the engine it knows only what fastws promises beyond the RFC: a Close waits for the messages that wait for a handler,
+reading stops after 64 of them or `max_message_size`, and a peer that does not read gets one pong.
 """
 
 import codecs
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from ..lib.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, masked
 
 MOST_WAITING = 64  # messages
-TAILS = [byte * count for byte in (b"\x80", b"\xbf") for count in (1, 2, 3)]  # one ends any character begun well
+TAILS = [
+    byte * count for byte in (b"\x80", b"\xbf") for count in (1, 2, 3)
+]  # one of them completes any valid start of a character
 
 
 class Violation(Exception):
@@ -23,7 +25,7 @@ class Violation(Exception):
 
 @dataclass
 class Header:
-    """Of a frame (RFC 6455 5.2); `left` is how much of its payload is still to come, `mask` what is due first."""
+    """The header of a frame (RFC 6455 5.2); `left` bytes of its payload are still to come, `mask` comes next."""
 
     fin: bool
     opcode: int
@@ -33,7 +35,7 @@ class Header:
 
 
 def read_header(data: bytearray) -> Header | None:
-    """The header that `data` begins with; None where only a part of one came. Raises Violation at its first sign."""
+    """The header that `data` begins with; None if it is incomplete. Raises Violation at the first sign of one."""
     if not data:
         return None
     fin, rsv, opcode = bool(data[0] & 0x80), data[0] & 0x70, data[0] & 0x0F
@@ -78,8 +80,8 @@ class Server:
     sent: list[tuple[int, bytes | int]] = field(default_factory=list)  # opcode and payload; of a Close the code
     told: list[tuple[str, object]] = field(default_factory=list)  # to the listener
     is_open: bool = True  # neither side has begun to close
-    is_over: bool = False  # nothing is read any more
-    is_ended: bool = False  # the peer sends no more
+    is_over: bool = False  # no longer reading
+    is_ended: bool = False  # the peer has stopped sending
     is_stalled: bool = False  # the peer does not read
     pong_due: bytes | None = None
     unread: bytearray = field(default_factory=bytearray)
@@ -101,7 +103,7 @@ class Server:
         self._read()
 
     def half_close(self) -> None:
-        """The peer sends no more, which is noticed when all that it sent has been read."""
+        """The peer stops sending, which is noticed when everything sent has been read."""
         self.is_ended = True
         if not self.is_paused:
             self.lose()
@@ -123,7 +125,7 @@ class Server:
     # -- what the server does
 
     def answer(self) -> None:
-        """The handler that runs comes to its end."""
+        """The running handler ends."""
         done, self.handled = self.handled, None
         if self.is_open and done is not None:
             self._echo(done)
@@ -156,7 +158,7 @@ class Server:
             self._end(1006)
 
     def _step(self) -> bool:
-        """Take one header, or what has come of a payload; whether the next can be taken."""
+        """Process one header, or the payload received so far. Returns whether to continue."""
         return self._begin_frame() if self.header is None else self._take_payload()
 
     def _begin_frame(self) -> bool:

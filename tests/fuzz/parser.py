@@ -1,9 +1,9 @@
-"""Frames: whatever a peer sends after the handshake, in any pieces, the engine does what `model.Server` does.
+"""Frames: whatever a peer sends after the handshake, split anywhere, the engine does what `model.Server` does.
 
-The byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has 64 bytes at most. Where the
-rest does not begin with `~|`, the first of it comes with the handshake. The letters: `a`, the handler that runs comes
-to its end; `c`, the server closes; `s`, the peer stops reading (a transport's does); `g`, it goes on; `e`, it sends
-no more; `x`, it resets the connection, and that is the end. The first `~b` stands for 64 KiB.
+Byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has at most 64 bytes. Unless the rest
+begins with `~|`, its first bytes come with the handshake. Letters: `a`, the running handler ends; `c`, the server
+closes; `s`, the peer stops reading (only with a transport); `g`, it reads again; `e`, it stops sending; `x`, it resets
+the connection, which is the end. The first `~b` stands for 64 KiB.
 """
 
 import weakref
@@ -24,14 +24,14 @@ LIMITS = (1 << 20, 64)  # of a message, in bytes
 
 
 class Pending:
-    """What an async handler returns; nobody awaits it."""
+    """The result of an async handler; nobody awaits it."""
 
     def __await__(self) -> Iterator[None]:
         raise NotImplementedError
 
 
 class Echo(Endpoint):
-    """An endpoint, as the reactor knows one, and an echo for a listener."""
+    """An endpoint for the reactor, with an echo as its listener."""
 
     def __init__(self, reactor: Reactor, max_message_size: int) -> None:
         self.life = self
@@ -51,9 +51,9 @@ class Echo(Endpoint):
         return Pending()
 
     def answer(self, ws: WebSocket) -> None:
-        """The handler that runs comes to its end."""
+        """The running handler ends."""
         message, self.handled = self.handled, None
-        ws._handled(message)
+        ws._take_result(message)
 
     def await_message(self, ws: WebSocket, awaitable: Pending) -> None:
         pass
@@ -84,7 +84,7 @@ class Target:
         pass
 
     def check(self, data: bytes) -> None:
-        """Raises AssertionError where the engine and the model differ."""
+        """Raises AssertionError if the engine and the model differ."""
         options = data[0] if data else 0
         is_small = bool(options & 4)
         self.endpoint = self.endpoints[is_small]
@@ -99,7 +99,7 @@ class Target:
         self.site.check()
 
     def _play(self, data: bytes, expected: model.Server, over_transport: bool) -> list[tuple[int, bytes | int]] | None:
-        """Make each move on both; what the engine sent, or None where that was lost with the connection."""
+        """Make each move on both. Returns what the engine sent, or None if that was lost with the connection."""
         peer = self.site.connect(over_transport)
         greeting = len(HANDSHAKE)
         for move in moves(HANDSHAKE + data, b"|acsgex"):
@@ -148,7 +148,7 @@ class Target:
 
 
 def frames(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """What a server has sent, as `model.Server.sent` has it."""
+    """What a server has sent, in the form of `model.Server.sent`."""
     assert data.startswith(ACCEPTED)
     at = len(ACCEPTED)
     while at < len(data):

@@ -1,4 +1,4 @@
-"""What fuzzing begins with and what it has found, replayed: the engine agrees with an independent reading."""
+"""Replays the corpus of the fuzzers: the engine agrees with an independent implementation."""
 
 from pathlib import Path
 

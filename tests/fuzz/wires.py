@@ -1,4 +1,4 @@
-"""An engine without a loop: a target makes each turn itself, and plays the peer on either kind of wire."""
+"""An engine without a loop: a target runs each turn itself, and plays the peer on both kinds of wire."""
 
 import contextlib
 import logging
@@ -13,7 +13,7 @@ from ..lib.support import holds_nothing
 
 
 class Loop:
-    """What the engine asks of an event loop. Its clock stands still: no timer comes due."""
+    """The part of an event loop that the engine uses. Its clock stands still: no timer expires."""
 
     def __init__(self) -> None:
         self.readers: dict[int, Callable[[], object]] = {}
@@ -35,19 +35,19 @@ class Loop:
         """The timer that call_later() returns."""
 
     def turn(self) -> None:
-        """Whatever is readable, and what that and others have asked for."""
+        """Handle what is readable, and everything scheduled."""
         for callback in self.readers.values():
             callback()
         self.settle()
 
     def settle(self) -> None:
-        """Whatever was asked for."""
+        """Run everything scheduled."""
         while self.soon:
             self.soon.popleft()()
 
 
 class Faults(logging.Handler):
-    """What fastws logs as an error is one: nothing that a peer sends may cost more than a warning."""
+    """Every error logged by fastws is a failure: nothing that a peer sends may cause more than a warning."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -63,14 +63,14 @@ class Faults(logging.Handler):
 
 
 class Site:
-    """A reactor that listens on a socket, and takes transports, too."""
+    """A reactor that listens on a socket, and also takes transports."""
 
     def __init__(self, server: object, options: Options) -> None:
         self.loop = Loop()
         self.reactor = Reactor(self.loop, server, options, "fuzz-")
         self.faults = Faults()
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind("")  # the kernel finds a name that no file has
+        self.socket.bind("")  # the kernel chooses a name without a file
         self.socket.listen()
         self.socket.setblocking(False)
         self.reactor.listen(self.socket)
@@ -84,7 +84,7 @@ class Site:
         return (TransportPeer if over_transport else SocketPeer)(self)
 
     def check(self) -> None:
-        """With the last peer gone, nothing is left of it, and nothing went wrong."""
+        """After the last peer nothing is left, and nothing went wrong."""
         self.faults.check()
         assert holds_nothing(self.reactor), self.reactor.counters
         assert not self.loop.soon
@@ -101,7 +101,7 @@ class SocketPeer:
         self.loop.turn()
 
     def send(self, data: bytes) -> None:
-        """Put `data` where the engine finds it with the next turn."""
+        """Send `data` for the engine's next turn."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have hung up
             self.socket.sendall(data)
 
@@ -109,11 +109,11 @@ class SocketPeer:
         self.loop.turn()
 
     def stall(self) -> bool:
-        """Take nothing more. False for a wire that cannot be told so."""
+        """Stop reading. False if the wire does not support that."""
         return False
 
     def go_on(self) -> None:
-        """Take what comes again."""
+        """Read again."""
 
     def half_close(self) -> None:
         """Send no more."""
@@ -121,7 +121,7 @@ class SocketPeer:
         self.turn()
 
     def end(self) -> bytes:
-        """Be done; all that the engine has sent, up to its own end."""
+        """End. Returns all that the engine has sent, up to its own end."""
         received = bytearray()
         self.half_close()
         while data := self.socket.recv(1 << 16):
@@ -131,7 +131,7 @@ class SocketPeer:
         return bytes(received)
 
     def reset(self) -> None:
-        """Vanish."""
+        """Reset the connection."""
         self.socket.close()
         self.turn()
 

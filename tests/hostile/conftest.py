@@ -1,4 +1,4 @@
-"""Fixtures: a server with the limits of the corpus, which comes to no harm."""
+"""Fixtures: a server with the limits of the corpus, which must not be harmed."""
 
 import pytest
 
@@ -15,7 +15,7 @@ async def site(serve, wire):
 
 @pytest.fixture(autouse=True)
 async def unharmed(site):
-    """Afterwards another connection still works, and when that has gone as well, the engine holds nothing."""
+    """Afterwards another connection still works, and when that is closed, too, the engine holds nothing."""
     witness = await Raw.open(site.url)
     await witness.upgrade("/ws/witness")
     yield

@@ -1,8 +1,8 @@
-"""Floods: small things without end, and large ones that ought to take no time."""
+"""Floods: endless small inputs, and large ones that must be handled fast."""
 
 from ..lib.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request
 
-# Behind a handshake and `first`, `repeated` may come for ever: memory stays where it is. name: (first, repeated)
+# After a handshake and `first`, `repeated` may come forever without using more memory. name: (first, repeated)
 ENDLESS = {
     "pings": (b"", frame(PING, b"x" * 125)),
     "empty pings": (b"", frame(PING)),
@@ -11,14 +11,14 @@ ENDLESS = {
     "messages in two fragments": (b"", frame(BINARY, fin=False) + frame(CONTINUATION)),
 }
 
-# Of these a message may have 1,024 or, where that is more, one for each 64 bytes of max_message_size: then close 1009.
+# A message may have 1,024 of these, or one per 64 bytes of max_message_size if that is more: then close 1009.
 FRAGMENTS = {
     "empty fragments of a message": (frame(BINARY, b"x", fin=False), frame(CONTINUATION, fin=False)),
     "empty fragments of a text": (frame(TEXT, b"\xc3", fin=False), frame(CONTINUATION, fin=False)),
     "empty fragments and pings": (frame(TEXT, fin=False), frame(CONTINUATION, fin=False) + frame(PING, b"p")),
 }
 
-# A long field: whoever reads it in quadratic time is away for minutes. name: (bytes, status)
+# A long field: reading it in quadratic time would take minutes. name: (bytes, status)
 MUCH = 300_000  # bytes
 LENGTHY = {
     "blanks between subprotocols (CVE-2021-32640)": (
@@ -55,7 +55,7 @@ LENGTHY = {
     "fields (CVE-2024-37890)": (request("/ws/cars", extra=[("a", "b")] * (MUCH // 6)), 101),
 }
 
-# What a peer may have sent when it goes with a TCP reset.
+# What a peer may have sent before a TCP reset.
 RESETS = {
     "nothing": b"",
     "half a request": b"GET /ws/cars HTTP/1.1\r\nHost: 127",

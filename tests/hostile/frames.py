@@ -1,6 +1,6 @@
-"""Hostile frames, after RFC 6455 5 to 8, sent behind a good handshake to a server that echoes.
+"""Hostile frames, according to RFC 6455 5 to 8, sent after a valid handshake to a server that echoes.
 
-An answer is all that the server says until its own end, byte for byte.
+The answer is everything that the server sends up to its own end, byte for byte.
 """
 
 import struct
@@ -10,12 +10,12 @@ from . import MAX_MESSAGE_SIZE
 
 
 def says(opcode: int, payload: bytes) -> bytes:
-    """A frame of the server's."""
+    """A frame from the server."""
     return frame(opcode, payload, mask=None)
 
 
 def closed(code: int, reason: bytes = b"") -> bytes:
-    """The server's Close; what it makes of a lawful one has no reason."""
+    """The server's Close; its answer to a valid one has no reason."""
     return says(CLOSE, struct.pack("!H", code) + reason)
 
 
@@ -23,12 +23,12 @@ UNMASKED = closed(1002, b"frame is not masked")
 RESERVED = closed(1002, b"reserved bits are set")
 OPCODE = closed(1002, b"reserved opcode")
 CONTROL = closed(1002, b"control frame is fragmented or longer than 125 bytes")
-LENGTH = closed(1002, b"payload length is not in its shortest form, or over 2^63")
-NO_MESSAGE = closed(1002, b"continuation of no message")
-INTERLEAVED = closed(1002, b"a message began before the last one ended")
-TOO_LARGE = closed(1009, b"message is over %d bytes" % MAX_MESSAGE_SIZE)
+LENGTH = closed(1002, b"payload length is not in its shortest form or exceeds 2^63")
+NO_MESSAGE = closed(1002, b"continuation frame without a message")
+INTERLEAVED = closed(1002, b"new message before the previous one ended")
+TOO_LARGE = closed(1009, b"message exceeds %d bytes" % MAX_MESSAGE_SIZE)
 NOT_UTF8 = closed(1007, b"text is not UTF-8")
-HALF_CODE = closed(1002, b"Close frame with half a code")
+HALF_CODE = closed(1002, b"Close frame with an incomplete code")
 REASON = closed(1007, b"close reason is not UTF-8")
 
 END = close_frame(1000)
@@ -127,7 +127,7 @@ FRAMES = {
     # Close (5.5.1, 7.4)
     "a Close of one byte": (frame(CLOSE, b"\x03"), HALF_CODE),
     **{
-        f"a Close with code {code}": (close_frame(code), closed(1002, b"close code %d may not be sent" % code))
+        f"a Close with code {code}": (close_frame(code), closed(1002, b"close code %d must not be sent" % code))
         for code in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
     },
     "a Close whose reason is no UTF-8": (close_frame(1000, b"\xff"), REASON),
@@ -136,7 +136,7 @@ FRAMES = {
     "a Close whose reason is overlong": (close_frame(1000, b"x" * 121 + b"\xc0\xaf"), REASON),
     "a Close with a bad code and a bad reason": (
         close_frame(1005, b"\xff"),
-        closed(1002, b"close code 1005 may not be sent"),
+        closed(1002, b"close code 1005 must not be sent"),
     ),
     "an empty Close": (close_frame(None), says(CLOSE, b"")),
     "a Close with the longest reason": (close_frame(1001, b"x" * 123), closed(1001)),
@@ -149,12 +149,12 @@ FRAMES = {
     "1 MiB behind a Close": (END + bytes(1 << 20), ENDED),
     "the rest of a message behind a Close": (frame(TEXT, b"x", fin=False) + END + frame(CONTINUATION, b"y"), ENDED),
     "1 MiB behind a bad frame": (frame(0x3) + bytes(1 << 20), OPCODE),
-    # another protocol behind the handshake
+    # another protocol after the handshake
     "a second handshake": (b"GET /ws/bikes HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", RESERVED),
     "a TLS ClientHello": (b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03" + bytes(240), RESERVED),
     "zeros": (bytes(1000), UNMASKED),
     "0xff without end": (b"\xff" * 1000, RESERVED),
-    # allowed, if nobody's habit: each ends with a Close of its own
+    # allowed but unusual: each ends with its own Close
     "pongs that nobody asked for": (frame(PONG, b"x") + frame(PONG) + END, ENDED),
     "empty messages": (frame(TEXT) + frame(BINARY) + END, says(TEXT, b"") + says(BINARY, b"") + ENDED),
     "empty fragments": (
@@ -177,7 +177,7 @@ FRAMES = {
     ),
 }
 
-# Half close: the peer sends no more, and still reads. name: (bytes, answer)
+# Half close: the peer stops sending, but still reads. name: (bytes, answer)
 CUT_SHORT = {
     "nothing": (b"", b""),
     "one byte of a header": (b"\x81", b""),
@@ -194,7 +194,7 @@ CUT_SHORT = {
     "a message and a bad frame": (frame(TEXT, b"x") + frame(0x3), says(TEXT, b"x") + OPCODE),
 }
 
-# Bytes that no text has (RFC 3629), and whether that shows before the message ends.
+# Bytes that are not UTF-8 (RFC 3629), and whether that shows before the message ends.
 NO_TEXTS = {
     "a lone continuation byte": (b"\x80", True),
     "the last continuation byte": (b"\xbf", True),

@@ -1,50 +1,50 @@
-"""Hostile handshakes, after RFC 9112 (the message), RFC 9110 (its fields) and RFC 6455 4 (the upgrade)."""
+"""Hostile handshakes, according to RFC 9112 (the message), RFC 9110 (its fields) and RFC 6455 4 (the upgrade)."""
 
 from ..lib.raw import KEY, TEXT, frame, request
 from . import MAX_HEADER_SIZE
 
 
 def instead(name: str, *values: str) -> bytes:
-    """A handshake whose field `name` comes with these values."""
+    """A handshake with these values of the field `name`."""
     return request("/ws/cars", without=[name], extra=[(name, value) for value in values])
 
 
 def without(*names: str) -> bytes:
-    """A handshake that lacks these fields."""
+    """A handshake without these fields."""
     return request("/ws/cars", without=names)
 
 
 def field(line: str) -> bytes:
-    """A handshake with one more line among its fields."""
+    """A handshake with an additional line among its fields."""
     return request("/ws/cars")[:-2] + line.encode("latin-1") + b"\r\n\r\n"
 
 
 NO_HTTP = "this is not an HTTP/1.1 request"
 REQUEST_LINE = "the request line is malformed"
-VERSION = "HTTP/1.1 is spoken here, no other version"
+VERSION = "only HTTP/1.1 is supported"
 TARGET = "the request target is malformed"
 ESCAPE = "the path has a malformed percent-escape"
 NOT_UTF8 = "the path is not UTF-8"
-CONTROLS = "the path has control characters"
-NO_ENDPOINT = "there is no endpoint at this path"
-NOTHING_HERE = "there is nothing here"
+CONTROLS = "the path contains control characters"
+NO_ENDPOINT = "no WebSocket endpoint at this path"
+NOTHING_HERE = "not found"
 ONE_HOST = "exactly one Host header field is required"
 BAD_HOST = "the Host header field is malformed"
 EMPTY_HOST = "the Host header field is empty"
 BAD_FIELD = "a header field is malformed"
-NO_WEBSOCKET = "this path speaks WebSocket"
-NO_CONNECTION = "the Connection header field does not say Upgrade"
-NO_BODY = "a WebSocket handshake has no body"
+NO_WEBSOCKET = "this path only accepts WebSocket connections"
+NO_CONNECTION = "the Connection header field must contain Upgrade"
+NO_BODY = "a WebSocket handshake must not have a body"
 ONE_VERSION = "exactly one Sec-WebSocket-Version header field is required"
-OTHER_VERSION = "WebSocket version 13 is spoken here, no other"
-ONE_KEY = "exactly one Sec-WebSocket-Key of 16 bytes in Base64 is required"
+OTHER_VERSION = "unsupported WebSocket version; use 13"
+ONE_KEY = "exactly one Sec-WebSocket-Key header field with 16 bytes in Base64 is required"
 BAD_SUBPROTOCOL = "the Sec-WebSocket-Protocol header field is malformed"
 BAD_EXTENSION = "the Sec-WebSocket-Extensions header field is malformed"
-NO_GET = "a WebSocket is asked for with GET"
-OLD_HTTP = "a WebSocket needs HTTP/1.1"
-TOO_LARGE = f"the request's head is over {MAX_HEADER_SIZE} bytes"
+NO_GET = "WebSocket handshakes must use GET"
+OLD_HTTP = "WebSocket handshakes must use HTTP/1.1"
+TOO_LARGE = f"the request head exceeds {MAX_HEADER_SIZE} bytes"
 
-# name: (bytes, status, message of the JSON error). The listener never hears of any of them.
+# name: (bytes, status, message of the JSON error). The listener is never called.
 REFUSED = {
     # other protocols
     "HTTP/2's preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, VERSION),
@@ -244,7 +244,7 @@ REFUSED = {
         400,
         BAD_EXTENSION,
     ),
-    # what goes on and on
+    # endless input
     "a request line of 1 MiB": (request("/ws/" + "x" * (1 << 20)), 431, TOO_LARGE),
     "a method of 1 MiB": (b"G" * (1 << 20), 431, TOO_LARGE),
     "a query of 1 MiB": (request("/ws/cars?" + "x" * (1 << 20)), 431, TOO_LARGE),
@@ -254,13 +254,13 @@ REFUSED = {
     "10,000 Hosts": (field("\r\n".join(["Host: 127.0.0.1"] * 10_000)), 431, TOO_LARGE),
     "one byte too many": (field("X-A: " + "x" * (MAX_HEADER_SIZE - len(field("X-A: ")) + 1)), 431, TOO_LARGE),
     "a bad byte behind too many": (field("X-A: " + "x" * MAX_HEADER_SIZE + "\0"), 431, TOO_LARGE),
-    # a second request behind one that is refused is never read (RFC 9112 9.6)
+    # a second request after a refused one is never read (RFC 9112 9.6)
     "a good request behind a bad path": (request("/nowhere") + request("/ws/cars"), 404, NO_ENDPOINT),
     "a good request behind a bad one": (without("Host") + request("/ws/cars"), 400, ONE_HOST),
     "a good request as the body": (field("Content-Length: 20") + request("/ws/cars"), 400, NO_BODY),
 }
 
-# Odd, and lawful; some servers turn them away. name: (bytes, the channel that they come to)
+# Unusual but valid; some servers refuse them. name: (bytes, the channel that they come to)
 ACCEPTED = {
     "Firefox's Connection": (instead("Connection", "keep-alive, Upgrade"), "cars"),
     "two Connections": (instead("Connection", "keep-alive", "Upgrade"), "cars"),
@@ -296,7 +296,7 @@ ACCEPTED = {
     "the last byte that fits": (field("X-A: " + "x" * (MAX_HEADER_SIZE - len(field("X-A: ")))), "cars"),
 }
 
-# Begun and left so: 408 after handshake_timeout, or a hang-up where the peer says that no more will come.
+# Incomplete: 408 after handshake_timeout, or a disconnect if the peer has stopped sending.
 STALLED = {
     "nothing": b"",
     "one byte": b"G",

@@ -1,4 +1,4 @@
-"""Hosts and origins that the demo is asked by, with `--host chat.lan` and `--origins` for two others."""
+"""Hosts and origins of requests to the demo, with `--host chat.lan` and `--origins` for two others."""
 
 HOST = "chat.lan"
 ORIGINS = ["https://chat.example.org", "HTTP://Friend.example:8080"]

@@ -1,4 +1,4 @@
-"""What the tests do as strangers, and with them."""
+"""Helpers of the tests for strangers."""
 
 import contextlib
 import itertools
@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 @contextlib.asynccontextmanager
 async def stranger(site, target=None):
-    """A raw socket, closed at the end; `target` shakes hands for that path at once."""
+    """A raw socket, closed at the end; with `target` it opens a WebSocket at that path."""
     raw = await Raw.open(site.url)
     with contextlib.closing(raw):
         if target is not None:
@@ -20,7 +20,7 @@ async def stranger(site, target=None):
 
 
 def splits(data):
-    """Ways to send the bytes: at once, one by one (the first 300), and cut at random."""
+    """Ways to send the bytes: at once, one by one (the first 300), and split at random."""
     yield [data]
     yield [*(data[i : i + 1] for i in range(min(len(data), 300))), data[300:]]
     source = random.Random(data)

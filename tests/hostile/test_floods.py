@@ -1,4 +1,4 @@
-"""Floods: what they cost is bounded, and afterwards nothing is left of them."""
+"""Floods: their cost is bounded, and afterwards nothing is left of them."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from .floods import ENDLESS, FRAGMENTS, LENGTHY, RESETS
 from .frames import says
 from .strangers import MIB, stranger
 
-BOUND = 16 * MIB  # of memory in a flood of more; the sanitizers keep some back of what was freed
+BOUND = 16 * MIB  # of memory in a larger flood; the sanitizers retain some freed memory
 
 
 @needs_proc
@@ -39,12 +39,12 @@ async def test_a_message_may_not_have_fragments_without_end(site, name):
         await raw.send(first + repeated * 1023 + frame(PING, b"so far"))
         await raw.until(says(PONG, b"so far"))
         await raw.send(repeated)
-        assert await raw.closing() == (1009, "message has over 1024 fragments")
+        assert await raw.closing() == (1009, "message has more than 1024 fragments")
 
 
 @needs_proc
 async def test_pings_to_a_peer_that_does_not_read_cost_bounded_memory(site):
-    """RFC 6455 5.5.3: of several pings the last may be answered alone."""
+    """RFC 6455 5.5.3: of several pings only the last has to be answered."""
     pings = MIB // 8 // 131
     raw = await Raw.open(site.url, receive_buffer=4096)
     with contextlib.closing(raw):
@@ -109,7 +109,7 @@ async def test_a_payload_by_drops_costs_its_bytes_and_no_more(serve):
     async with stranger(site, "/ws/cars") as raw:
         before = resident()
         await raw.send(frame(BINARY, announced=20_000), pieces=[b"x"] * 19_999)
-        assert resident() - before < 8 * MIB  # the sanitizers keep some back
+        assert resident() - before < 8 * MIB  # the sanitizers retain some
         await raw.send(b"x")
         assert len((await raw.frame()).payload) == 20_000
     await eventually(lambda: nothing_left(site))
@@ -131,7 +131,7 @@ async def test_a_head_by_drops_is_refused_with_the_first_byte_that_is_too_many(s
 
 
 class Reader(Echo):
-    """Reads all that there is to a request."""
+    """Reads all attributes of a request."""
 
     def on_handshake(self, request):
         request.data["read"] = (
@@ -146,7 +146,7 @@ class Reader(Echo):
 
 @pytest.mark.parametrize("name", LENGTHY)
 async def test_a_long_field_takes_no_time_to_speak_of(serve, name):
-    """CVE-2021-32640: ws split Sec-WebSocket-Protocol in quadratic time; other fields' readers have, too."""
+    """CVE-2021-32640: ws split Sec-WebSocket-Protocol in quadratic time; so did parsers of other fields."""
     data, status = LENGTHY[name]
     site = await serve(Reader(), max_header_size=MIB)
     async with stranger(site) as raw:
@@ -160,7 +160,7 @@ def descriptors():
 
 
 async def reset_all(site, data):
-    """Many connections that send the bytes and go with a TCP reset, before or after the server has read them."""
+    """Many connections that send the bytes and reset, before or after the server has read them."""
     for turns in (0, 3):
         await send_and_reset(site.url, data, times=50, turns=turns)
 

@@ -1,4 +1,4 @@
-"""Hostile frames: the answer that the corpus asks for, and nobody else harmed."""
+"""Hostile frames: they get the answer in the corpus, and nobody else is affected."""
 
 import logging
 import random
@@ -18,7 +18,7 @@ async def test_hostile_frames_have_their_answer_however_they_come(site, name):
         async with stranger(site, "/ws/cars") as raw:
             await raw.send(b"", pieces=pieces)
             assert await raw.eof() == answer
-    async with stranger(site) as raw:  # in the handshake's packet, behind good frames and before others
+    async with stranger(site) as raw:  # in the handshake's packet, after valid frames and before others
         await raw.send(request("/ws/cars") + frame(TEXT, b"before") + frame(PING, b"p") + data + frame(TEXT, b"after"))
         assert (await raw.response()).status == 101
         assert await raw.eof() == says(TEXT, b"before") + says(PONG, b"p") + answer

@@ -1,4 +1,4 @@
-"""Hostile handshakes: the answer that the corpus asks for, and nobody else harmed."""
+"""Hostile handshakes: they get the answer in the corpus, and nobody else is affected."""
 
 import asyncio
 import logging
@@ -49,7 +49,7 @@ async def test_no_listener_hears_of_a_refused_handshake_and_a_peer_that_sends_no
 
 
 async def test_no_http_application_hears_of_what_was_refused(serve):
-    """Nothing is smuggled past one parser to the other."""
+    """Nothing can be smuggled past one parser to the other."""
     heard = []
 
     async def app(scope, receive, send):
@@ -84,13 +84,13 @@ async def plain(scope, receive, send):
         await send({"type": "http.response.body"})
 
 
-# After a plain request blank lines and a second blank are read past (RFC 9112 2.2, 3), and not counted.
+# After a plain request, empty lines and a second blank are skipped (RFC 9112 2.2, 3) and not counted.
 READ_PAST = {"nothing but line ends", "a blank line first", "two blanks before the target", "one byte too many"}
 
 
 @pytest.mark.usefixtures("wire")
 async def test_what_is_refused_is_refused_after_a_plain_request_too(serve):
-    """There uvicorn's parser comes first, which says less of what is wrong."""
+    """Here uvicorn's parser comes first, which is less specific about errors."""
     site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=plain)
     for name, (data, status, message) in REFUSED.items():
         if message in (NO_WEBSOCKET, NOTHING_HERE) or name in READ_PAST:
@@ -186,7 +186,7 @@ async def test_a_damaged_handshake_is_accepted_or_refused_and_nothing_else(site,
         raw.half_close()
         answer = await raw.eof()
     if answer.startswith(b"HTTP/1.1 101 "):
-        # What the damage left behind may be the start of a frame, so the echo need not be there.
+        # The damaged rest may be the start of a frame, so there may be no echo.
         assert b"Sec-WebSocket-Accept: " in answer
     else:
         assert answer == b"" or (answer.startswith(b"HTTP/1.1 4") and b'{"error":{' in answer)

@@ -1,4 +1,4 @@
-"""The documentation says what is so: its links lead somewhere, and its page of options is that of the code."""
+"""The documentation is correct: its links work, and its page of options matches the code."""
 
 import re
 from pathlib import Path

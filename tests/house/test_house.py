@@ -1,10 +1,11 @@
-"""Rules of the house: the public names, types that are true, and a clean linter."""
+"""House rules: the public names, correct types, and a clean linter."""
 
 import ast
 import graphlib
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -40,7 +41,7 @@ PUBLIC = {
 }
 
 
-# Slow to import, or for one way to use fastws only.
+# Slow to import, or needed only for some uses of fastws.
 NEEDED_BY_FEW = {
     "importlib.metadata",
     "email.message",
@@ -65,7 +66,7 @@ NEEDED_BY_FEW = {
 
 
 def check(*command):
-    """Run a tool over the project; its output is the failure."""
+    """Run a tool on the project; if it fails, its output is the message."""
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -107,15 +108,104 @@ def test_an_import_brings_nothing_that_few_need():
 
 
 def test_the_engine_knows_no_python_module_above_it():
-    for source in [ROOT / "fastws" / "_core.pyx", *(ROOT / "fastws" / "engine").glob("*.pxi")]:
+    for source in [ROOT / "fastws" / "_core.pyx", *(ROOT / "fastws" / "engine").rglob("*.pxi")]:
         for line in source.read_text().splitlines():
             words = line.split()
             if words[:1] in (["import"], ["from"]):
                 assert not words[1].startswith("fastws") or words[1] == "fastws.errors", line
 
 
+def rooms():
+    """The rooms of the engine, in the order in which _core.pyx includes them: path -> source."""
+    contents = (ROOT / "fastws" / "_core.pyx").read_text()
+    return {name: (ROOT / "fastws" / name).read_text() for name in re.findall(r'^include "(.+?)"', contents, re.M)}
+
+
+def bare(source):
+    """A room without its comments, docstrings and strings; f-strings stay, for they hold code."""
+    source = re.sub(r'"""(?:.|\n)*?"""|(?<!f)"(?:[^"\\\n]|\\.)*"|(?<!f)\'(?:[^\'\\\n]|\\.)*\'', "0", source)
+    return re.sub(r"[ \t]*(#.*)?$", "", source, flags=re.M)
+
+
+# What defines a name of the engine's own: at the left margin, in an enum, or in a class.
+DEFINITIONS = [
+    r"^(?:cdef|cpdef|def|class)\b[^(=\n]*?(\w+)\(",  # functions, Python classes
+    r"^cdef [^(=\n]*?(\w+)(?: = .*)?$",  # globals
+    r"^([A-Za-z_]\w*) = ",
+    r"^    ([A-Z][A-Z_0-9]+)(?: = .*)?$",  # constants
+]
+METHODS = [r"^    cdef [^(=\n]*?(\w+)\(self"]
+
+
+def matches(forms, source):
+    return {name for form in forms for name in re.findall(form, bare(source), re.M)}
+
+
+def defined(source):
+    """The names that a room defines; methods that are C functions with a dot before them."""
+    return matches(DEFINITIONS, source) | {f".{name}" for name in matches(METHODS, source)}
+
+
+def used(source):
+    return set(re.findall(r"(?<![\w.])\w+|\.\w+(?=\()", bare(source)))
+
+
+# Once our Close is queued, reading goes on for the peer's: closing has to call what calls it.
+DOWNWARD = {("engine/peer/closing.pxi", ".read_on")}
+
+
+def test_each_room_of_the_engine_knows_only_those_above_it():
+    """Types are in _core.pxd, above all rooms. The callbacks that the loop gets, the Reactor's own, are not calls."""
+    sources = list(rooms().items())
+    downward = {
+        (room, name)
+        for place, (room, source) in enumerate(sources)
+        for _, lower in sources[place + 1 :]
+        for name in used(source) & defined(lower)
+    }
+    assert downward == DOWNWARD
+
+
+def test_the_floors_are_in_their_order_and_hold_every_room():
+    sources = rooms()
+    floors = [name.split("/")[1] for name in sources]
+    assert list(dict.fromkeys(floors)) == ["memory", "protocol", "peer", "loop"]
+    assert floors == sorted(floors, key=["memory", "protocol", "peer", "loop"].index)
+    assert {ROOT / "fastws" / name for name in sources} == {*(ROOT / "fastws" / "engine").rglob("*.pxi")}
+
+
+def test_what_would_be_a_use_of_a_lower_room_is_found():
+    """The counting itself: it sees every kind of definition."""
+    names = {room.rpartition("/")[2].removesuffix(".pxi"): defined(source) for room, source in rooms().items()}
+    assert {"block_new", "BLOCK_BYTES"} <= names["arena"]
+    assert {"TICK_SECONDS", "ticks", "NO_TIMER"} <= names["clock"]
+    assert {"HEAD", "OPEN", "logger", "is_sendable"} <= names["connection"]
+    assert {"Headers", "parse_request"} <= names["request"]
+    assert {"SOCKET", "socket_write", "BUFFER_BYTES"} <= names["socket"]
+    assert {"many", ".deliver_all"} <= names["endpoint"]
+    assert {"resume", "receive"} <= names["input"]
+    assert {".tick", ".read_on"} <= names["reactor"]
+
+
+def test_close_codes_are_decided_in_one_room():
+    code = re.compile(r"\b(?:10[01]\d|[34](?:000|999))\b")
+    assert [room for room, source in rooms().items() if code.search(bare(source))] == ["engine/peer/closing.pxi"]
+
+
+def test_no_line_of_the_engine_is_over_120_columns():
+    """ruff does not read these files."""
+    sources = [file for kind in ("*.pxi", "*.pxd", "*.pyx", "*.h") for file in (ROOT / "fastws").rglob(kind)]
+    long = [
+        f"{file.relative_to(ROOT)}:{number}"
+        for file in sources
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert long == []
+
+
 def imports(source):
-    """The modules of ours that a module imports as it is imported, or under TYPE_CHECKING."""
+    """Our modules that a module imports at import time or under TYPE_CHECKING."""
     package = ["fastws", *source.relative_to(ROOT / "fastws").parts[:-1]]
     for node in top_level(ast.parse(source.read_text()).body):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -144,7 +234,7 @@ def test_the_stub_is_true_to_the_engine():
 
 
 def test_the_stub_has_the_docstrings_of_the_engine():
-    assert stub.STUB.read_text() == stub.documented(stub.STUB.read_text()), "run: python -m tools.stub"
+    assert stub.STUB.read_text() == stub.with_docstrings(stub.STUB.read_text()), "run: python -m tools.stub"
 
 
 @pytest.mark.timeout(120)
@@ -159,7 +249,7 @@ def test_the_options_have_the_same_types_as_keywords(keywords, options):
 
 
 def test_every_exception_is_below_the_root():
-    """But for those of the command line, which are click's."""
+    """Except those of the command line, which are click's."""
     modules = {importlib.import_module(f"fastws.{source.stem}") for source in (ROOT / "fastws").glob("[!_]*.py")}
     own = {
         value

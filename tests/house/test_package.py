@@ -64,7 +64,7 @@ def wheel(folder, sdist):
 
 @pytest.fixture(scope="module")
 def python(folder, wheel):
-    """A clean environment's interpreter, with fastws and what it needs."""
+    """The interpreter of a clean environment with fastws and its dependencies."""
     venv.create(folder / "clean", with_pip=True)
     python = folder / "clean" / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", f"{wheel}[server]", cwd=folder)

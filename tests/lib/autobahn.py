@@ -1,6 +1,6 @@
 """Autobahn's own test suite, which is Python 2 code, against an echo server: python -m tests.lib.autobahn
 
-It needs a python2.7: the one that FASTWS_PYTHON2 names, or one on the PATH, or pyenv's. The suite is
+It needs a python2.7: from FASTWS_PYTHON2, the PATH or pyenv. The suite is
 installed once, in a virtual environment of its own under build/autobahn.
 """
 
@@ -28,14 +28,14 @@ class Echo(Listener):
 
 
 def echo_server():
-    """A server whose limits let the suite's largest messages through."""
+    """A server whose limits allow the suite's largest messages."""
     server = Server(port=0, max_message_size=32 << 20, max_backlog=64 << 20)
     server.endpoint("/", Echo())
     return server
 
 
 def find_python2():
-    """A python2.7 that runs, or None."""
+    """A working python2.7, or None."""
     candidates = [
         os.environ.get("FASTWS_PYTHON2"),
         shutil.which("python2.7"),
@@ -51,10 +51,10 @@ def find_python2():
 
 
 def install(python2):
-    """The suite's `wstest`, installed if need be."""
+    """The suite's `wstest`, installed if necessary."""
     wstest = FOLDER / "python2" / "bin" / "wstest"
     if not wstest.exists():
-        # The last virtualenv that still makes environments for Python 2.
+        # The last virtualenv that supports Python 2.
         maker = FOLDER / "virtualenv"
         commands = [
             [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", maker, "virtualenv<20.16"],

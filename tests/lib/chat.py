@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from .raw import TIMEOUT
 
 SECRET = "of the tests"
-RELOAD = 0.5  # seconds; in place of the demo's, so that a leave is soon seen
+RELOAD = 0.5  # seconds; shorter than the demo's, so that a leave is announced soon
 
 
 class Client:
@@ -27,14 +27,14 @@ class Client:
         return json.loads(await asyncio.wait_for(self.socket.recv(), TIMEOUT))
 
     async def until(self, kind, **fields):
-        """The next message of that type with those fields; those before it are dropped."""
+        """The next message of that type with those fields; earlier ones are dropped."""
         wanted = {"type": kind, **fields}.items()
         while not wanted <= (message := await self.receive()).items():
             pass
         return message
 
     async def members(self, channel="cars"):
-        """Who is there, as this tab is told when it comes in."""
+        """Who is there, from the list that this tab gets when it joins."""
         entered = await self.until("presence", event="list", channel=channel)
         return sorted(member["user"] for member in entered["users"])
 
@@ -45,7 +45,7 @@ class Client:
         return await self.until("presence", event="leave", channel=channel, user=user)
 
     async def drained(self):
-        """All that was sent to this tab before now: an error is the answer to a request without a type."""
+        """All that was sent to this tab before now; ends with the error for a request without a type."""
         await self.socket.send("{}")
         messages = []
         while (message := await self.receive())["type"] != "error":
@@ -53,7 +53,7 @@ class Client:
         return messages
 
     async def refused(self, kind, **fields):
-        """Send a request that is refused; the error's code and text."""
+        """Send a request that is refused. Returns the error's code and text."""
         await self.send(kind, **fields)
         error = await self.until("error")
         return error["code"], error["message"]
@@ -64,7 +64,7 @@ class Client:
 
 
 async def fetch(server, method, path, body=b"", **headers):
-    """Status, headers and body of an answer; `content_type="..."` is a header as well."""
+    """Status, headers and body of an answer; `content_type="..."` adds that header."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     fields = {"host": "localhost", "connection": "close", "content-length": len(body), **headers}
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
@@ -81,14 +81,14 @@ async def post(server, path, asked, cookie=""):
 
 
 async def log_in(server, name, cookie=""):
-    """The cookie that a browser with that cookie has afterwards."""
+    """The cookie that a browser has after logging in with `cookie`."""
     status, headers, body = await post(server, "/login", {"name": name}, cookie)
     assert (status, json.loads(body)) == (200, {"name": name})
     return headers["set-cookie"].partition(";")[0] if "set-cookie" in headers else cookie
 
 
 async def who(server, cookie=""):
-    """The name that a browser is logged in by."""
+    """The name that a browser is logged in as."""
     _, _, body = await fetch(server, "GET", "/session", cookie=cookie)
     return json.loads(body)["name"]
 

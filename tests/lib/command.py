@@ -1,11 +1,11 @@
-"""`fastws serve` as a process of its own, and an application for it."""
+"""`fastws serve` in a separate process, and an application for it."""
 
 import re
 import subprocess
 import sys
 from contextlib import contextmanager
 
-TIMEOUT = 30  # seconds; nothing takes so long, on a busy machine either
+TIMEOUT = 30  # seconds; nothing takes this long, even on a busy machine
 COMMAND = [sys.executable, "-m", "fastws"]
 APP = """
 from fastws import Listener, Server
@@ -27,7 +27,7 @@ number = 5
 def needs(something): ...
 """
 
-# What a service manager does between fork and exec: the socket becomes descriptor 3, and the variables say so.
+# What a service manager does between fork and exec: the socket becomes descriptor 3, and the variables are set.
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -42,7 +42,7 @@ def run(*arguments, command=COMMAND):
 
 @contextmanager
 def serving(*arguments, command=COMMAND, **options):
-    """A server's process and what it said first; `options` are Popen's."""
+    """A server's process and the first line it printed; `options` are Popen's."""
     process = subprocess.Popen(
         [*command, "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )

@@ -1,4 +1,4 @@
-"""An HTTP application, a client of it, and their bytes."""
+"""An HTTP application and a client for it."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ HI, SAYS_HI = frame(TEXT, b"hi"), frame(TEXT, b"hi", mask=None)
 
 
 class App:
-    """An application, and what its handlers met."""
+    """An application that records what its handlers see."""
 
     def __init__(self):
         self.waiting, self.release, self.gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -48,7 +48,7 @@ class App:
         return PlainTextResponse("done", headers=self.headers)
 
     async def listen(self, request):
-        """Waits for the peer to go, as event streams do."""
+        """Waits until the peer leaves, as event streams do."""
         self.waiting.set()
         await request.receive()  # the body
         while (await request.receive())["type"] != "http.disconnect":
@@ -65,7 +65,7 @@ class App:
 
 
 class Peer(Streams):
-    """Reads HTTP's answers."""
+    """Reads HTTP responses."""
 
     async def answer(self):
         """Status and body of the next response."""
@@ -76,6 +76,6 @@ class Peer(Streams):
         return int(head.split()[1]), body.decode()
 
     async def end(self):
-        """All that still comes, up to the server's end."""
+        """Everything up to the server's end."""
         with contextlib.suppress(ConnectionResetError):
             return await self.rest()

@@ -1,4 +1,4 @@
-"""Users who come and go, may hide from each other, and are told of it."""
+"""Users who come and go, can hide from each other, and are told of it."""
 
 import json
 
@@ -8,7 +8,7 @@ NEVER = 3600  # seconds; no test takes so long
 
 
 class People(Recorder):
-    """Users by the query string, who may block each other."""
+    """Users from the query string, who can block each other."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ async def gone(site, client):
 
 
 async def notices(client):
-    """What came, as (event, who), lists by the names in them."""
+    """The notices received, as (event, user), or (event, names) for lists."""
     found = []
     for text in await client.received():
         notice = json.loads(text)

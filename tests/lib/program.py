@@ -1,4 +1,4 @@
-"""Python source as a process of its own, which says what it does line by line."""
+"""Python source in a separate process that prints its progress line by line."""
 
 import asyncio
 import subprocess
@@ -11,7 +11,7 @@ from .raw import TIMEOUT
 
 @asynccontextmanager
 async def program(source):
-    """Run Python source as a process of its own."""
+    """Run Python source in a separate process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-X",

@@ -1,4 +1,4 @@
-"""A client that sends any bytes at all and shows the server's frames as they are on the wire."""
+"""A client that can send any bytes, and shows the server's frames as on the wire."""
 
 import asyncio
 import base64
@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 MASK = b"\x12\x34\x56\x78"
-TIMEOUT = 20.0  # seconds; nothing takes so long, on a busy machine either
+TIMEOUT = 20.0  # seconds; nothing takes this long, even on a busy machine
 
 
 def accept_of(key: str) -> str:
-    """What RFC 6455 4.2.2 makes of a Sec-WebSocket-Key."""
+    """The answer to a Sec-WebSocket-Key (RFC 6455 4.2.2)."""
     digest = hashlib.sha1(key.encode() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
     return base64.b64encode(digest).decode()
 
@@ -31,7 +31,7 @@ def request(
     without: Sequence[str] = (),
     extra: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """A handshake; `without` leaves out fields by name, `extra` adds some (again, if need be)."""
+    """A handshake; `without` omits fields by name, `extra` adds fields, possibly duplicates."""
     fields = [
         ("Host", "127.0.0.1"),
         ("Upgrade", "websocket"),
@@ -140,11 +140,11 @@ class Raw:
         return self.sock.getsockname()
 
     async def send(self, data: bytes, *, pieces: Sequence[bytes] = ()) -> None:
-        """Send `data`, then each of `pieces` in a segment of its own."""
+        """Send `data`, then each of `pieces` in its own segment."""
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(self.sock, data)
         for piece in pieces:
-            # Two turns of the loop: the server, which runs on it, has then read what came before.
+            # Two turns of the loop: then the server, which runs on it, has read everything before.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             await loop.sock_sendall(self.sock, piece)
@@ -167,7 +167,7 @@ class Raw:
         return response
 
     async def until(self, mark: bytes) -> bytes:
-        """All that comes up to the mark, with it."""
+        """Everything up to and including the mark."""
         while mark not in self.buffer:
             if not await self._more():
                 raise EOFError(f"the server closed after {bytes(self.buffer)!r}")
@@ -192,7 +192,7 @@ class Raw:
         return got.payload.decode()
 
     async def close_code(self) -> int:
-        """The code of the next frame, which must be a close frame; 1005 where it has none."""
+        """The code of the next frame, which must be a close frame; 1005 if it has none."""
         return (await self.closing())[0]
 
     async def closing(self) -> tuple[int, str]:
@@ -204,7 +204,7 @@ class Raw:
         return struct.unpack("!H", got.payload[:2])[0], got.payload[2:].decode()
 
     async def eof(self) -> bytes:
-        """All that is still to come; returns once the server has closed its side."""
+        """Everything still to come; returns once the server has closed its side."""
         while await self._more():
             pass
         rest = bytes(self.buffer)
@@ -212,7 +212,7 @@ class Raw:
         return rest
 
     def half_close(self) -> None:
-        """Send no more; go on reading."""
+        """Stop sending, but keep reading."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
@@ -246,7 +246,7 @@ class Raw:
 
 
 async def send_and_reset(url: str, data: bytes, *, times: int, turns: int) -> None:
-    """Connections that send the bytes and, so many turns of the loop later, go with a TCP reset."""
+    """Connections that send the bytes and reset after some turns of the loop."""
     for _ in range(times):
         raw = await Raw.open(url)
         await raw.send(data)
@@ -256,25 +256,25 @@ async def send_and_reset(url: str, data: bytes, *, times: int, turns: int) -> No
 
 
 class Streams:
-    """The same over asyncio's streams, so over TLS too."""
+    """The same over asyncio's streams, so that it works over TLS."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     async def send(self, *segments: bytes) -> None:
-        """Send each in a segment of its own, as far as the kernel lets us say."""
+        """Send each in its own segment, as far as the kernel allows."""
         for segment in segments:
             self.writer.write(segment)
             await self.writer.drain()
             await asyncio.sleep(0.01)
 
     async def until(self, mark: bytes) -> bytes:
-        """All that comes up to the mark, with it."""
+        """Everything up to and including the mark."""
         async with asyncio.timeout(TIMEOUT):
             return await self.reader.readuntil(mark)
 
     async def rest(self) -> bytes:
-        """All that still comes, up to the server's end."""
+        """Everything up to the server's end."""
         async with asyncio.timeout(TIMEOUT):
             return await self.reader.read()
 

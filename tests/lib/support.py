@@ -1,4 +1,4 @@
-"""What most tests share: listeners that tell what happened, and the site that a test talks to."""
+"""Shared helpers: listeners that record what happened, and the site that a test talks to."""
 
 import asyncio
 import base64
@@ -40,7 +40,7 @@ class Echo(Listener):
 
 
 class Recorder(Listener):
-    """Writes every call down as (name, arguments...)."""
+    """Records every call as (name, arguments...)."""
 
     def __init__(self):
         self.calls = []
@@ -56,7 +56,7 @@ class Recorder(Listener):
         return [call[1:] for call in self.calls if call[0] == name]
 
     async def until(self, name, times=1):
-        """Wait for `times` calls of `name`, and return the last one's arguments."""
+        """Wait for `times` calls of `name`. Returns the arguments of the last one."""
         async with asyncio.timeout(TIMEOUT):
             while len(self.of(name)) < times:
                 self._changed.clear()
@@ -106,14 +106,14 @@ class Recorder(Listener):
 
 
 class Named(Listener):
-    """Users by the query string: /ws/cars?user=ann."""
+    """Users from the query string: /ws/cars?user=ann."""
 
     def on_handshake(self, request):
         request.user = request.query.get("user")
 
 
 class Holding(Listener):
-    """Holds the drain up until it is released."""
+    """Blocks the drain until it is released."""
 
     def __init__(self):
         self.draining, self.release = asyncio.Event(), asyncio.Event()
@@ -124,7 +124,7 @@ class Holding(Listener):
 
 
 def signed_cookie(values: dict[str, Any], secret: str | bytes, at: float | None = None) -> str:
-    """What Starlette's SessionMiddleware makes of a session; `at` is the time of the signature, in seconds."""
+    """A session cookie of Starlette's SessionMiddleware; `at` is the time of the signature, in seconds."""
 
     class Signer(TimestampSigner):
         def get_timestamp(self) -> int:
@@ -134,7 +134,7 @@ def signed_cookie(values: dict[str, Any], secret: str | bytes, at: float | None 
 
 
 async def eventually(true: Callable[[], Any]) -> None:
-    """Wait for what has no event of its own; checked once in a turn of the loop."""
+    """Wait for a condition that has no event, checked once per turn of the loop."""
     async with asyncio.timeout(TIMEOUT):
         while not true():
             await asyncio.sleep(0.001)
@@ -151,7 +151,7 @@ def records_naming(caplog, text: str) -> list[logging.LogRecord]:
 
 
 def counted(site: Site) -> int:
-    """Addresses that hold a place."""
+    """The number of addresses that are counted."""
     return site.server._reactor.counters["addresses"]
 
 
@@ -160,12 +160,12 @@ def nothing_left(site: Site) -> bool:
 
 
 def holds_nothing(reactor: Reactor) -> bool:
-    """Whether the engine holds nothing but the block that the next messages will go to."""
+    """Whether the engine holds only the block for the next messages."""
     return not what_is_left(reactor.counters)
 
 
 def what_is_left(counters: dict[str, int]) -> dict[str, int]:
-    """The reactor's counters that are not what they are without connections."""
+    """The reactor's counters that differ from those without connections."""
     most = {"blocks": 1, "arena_bytes": 1 << 18}
     return {name: value for name, value in counters.items() if value > most.get(name, 0)}
 

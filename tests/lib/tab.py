@@ -28,7 +28,7 @@ IN_CHROMIUM = [
 
 
 def strings(value):
-    """Every string within a JSON value; the keys of its objects are none of them ("channel" has an "ann" in it)."""
+    """Every string within a JSON value, except keys of objects ("channel" contains "ann")."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -57,7 +57,7 @@ class Tab:
         self.changed.set()
 
     async def until(self, **fields):
-        """Wait for a frame with these fields to have come over the wire."""
+        """Wait until a frame with these fields has been received."""
         async with asyncio.timeout(TIMEOUT):
             while not any(fields.items() <= frame.items() for frame in self.frames):
                 self.changed.clear()
@@ -67,11 +67,11 @@ class Tab:
         return [frame for frame in self.frames if {"type": kind, **fields}.items() <= frame.items()]
 
     def told_of(self, text):
-        """The frames in which something stands anywhere, the names of their fields aside."""
+        """The frames that contain a text anywhere, except in field names."""
         return [frame for frame in self.frames if any(text in value for value in strings(frame))]
 
     def strays(self):
-        """The frames that are not this tab's: of a channel that it is not in, a whisper or an invitation to others."""
+        """The frames not meant for this tab: of channels that it is not in, and whispers or invitations to others."""
         me, there, strays = None, set(), []
         for frame in self.frames:
             kind, channel = frame["type"], frame.get("channel")

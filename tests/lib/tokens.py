@@ -1,4 +1,4 @@
-"""JSON Web Tokens, good and bad, and what becomes of those who bring them."""
+"""Valid and invalid JSON Web Tokens, and what happens to clients with them."""
 
 import base64
 import hmac
@@ -22,7 +22,7 @@ HOUR = 3600
 
 
 def token(key=SECRET, alg="HS256", header=(), **claims):
-    """A token of ann's for an hour; a claim that is None is left out."""
+    """A token for ann, valid for an hour; claims that are None are omitted."""
     claims = {"sub": "ann", "exp": int(time.time()) + HOUR} | claims
     claims = {name: value for name, value in claims.items() if value is not None}
     key = OctKey.import_key(key) if isinstance(key, bytes) else key
@@ -31,7 +31,7 @@ def token(key=SECRET, alg="HS256", header=(), **claims):
 
 
 def unsigned(header, claims, signature=b""):
-    """A token put together by hand."""
+    """A token assembled by hand."""
     parts = [json.dumps(header).encode(), json.dumps(claims).encode(), signature]
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
 
@@ -69,7 +69,7 @@ async def is_admitted(join, url, token):
 
 
 class Who(Listener):
-    """Tells who it took the client for."""
+    """Reports who it thinks the client is."""
 
     def on_open(self, ws):
         ws.send(json.dumps({"user": ws.user, "claims": ws.request.claims}))  # which knows integers of any size

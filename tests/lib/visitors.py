@@ -1,4 +1,4 @@
-"""Visitors with a session: what HTTP applications give them, and a listener that tells what it sees of it."""
+"""Visitors with a session: what HTTP applications give them, and a listener that reports what it sees."""
 
 import asyncio
 import json
@@ -74,7 +74,7 @@ def flask_app(secret=SECRET):
 
 
 def flask_cookie(values, secret=SECRET):
-    """What a real Flask sends to a browser for a session."""
+    """The cookie that a real Flask sends for a session."""
     return cookie_in(flask_app(secret).test_client().post("/", json=values).headers["Set-Cookie"])
 
 
@@ -120,7 +120,7 @@ def cookies(*values):
 
 
 class Session(Listener):
-    """Tells what it sees: {"set": {...}}, {"remove": [...]}, {"append": [name, value]} change it first."""
+    """Reports what it sees: {"set": {...}}, {"remove": [...]}, {"append": [name, value]} change it first."""
 
     def on_open(self, ws):
         ws.send(seen(ws))
@@ -131,7 +131,7 @@ class Session(Listener):
 
 
 class SlowSession(Session):
-    """The same, and it takes its time."""
+    """The same, but async."""
 
     async def on_message(self, ws, message):
         await asyncio.sleep(0)
@@ -159,19 +159,19 @@ async def ask(client, **command):
 
 
 async def values(client, **command):
-    """What the handler sees, less the id."""
+    """What the handler sees, without the id."""
     answer = await ask(client, **command)
     del answer["id"]
     return answer
 
 
 async def first(join, url, *values):
-    """What the connection with these cookies finds."""
+    """What a connection with these cookies finds."""
     return await (await join(url, headers=cookies(*values))).receive_json()
 
 
 async def log_in(browse, site, **values):
-    """A visitor with a session, and a socket of his or hers."""
+    """A visitor with a session, and one of their sockets."""
     visitor = await browse(site)
     await visitor.post(body=values)
     client = await visitor.connect()

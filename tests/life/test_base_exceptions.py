@@ -1,4 +1,4 @@
-"""Whatever a handler raises, no other connection's event is lost; what ends the program does so after the batch."""
+"""Whatever a handler raises, other connections lose no events; what ends the program does so after the batch."""
 
 import asyncio
 import signal
@@ -17,7 +17,7 @@ class Grave(BaseException):
 
 
 class Raising(Recorder):
-    """Raises in one handler, where the message or the path says so."""
+    """Raises in one handler, if the message or the path says so."""
 
     def __init__(self, name, error):
         super().__init__()
@@ -73,7 +73,7 @@ async def test_neighbours_in_the_same_batch_are_answered(serve, dial, kind, erro
     site = await serve(listener := kind("on_message", error))
     bad = await dial(site.url, "/ws/cars")
     others = [await dial(site.url, "/ws/cars") for _ in range(NEIGHBOURS)]
-    # Without a turn of the loop in between: the server meets them all at once.
+    # Without a turn of the loop in between: the server gets them all at once.
     bad.sock.send(frame(TEXT, b"bad"))
     for other in others:
         other.sock.send(frame(TEXT, b"fine"))
@@ -115,7 +115,7 @@ async def test_other_handlers_cost_their_connection_and_leave_nothing(serve, dia
 
 
 async def test_timers_go_on_after_a_handler_that_a_timer_called(serve, dial):
-    """on_close, called from the wheel of deadlines, raises what nobody expects."""
+    """on_close, called from the wheel of deadlines, raises something unexpected."""
     site = await serve(listener := Raising("on_close", Grave), idle_timeout=0.2, close_timeout=0.05)
     raws = [await dial(site.url, "/ws/cars") for _ in range(20)]
     await listener.until("on_close", times=20)

@@ -1,4 +1,4 @@
-"""While a handshake is decided, time runs, and a peer that leaves is noticed: a hung backend holds nothing."""
+"""While a handshake is being decided, the timeout runs and a leaving peer is noticed: a hung backend holds nothing."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ LATE = 3600
 
 
 class Hung(Listener):
-    """Waits in the handler it is told to, for ever, and notes who was cancelled there."""
+    """Waits forever in a given handler, and records who was cancelled there."""
 
     def __init__(self, name):
         self.name = name
@@ -79,7 +79,7 @@ async def test_a_decision_that_takes_too_long_is_a_503(serve, dial, hung, caplog
         assert response.status == 503
         assert response["Retry-After"]
         error = json.loads(response.body)["error"]
-        assert error["message"] == "the handshake took longer than handshake_timeout"
+        assert error["message"] == "the handshake exceeded handshake_timeout"
         assert any(error["request_id"] in record.getMessage() for record in caplog.records)
     await eventually(lambda: hung.cancelled == 20)
     for raw in raws:
@@ -127,7 +127,7 @@ async def test_over_tls_a_peer_that_leaves_is_met_as_well(serve, server_side, cl
 
 
 async def test_what_a_handler_catches_lets_nobody_in(serve, dial):
-    """A handler that goes on where it was cancelled decides on nothing any more."""
+    """A handler that ignores its cancellation no longer decides anything."""
 
     class Stubborn(Listener):
         def __init__(self):
@@ -172,7 +172,7 @@ async def test_frames_that_came_meanwhile_are_kept(serve, dial):
 
 
 async def test_a_handler_in_time_is_not_hurried(serve):
-    """handshake_timeout is of the whole handshake, and of nothing after it."""
+    """handshake_timeout covers the whole handshake, and nothing after it."""
 
     class Slow(Listener):
         async def on_handshake(self, request):

@@ -1,4 +1,4 @@
-"""docs/architecture.md#errors: a handler that raises costs its own connection, is logged once; nobody else notices."""
+"""docs/architecture.md#errors: if a handler raises, only its connection is closed, and it is logged once."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ class Boom(Exception):
 
 
 class Fragile(Recorder):
-    """Raises in the handler it is told to, else echoes."""
+    """Raises in a given handler, otherwise echoes."""
 
     def __init__(self, name=None):
         super().__init__()
@@ -58,7 +58,7 @@ class AsyncFragile(Recorder):
 
 
 def tracebacks(caplog):
-    """Log records of fastws that carry a Boom."""
+    """Log records of fastws with a Boom."""
     return [
         record
         for record in caplog.records
@@ -162,7 +162,7 @@ async def test_a_peer_that_breaks_the_protocol_is_on_error_too(serve, dial, join
 
 
 class Cancelled(Listener):
-    """In one handler it awaits a task that somebody cancels."""
+    """Awaits a task in one handler, which somebody cancels."""
 
     def __init__(self, raising):
         self.raising = raising

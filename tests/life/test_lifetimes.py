@@ -1,4 +1,4 @@
-"""What is left of a connection when it is gone, and what handlers may do while others come and go."""
+"""What is left of a closed connection, and what handlers may do while others come and go."""
 
 import asyncio
 import gc
@@ -20,7 +20,7 @@ class Watch(Listener):
         self.alive = weakref.WeakSet()
 
     def on_open(self, ws):
-        ws["self"] = ws  # a circle through the application's data
+        ws["self"] = ws  # a cycle through the application's data
         self.alive.add(ws)
 
     def on_message(self, ws, message):
@@ -62,7 +62,7 @@ async def test_thousands_of_connections_leave_no_memory_behind(serve, dial):
 
 
 async def test_what_is_sent_to_nobody_is_gone_at_once(serve):
-    """Without connections nothing is ever written, and nothing would be given back then."""
+    """Without connections nothing is ever written, so nothing would be released then."""
     site = await serve()
     for size in [10, 1000, 40_000, 1 << 20] * 50:
         assert site.manager.send_to_user("nobody", bytes(size)) == 0

@@ -1,4 +1,4 @@
-"""What goes in and out: types, return values, order, and the wait behind an async handler."""
+"""Messages in and out: types, return values, order, and waiting for an async handler."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ SIZES = [0, 1, 125, 126, 127, 65535, 65536, 65537, 1_000_000]
 
 
 class Returning(Listener):
-    """Answers each message with whatever `answers` says."""
+    """Answers each message from `answers`."""
 
     def __init__(self, *answers):
         self.answers = iter(answers)
@@ -230,7 +230,7 @@ async def test_past_a_bound_the_socket_behind_a_busy_handler_is_not_read(serve, 
     data = b"".join(frame(BINARY, n.to_bytes(4) + bytes(size - 4)) for n in range(count))
     sending = asyncio.create_task(raw.send(data))
     await entered.wait()
-    # 64 MiB are more than the kernel's buffers and any sensible bound take, so this must stall.
+    # 64 MiB exceed the kernel's buffers and any sensible limit, so this must stall.
     done, _ = await asyncio.wait({sending}, timeout=1)
     assert not done, "everything was read although the handler never came back"
     assert handled == [0]
@@ -255,7 +255,7 @@ async def test_messages_before_the_peers_close_are_all_handled(serve, join):
     assert await slow.until("on_close") == (1000, "done")
     await slow.until("on_message", 20)
     assert slow.of("on_message") == [(str(number),) for number in range(20)]
-    # The last handler may still be at work.
+    # The last handler may still be running.
     assert slow.names.index("on_close") >= slow.names.index("on_message") + 19
 
 

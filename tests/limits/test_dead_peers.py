@@ -1,4 +1,4 @@
-"""Peers that are there no more, or only seem to be: a stopped process, and a thousand handshakes that never end."""
+"""Dead peers: a stopped process, and a thousand handshakes that never end."""
 
 import asyncio
 import signal
@@ -10,7 +10,7 @@ from fastws.testing import connect
 from ..lib.raw import TIMEOUT, request
 from ..lib.support import Echo, Recorder, eventually, nothing_left
 
-# A real client in a process of its own, which echoes what comes.
+# A real client in a separate process, which echoes.
 CLIENT = """
 import sys
 from websockets.sync.client import connect
@@ -29,7 +29,7 @@ async def test_a_stopped_process_is_found_by_ping_and_harms_nobody(serve, join):
         site.manager.broadcast("cars", "are you there?")
         assert await recorder.until("on_message") == ("are you there?",)
         client.send_signal(signal.SIGSTOP)
-        # Its kernel still takes what is sent: only a pong tells that somebody is at home.
+        # Its kernel still accepts data: only a pong shows that the process is alive.
         assert (await recorder.until("on_close"))[0] == 1006
         async with connect(f"{site.url}/ws/cars") as other:
             assert site.manager.broadcast("cars", "hello") == 1
@@ -50,7 +50,7 @@ async def test_a_thousand_half_handshakes_delay_nobody_and_end_with_408(serve):
             halves.append(half)
             half.setblocking(False)
             half.send(head[:10])
-        for at in range(10, 20):  # they trickle on while others come, talk and go
+        for at in range(10, 20):  # they continue slowly while others come, talk and go
             for half in halves:
                 half.send(head[at : at + 1])
             async with connect(f"{site.url}/ws/cars") as client:

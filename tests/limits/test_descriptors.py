@@ -1,4 +1,4 @@
-"""No file descriptors left: accept stops, is logged once, and goes on when there are some again."""
+"""No free file descriptors: accepting pauses, is logged once, and resumes when there are some again."""
 
 import asyncio
 

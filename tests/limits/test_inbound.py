@@ -1,4 +1,4 @@
-"""max_inbound: what is unfinished of all peers' input together is bounded, and whoever holds the most goes first."""
+"""max_inbound: the unfinished input of all peers is limited, and whoever holds the most is closed first."""
 
 import asyncio
 
@@ -22,7 +22,7 @@ def held(site):
 
 
 async def outcome(raw):
-    """The code that a connection is closed with, or None when it still answers."""
+    """The code that a connection is closed with, or None if it still answers."""
     await raw.send(frame(CONTINUATION))
     got = await raw.frame()
     return int.from_bytes(got.payload[:2]) if got.opcode == 8 else None
@@ -40,7 +40,7 @@ async def test_unfinished_messages_are_bounded_all_together(serve, dial, caplog)
     assert set(ends) == {None, 1013}
     assert closed == site.manager.stats["closed_unfinished"]
     assert 40 * len(UNFINISHED) - closed * len(UNFINISHED) <= MIB
-    logged = [record for record in caplog.records if "max_inbound is passed" in record.getMessage()]
+    logged = [record for record in caplog.records if "max_inbound exceeded" in record.getMessage()]
     assert len(logged) == closed
     assert len({record.connection for record in logged}) == closed
     for raw in raws:

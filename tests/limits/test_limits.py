@@ -1,4 +1,4 @@
-"""max_connections_per_ip: one address takes no more than its share, and gives it back."""
+"""max_connections_per_ip: an address gets no more than its share, and releases it."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ UPGRADE = request("/ws/cars")
 
 
 async def dial_from(host, url):
-    """A raw client with an address of its own."""
+    """A raw client with its own address."""
     sock = socket.socket()
     sock.setblocking(False)
     sock.bind((host, 0))
@@ -33,7 +33,7 @@ async def test_one_connection_over_it_is_503_until_another_leaves(serve, join, a
             await join(f"{site.url}/ws/cars", **client_options)
         assert refused.value.status == 503
         assert int(refused.value.headers["Retry-After"]) > 0
-        assert refused.value.error["message"] == "there are too many connections from this address"
+        assert refused.value.error["message"] == "too many connections from this address"
     await first.close()
     await recorder.until("on_close")
     third = await join(f"{site.url}/ws/cars", **client_options)
@@ -47,7 +47,7 @@ async def test_half_handshakes_count_and_whoever_was_refused_does_not(serve, dia
     site = await serve(max_connections_per_ip=2)
     silent, half = await dial(site.url), await dial(site.url)
     await half.send(UPGRADE[:20])
-    refused = [await dial(site.url) for _ in range(5)]  # these stay, and read no answer yet
+    refused = [await dial(site.url) for _ in range(5)]  # these stay, and do not read the answer yet
     with pytest.raises(Refused) as over:
         await join(f"{site.url}/ws/cars")
     assert over.value.status == 503
@@ -106,7 +106,7 @@ async def test_every_way_to_end_gives_the_place_back(serve, dial):
 
 
 class Peer(asyncio.Transport):
-    """A transport whose peer is where the test says, and what it was sent."""
+    """A transport with a given peer address, which records what it is sent."""
 
     def __init__(self, address):
         super().__init__({"peername": address})

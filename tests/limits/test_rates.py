@@ -1,4 +1,4 @@
-"""Limits on what one connection may send in a second: a bucket of one second's worth, then a pause or close 1008."""
+"""Rate limits of one connection: a bucket of one second's worth, then a pause or close 1008."""
 
 import asyncio
 import time
@@ -10,11 +10,11 @@ from fastws import ConfigurationError, Listener, ProtocolError, Server
 from ..lib.raw import CLOSE, CONTINUATION, PING, TEXT, close_frame, frame
 from ..lib.support import Echo, Recorder, eventually, nothing_left, resident
 
-HARDLY_ANY = 1e-30  # a second; so that who is over it stays paused
+HARDLY_ANY = 1e-30  # per second, so low that whoever exceeds it stays paused
 
 
 class Numbers(Listener):
-    """Writes down when each message was handled."""
+    """Records when each message was handled."""
 
     def __init__(self):
         self.times = []
@@ -75,7 +75,7 @@ async def test_close_as_the_policy_is_1008(serve, dial, options):
     site = await serve(recorder := Recorder(), over_rate="close", **options)
     raw = await dial(site.url, "/ws/cars")
     await raw.send(frame(TEXT, b"0123456789") * 100)
-    assert await raw.closing() == (1008, "messages come too fast")
+    assert await raw.closing() == (1008, "rate limit exceeded")
     assert (await recorder.until("on_close"))[0] == 1006
     (error,) = await recorder.until("on_error")
     assert isinstance(error, ProtocolError)
@@ -181,7 +181,7 @@ async def test_every_fragment_counts(serve, dial):
     site = await serve(Recorder(), max_message_rate=100, over_rate="close")
     raw = await dial(site.url, "/ws/cars")
     await raw.send(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, fin=False) * 200)
-    assert await raw.closing() == (1008, "messages come too fast")
+    assert await raw.closing() == (1008, "rate limit exceeded")
 
 
 async def test_fragments_past_the_rate_wait(serve, dial):

@@ -1,4 +1,4 @@
-"""docs/architecture.md#slow-readers: what happens to a peer that does not read, and that nobody else notices."""
+"""docs/architecture.md#slow-readers: what happens to a peer that does not read, without affecting anybody else."""
 
 import asyncio
 from contextlib import suppress
@@ -10,7 +10,7 @@ from ..lib.support import Echo, Recorder, eventually, needs_proc, resident
 
 BACKLOG = 64 * 1024
 SIZE = 4096
-# More than the kernel keeps for one connection, so that the backlog fills up for certain.
+# More than the kernel buffers for one connection, so that the backlog certainly fills up.
 ENOUGH = 64 * 1024 * 1024 // SIZE
 
 
@@ -35,12 +35,12 @@ class Stall:
         self.sent = 0
 
     def counted(self):
-        """What the overflow policies counted so far."""
+        """The counters of the overflow policies."""
         stats = self.manager.stats
         return {name: stats[name] for name in ("closed_slow", "dropped_oldest", "dropped_newest")}
 
     async def overflow(self, more=200):
-        """Broadcast until a policy has acted, and `more` messages; the quick reader misses none."""
+        """Broadcast until a policy has acted, then `more` messages; the fast reader misses none."""
         acted_at = None
         while acted_at is None or self.sent < acted_at + more:
             assert self.sent < ENOUGH, "the slow reader was never noticed"
@@ -51,7 +51,7 @@ class Stall:
                 acted_at = self.sent
 
     async def read(self):
-        """The numbers of all messages that the slow reader finds, up to a marker sent now."""
+        """The numbers of all messages that the slow reader receives, up to a marker sent now."""
         numbers = []
         await asyncio.sleep(0)
         while True:
@@ -245,7 +245,7 @@ async def test_a_message_is_never_cut_in_half_by_another(serve, dial):
 
 @needs_proc
 async def test_past_max_arena_stuck_readers_are_copied_out_or_closed(serve, dial, join):
-    """Each stuck reader pins the bytes around its own; together they may not pin more than the bound."""
+    """Each stuck reader pins the bytes around its own; together they must not pin more than the limit."""
     site = await serve(max_arena=4 << 20, max_backlog=8 << 20, ping_interval=0)
     quick = await join(f"{site.url}/ws/other")
     raws = []
@@ -263,7 +263,7 @@ async def test_past_max_arena_stuck_readers_are_copied_out_or_closed(serve, dial
     assert await quick.received() == []
     whole = 0
     for raw in raws:
-        with suppress(EOFError):  # closed, and dropped when that was not enough
+        with suppress(EOFError):  # closed, and dropped if that was not enough
             for part in range(800):
                 got = await raw.frame()
                 if got.opcode == CLOSE:

@@ -1,4 +1,4 @@
-"""Peers that fall silent: found by ping, by idleness, and when they do not answer a close."""
+"""Silent peers: detected by ping, by the idle timeout, and by an unanswered close."""
 
 import asyncio
 import time
@@ -49,7 +49,7 @@ async def test_a_peer_whose_input_waits_for_us_is_not_dead(serve, dial):
     site = await serve(Slow(), ping_interval=0.1, ping_timeout=0.1)
     raw = await dial(site.url, "/ws/cars")
     await raw.send(frame(TEXT, b"hi") * 200)
-    # Pings that the peer would answer, if only its answers were read.
+    # Pings that the peer answers, but its answers are not read.
     with suppress(TimeoutError):
         async with asyncio.timeout(0.6):
             while True:

@@ -1,4 +1,4 @@
-"""The moves of people from the server's side: into channels, out of them, and logged out."""
+"""Moving people from the server's side: into channels, out of them, and logged out."""
 
 import asyncio
 
@@ -59,7 +59,7 @@ async def test_a_close_that_may_not_be_sent_is_an_error_even_where_nobody_is(ser
 
 
 class Slow(Listener):
-    """Waits in the handshake, or in on_open, until it is let go."""
+    """Waits in the handshake, or in on_open, until it is released."""
 
     def __init__(self, wait_in):
         self.wait_in = wait_in

@@ -25,7 +25,7 @@ async def test_presence_counts_devices_and_says_since_when(serve, enter):
     await enter(site, None)
     found = site.manager.presence("cars")
     assert {user: there.devices for user, there in found.items()} == {"ann": 2, "bob": 1}
-    tick = timedelta(milliseconds=20)  # of the clock that it is kept by
+    tick = timedelta(milliseconds=20)  # of its clock
     assert before - tick <= found["ann"].since <= between + tick < found["bob"].since
     assert found["ann"].since.tzinfo is UTC
     assert site.manager.presence("cars") == found
@@ -68,7 +68,7 @@ async def test_a_user_that_comes_back_after_leaving_is_there_since_then(serve, e
     assert site.manager.presence("cars")["ann"].since > first
 
 
-# -- a reload is no offline/online pair
+# -- a reload is not offline and online
 
 
 async def test_who_is_back_in_time_was_never_offline(serve, enter):

@@ -1,4 +1,4 @@
-"""docs/architecture.md#users: a user is whoever `on_handshake` says, and may hold many connections."""
+"""docs/architecture.md#users: `on_handshake` sets the user, who may have many connections."""
 
 import pytest
 

@@ -90,7 +90,7 @@ async def test_answers_of_can_see_are_kept_until_they_change(serve, enter):
 
 
 async def test_so_many_answers_are_kept_and_no_more(monkeypatch):
-    monkeypatch.setattr(presence, "MOST_ANSWERS", 100)
+    monkeypatch.setattr(presence, "MAX_CACHED_ANSWERS", 100)
     sight = presence.Sight(lambda viewer, user: (viewer + user) % 3)
     for _ in range(2):
         for viewer, user in itertools.product(range(30), repeat=2):

@@ -1,4 +1,4 @@
-"""Watched channels: members are told who comes and goes, and believe what is so."""
+"""Watched channels: members are told who joins and leaves, and end up with the truth."""
 
 import random
 from datetime import datetime
@@ -47,7 +47,7 @@ async def test_watching_begins_with_a_list_for_each_member_and_ends(serve, enter
     site = await serve(Named())
     ann, bob = await enter(site, "ann"), await enter(site, "bob")
     for _ in range(2):
-        site.manager.watch_presence("cars")  # twice is once
+        site.manager.watch_presence("cars")  # a second call changes nothing
     for client in (ann, bob):
         assert await notices(client) == [("list", {"ann": 1, "bob": 1})]
     for _ in range(2):
@@ -154,7 +154,7 @@ async def test_a_user_that_cannot_be_looked_up_is_a_500(serve):
 
 
 class Member:
-    """A client, and what it makes of its notices: who is there."""
+    """A client that derives from its notices who is there."""
 
     def __init__(self, client, ws):
         self.client, self.ws = client, ws

@@ -1,4 +1,4 @@
-"""Autobahn's cases 1 to 7, 9 and 10: none failed, none non-strict, no bad close."""
+"""Autobahn's cases 1 to 7, 9 and 10: no failures, no non-strict results, no bad closes."""
 
 import kosoku
 import pytest

@@ -1,4 +1,4 @@
-"""RFC 6455 4.2: what a good handshake looks like, and what the application learns from it."""
+"""RFC 6455 4.2: a valid handshake, and what the application learns from it."""
 
 import asyncio
 

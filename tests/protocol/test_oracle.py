@@ -1,4 +1,4 @@
-"""The engine against wsproto, which other people wrote, on frames and splits that hypothesis finds."""
+"""The engine against wsproto, an independent implementation, with frames and splits from hypothesis."""
 
 import struct
 
@@ -25,7 +25,7 @@ many = settings(
 )
 
 masks = st.binary(min_size=4, max_size=4)
-# Mostly good text, and now and then bytes of any kind.
+# Mostly valid text, and sometimes any bytes.
 payloads = st.one_of(
     st.text(max_size=40).map(str.encode),
     st.text(max_size=3).map(lambda text: text.encode() * 60),
@@ -45,7 +45,7 @@ closes = st.one_of(
 
 @st.composite
 def messages(draw):
-    """The frames of one message, in any number of fragments, with control frames in between."""
+    """The frames of one message in any number of fragments, with control frames in between."""
     payload = draw(payloads)
     opcode = draw(st.sampled_from([TEXT, BINARY]))
     cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=4)))
@@ -64,7 +64,7 @@ def messages(draw):
 
 controls = st.builds(frame, st.sampled_from([PING, PONG]), st.binary(max_size=125), mask=masks)
 endings = st.builds(lambda payload, mask: frame(CLOSE, payload, mask=mask), closes, masks)
-# Frames of which most break a rule.
+# Frames, most of which break a rule.
 odd = st.builds(
     frame,
     st.integers(0, 15),
@@ -82,14 +82,14 @@ conversations = st.builds(
 
 
 def split(data, cuts):
-    """`data` in pieces, cut at those places."""
+    """`data` split at those positions."""
     places = sorted({cut % (len(data) + 1) for cut in cuts})
     starts, ends = [0, *places], [*places, len(data)]
     return [data[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
 
 
 def echoed_by_wsproto(pieces):
-    """What an echo server on wsproto answers: (opcode, payload) of each frame, the close frame last."""
+    """What an echo server with wsproto answers: (opcode, payload) of each frame, the close frame last."""
     connection = Connection(ConnectionType.SERVER)
     answers, parts = [], []
     for piece in pieces:
@@ -158,7 +158,7 @@ outgoing = st.one_of(
 
 
 class Pour(Listener):
-    """Sends all of `messages` to whoever comes, and closes."""
+    """Sends all `messages` to each connection, and closes it."""
 
     messages = ()
 

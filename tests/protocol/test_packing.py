@@ -1,4 +1,4 @@
-"""A request's head is kept packed while its connection is open, and reads as if it were not."""
+"""A request's head is kept packed while its connection is open, and reads the same."""
 
 import gc
 import os
@@ -61,7 +61,7 @@ FACTS = (
     "user",
 )
 
-# Parts of real heads, cut anywhere, and bytes of any kind between them: of those 128 fill a piece.
+# Parts of real heads, cut anywhere, with any bytes between them, 128 of which fill a piece.
 cuts = st.builds(
     lambda head, ends: head[min(ends) : max(ends)],
     st.sampled_from(list(HEADS.values())),
@@ -106,7 +106,7 @@ def facts(request):
 
 
 class Reader(Listener):
-    """Writes down what the request tells at each turn of a connection's life."""
+    """Records what the request says at each stage of a connection's life."""
 
     def __init__(self):
         self.told = []
@@ -126,7 +126,7 @@ class Reader(Listener):
 
 
 def long_head(generator):
-    """15 KiB of field values of any bytes that one may have."""
+    """15 KiB of field values with any allowed bytes."""
     allowed = bytes([*range(0x21, 0x7F), *range(0x80, 0x100)])
     fields = [bytes(generator.choices(allowed, k=1500)) for _ in range(10)]
     return BARE[:-2] + b"".join(b"X-%d: %s\r\n" % field for field in enumerate(fields)) + b"\r\n"

@@ -1,4 +1,4 @@
-"""RFC 6455 5 to 8, byte by byte: what a server must take, and how it fails what it must not."""
+"""RFC 6455 5 to 8, byte by byte: what a server must accept, and how it closes after anything else."""
 
 import pytest
 

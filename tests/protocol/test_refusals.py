@@ -32,7 +32,7 @@ def log(caplog):
 
 
 class Answering(Listener):
-    """Refuses in the way it is given."""
+    """Refuses in a given way."""
 
     def __init__(self, answer):
         self.answer = answer

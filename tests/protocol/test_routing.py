@@ -10,7 +10,7 @@ from ..lib.support import Recorder
 
 
 class Tell(Listener):
-    """Sends its own name and the path parameters to whoever comes."""
+    """Sends its own name and the path parameters to each connection."""
 
     def __init__(self, name):
         self.name = name

@@ -1,4 +1,4 @@
-"""The other kind of wire, an asyncio transport: over TLS, and where there is no epoll."""
+"""The other kind of wire, an asyncio transport: over TLS, and on systems without epoll."""
 
 import asyncio
 import random
@@ -37,7 +37,7 @@ async def enter(join, wire, client_side):
 
 @pytest.fixture
 async def stream(wire, client_side):
-    """A stream to the server, shaken hands with: (reader, writer)."""
+    """A stream to the server after a handshake: (reader, writer)."""
     writers = []
 
     async def opened(url, extra=b""):

@@ -1,4 +1,4 @@
-"""Runs the soak, prints a line of progress now and then and a summary, and exits with 1 where anything was wrong."""
+"""Runs the soak test, prints its progress and a summary, and exits with 1 if anything was wrong."""
 
 import argparse
 import asyncio
@@ -19,10 +19,10 @@ from .crowd import PATIENCE, PESTS, Tally, guest, pester, stall
 
 ROOT = Path(__file__).parent.parent.parent
 MIB = 1 << 20
-GROWTH = 0.05, 4 * MIB  # memory may grow by that part and so many bytes: heaps breathe
-LONG_ENOUGH = 60.0  # seconds, to judge memory: in less a heap is not warm
-COMING = 5.0  # seconds within which the first clients come
-PROGRESS = 10.0  # seconds between two lines
+GROWTH = 0.05, 4 * MIB  # memory may grow by this fraction plus this many bytes: heaps fluctuate
+LONG_ENOUGH = 60.0  # seconds needed to judge memory: a heap takes time to warm up
+COMING = 5.0  # seconds in which the first clients arrive
+PROGRESS = 10.0  # seconds between lines
 KINDS = ["guest"] * 14 + ["stall"] * 3 + ["pest"] * 3  # of clients, at any time
 
 
@@ -59,7 +59,7 @@ async def started():
 
 
 class Soak:
-    """One run: the crowd, what it has seen, and what the server held from second to second."""
+    """One run: the crowd, what it has seen, and what the server held each second."""
 
     def __init__(self, server: Server, seconds: float, clients: int, seed: int) -> None:
         self.server = server
@@ -83,7 +83,7 @@ class Soak:
         return self.tally.faults
 
     async def client(self, number: int) -> None:
-        """One client after the other, until it is over."""
+        """One client after another, until the end."""
         source = random.Random(f"{self.seed} {number}")
         kind = KINDS[number % len(KINDS)]
         await asyncio.sleep(source.random() * COMING)
@@ -122,7 +122,7 @@ class Soak:
         )
 
     async def find_nothing(self, before: dict) -> None:
-        """All have gone: what the server holds must be what it held before anybody came."""
+        """Everybody has left: the server must hold what it held before anybody came."""
         deadline = time.monotonic() + PATIENCE
         while (left := self.left(before, await self.server.holds(b"objects"))) and time.monotonic() < deadline:
             await asyncio.sleep(0.5)
@@ -143,7 +143,7 @@ class Soak:
         return statistics.median(rss for at, rss in self.memory if number * part <= at < (number + 1) * part)
 
     def judge_memory(self) -> None:
-        """The first quarter is for warming up; the last may hardly be above the second."""
+        """The first quarter is for warming up; the last must not be much above the second."""
         warm, end = self.quarter(1), self.quarter(3)
         part, more = GROWTH
         if self.seconds >= LONG_ENOUGH and end > warm * (1 + part) + more:

@@ -1,4 +1,4 @@
-"""Who comes to the soak: guests, who check all that they hear, and pests, who do what strangers do to a server."""
+"""The clients of the soak test: guests, who check all that they receive, and pests, who act like hostile strangers."""
 
 import asyncio
 import random
@@ -10,10 +10,10 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from ..lib.raw import BINARY, CONTINUATION, PING, TEXT, Raw, close_frame, frame, request
 from .server import OPTIONS, POLICIES
 
-PATIENCE = 30.0  # seconds until somebody says that the server does not answer
+PATIENCE = 30.0  # seconds after which the server counts as not answering
 CHANNELS = [f"channel-{number}" for number in range(20)]  # of each endpoint
 STAY = 30.0  # seconds that a guest stays, on average
-SILENCE = 8.0  # seconds between two messages of a guest, on average
+SILENCE = 8.0  # seconds between messages of a guest, on average
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Tally:
 
 
 class Guest(WSListener):
-    """Reads at once, and hears everything that is said in its channels: once, in order, from joining to leaving."""
+    """Reads at once, and must receive everything in its channels once, in order, from joining to leaving."""
 
     def __init__(self, name: str, tally: Tally) -> None:
         self.name = name
@@ -92,13 +92,13 @@ class Guest(WSListener):
         self.transport.send(WSMsgType.TEXT, f"say {channel} {self.said} {padding(self.said)}")
 
     async def leave(self) -> None:
-        """Ask for the last numbers, and wait for all that was said before."""
+        """Ask for the last numbers, and wait for all earlier messages."""
         self.transport.send(WSMsgType.TEXT, "leave")
         await self.left.wait()
 
 
 def padding(number: int) -> str:
-    """The text of a sender's message: sizes of all kinds, large ones seldom."""
+    """The text of a sender's message, of any size, but rarely large."""
     return "x" * (number * 7919 % 300 if number % 50 else 5000)
 
 
@@ -132,11 +132,11 @@ async def guest(url: str, name: str, source: random.Random, over: asyncio.Event,
         tally.faults.append(f"{name}: no answer within {PATIENCE} s")
 
 
-# -- pests: each gets a fresh TCP connection, which is closed after it
+# -- pests: each gets a new TCP connection, which is closed afterwards
 
 
 async def until_dropped(raw: Raw) -> None:
-    """Read until the server ends it, which it must."""
+    """Read until the server closes it, which it must."""
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE):
         with suppress(ConnectionError):
@@ -224,7 +224,7 @@ async def fragments(raw: Raw, path: str, source: random.Random) -> None:
 
 
 async def silence(raw: Raw, path: str, source: random.Random) -> None:
-    """Hears, and answers no ping."""
+    """Reads, but does not answer pings."""
     await raw.upgrade(path)
     await until_dropped(raw)
 
@@ -248,7 +248,7 @@ PESTS = [
 
 
 async def stall(raw: Raw, path: str, source: random.Random) -> None:
-    """Joins where much is sent, reads nothing for a while, and then resets, or reads what there is: whole frames."""
+    """Joins a busy channel, reads nothing for a while, then resets or reads what there is: whole frames."""
     await raw.upgrade(path.rpartition("/")[0] + "/flood")
     await asyncio.sleep(source.uniform(1, 20))
     if source.random() < 0.3:

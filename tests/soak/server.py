@@ -1,4 +1,4 @@
-"""The soak's server, a process of its own. It prints its port, then what it holds for each line that it reads."""
+"""The server of the soak test, in a separate process. It prints its port, then what it holds for each line of input."""
 
 import asyncio
 import collections
@@ -30,12 +30,12 @@ OPTIONS = {
     "flush_threads": 2,
 }
 TICK = 1.0  # seconds
-FLOOD = bytes(16 << 10)  # eight a tick fill up those who stall
-SEND_BUFFER = 16 << 10  # the kernel's, in bytes: by itself it would hold megabytes for each of them
+FLOOD = bytes(16 << 10)  # eight per tick fill up stalled readers
+SEND_BUFFER = 16 << 10  # of the kernel's buffers: by default they would hold megabytes each
 
 
 class Talk(Listener):
-    """Numbers what is said in each channel, and tells with which number a member begins and ends."""
+    """Numbers the messages in each channel, and tells each member its first and last number."""
 
     def __init__(self):
         self.numbers = collections.Counter()
@@ -75,7 +75,7 @@ class Talk(Listener):
 
 
 class TalkLater(Talk):
-    """The same by an async handler, behind which messages wait."""
+    """The same with an async handler, for which messages wait."""
 
     async def on_message(self, ws, message):
         await asyncio.sleep(0)
@@ -83,7 +83,7 @@ class TalkLater(Talk):
 
 
 class Errors(logging.Handler):
-    """Keeps what the server logs as its own faults."""
+    """Collects what the server logs as errors."""
 
     def __init__(self):
         super().__init__(logging.ERROR)
@@ -94,7 +94,7 @@ class Errors(logging.Handler):
 
 
 def holds(server, errors, objects):
-    """What the server holds; the objects only when asked for, for counting them takes a while."""
+    """What the server holds; objects only on request, since counting them takes a while."""
     if objects:
         gc.collect()
     managers = server.endpoints.values()
@@ -119,7 +119,7 @@ async def tick(server):
 
 
 def shout(server, stopped):
-    """Another thread's broadcasts."""
+    """Broadcasts from another thread."""
     for number in itertools.count(1):
         if stopped.wait(TICK):
             return
@@ -145,7 +145,7 @@ async def main():
     stopped = threading.Event()
     async with server, asyncio.TaskGroup() as group:
         for sock in server._sockets:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # those accepted inherit it
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # accepted sockets inherit it
         ticking = group.create_task(tick(server))
         shouting = group.create_task(asyncio.to_thread(shout, server, stopped))
         sys.stdout.write(f"{server.port}\n")

@@ -1,4 +1,4 @@
-"""The soak, shortly: see tests/soak."""
+"""A short soak test: see tests/soak."""
 
 import subprocess
 import sys

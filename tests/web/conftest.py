@@ -15,7 +15,7 @@ async def app():
 
 @pytest.fixture
 async def open_site(serve, any_wire, app):
-    """`await open_site(listener, **options)`: a server with the application; no place is lost in the end."""
+    """`await open_site(listener, **options)`: a server with the application; in the end all its places are free."""
     sites = []
 
     async def start(listener=None, **options):
@@ -30,7 +30,7 @@ async def open_site(serve, any_wire, app):
 
 @pytest.fixture
 async def dial_http(open_site, any_wire):
-    """`await dial_http(site)` is a Peer that leaves after the test; `kept_alive` has had one request answered."""
+    """`await dial_http(site)` is a Peer that leaves after the test; `kept_alive`: after one request."""
     peers = []
 
     async def call(site, kept_alive=True, **options):

@@ -1,4 +1,4 @@
-"""HTTP on the server's own port: the adapter by itself, on a bare accept loop, then behind a real server."""
+"""HTTP on the server's own port: the adapter on a minimal accept loop, then in a real server."""
 
 import asyncio
 import contextlib
@@ -65,7 +65,7 @@ def refusal(address, status, message):
 
 
 class Site:
-    """An HTTPApp behind the least server there can be: accept, read once, hand over."""
+    """An HTTPApp in a minimal server: accept, read once, hand over."""
 
     def __init__(self, app, **options):
         self.http = HTTPApp(app, Options(), refusal=refusal, **options)
@@ -221,7 +221,7 @@ async def test_a_transport_is_adopted_with_what_was_read_from_it(site, client):
     server = await asyncio.get_running_loop().create_server(FirstRead, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        for _ in range(2):  # the second on the connection kept alive
+        for _ in range(2):  # the second on a kept-alive connection
             async with client.post(f"http://127.0.0.1:{port}/echo", data=b"x" * MIB) as response:
                 assert len(await response.read()) == MIB
         await client.close()
@@ -294,11 +294,11 @@ async def test_shutdown_cancels_what_runs_past_its_timeout(caplog, call):
         await app.state.waiting.wait()
         await site.http.shutdown(0.05)
     assert (await wire.rest()).startswith(b"HTTP/1.1 500")
-    assert "1 HTTP requests cancelled" in caplog.text
+    assert "cancelled 1 HTTP requests" in caplog.text
 
 
 async def test_shutdown_does_not_wait_for_a_peer_that_reads_nothing(call, monkeypatch):
-    monkeypatch.setattr("fastws.http.CANCEL_GRACE", 0.05)
+    monkeypatch.setattr("fastws.http.CANCEL_GRACE_SECONDS", 0.05)
 
     async def app(scope, receive, send):
         if scope["type"] == "http":
@@ -345,15 +345,15 @@ def test_without_uvicorn_the_error_says_what_to_install(monkeypatch):
 
 
 def test_something_that_is_no_application_is_refused_by_name():
-    with pytest.raises(ConfigurationError, match="http='app:app' is no ASGI application"):
+    with pytest.raises(ConfigurationError, match="http='app:app' is not an ASGI application"):
         HTTPApp("app:app", Options(), refusal=refusal)
 
 
-# -- behind a real server
+# -- in a real server
 
 
 def news(chat_of):
-    """An application whose handler broadcasts what is posted to it."""
+    """An application that broadcasts what is posted to it."""
 
     async def post(request):
         return PlainTextResponse(str(chat_of().broadcast("news", (await request.body()).decode())))
@@ -476,7 +476,7 @@ async def test_an_endpoints_path_speaks_websocket_also_where_an_application_does
     response = await raw.response()
     assert response.status == 426
     assert response["Sec-WebSocket-Version"] == "13"
-    assert b"this path speaks WebSocket" in response.body
+    assert b"this path only accepts WebSocket connections" in response.body
 
 
 @pytest.mark.parametrize("line", ["GET /nowhere", "POST /ws/cars", "GET /ws"])

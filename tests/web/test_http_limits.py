@@ -1,4 +1,4 @@
-"""What a connection may do while the HTTP application has it: no more than one that the engine has."""
+"""What a connection may do in the HTTP application: no more than in the engine."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ async def test_half_a_head_is_held_for_handshake_timeout_and_no_longer(open_site
     peer = await dial_http(site)
     await peer.send(part)
     status, body = await peer.answer()
-    assert (status, "no complete request came within handshake_timeout" in body) == (408, True)
+    assert (status, "no complete request within handshake_timeout" in body) == (408, True)
     assert await peer.end() == b""
     await eventually(lambda: counted(site) == 0)
 
@@ -45,7 +45,7 @@ async def test_a_connection_without_a_next_request_is_closed_without_a_word(open
     peer = await dial_http(site)
     assert await peer.end() == b""
     blank = await dial_http(site)
-    await blank.send(b"\r\n")  # before a request line these do not matter (RFC 9112 2.2)
+    await blank.send(b"\r\n")  # before a request line these are ignored (RFC 9112 2.2)
     assert await blank.end() == b""
 
 
@@ -72,7 +72,7 @@ async def test_a_body_that_stalls_is_waited_for_as_long_as_idle_timeout(open_sit
     peer = await dial_http(site)
     await peer.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n123")
     assert not await peer.end()
-    assert "an HTTP connection is dropped: nothing comes of its request's body" in caplog.text
+    assert "dropping an HTTP connection: its request body has stalled" in caplog.text
     await eventually(lambda: counted(site) == 0)
 
 
@@ -89,12 +89,12 @@ async def test_a_body_that_nobody_asked_for_yet_is_not_missed(open_site, dial_ht
 @pytest.mark.parametrize("fields", [b"", b"Connection: close\r\n"], ids=["kept alive", "to be closed"])
 async def test_an_answer_that_is_not_read_is_kept_for_idle_timeout(open_site, dial_http, caplog, fields):
     caplog.set_level(logging.INFO, logger="fastws.http")
-    # Of a write this large uvloop's TLS tells nothing but that the answer is over.
+    # For a write this large, uvloop's TLS reports only the end of the answer.
     site = await open_site(idle_timeout=0.4, handshake_timeout=0.4)
     peer = await dial_http(site, limit=1024)
     await peer.send(BIG % fields)
     await eventually(lambda: counted(site) == 0)
-    assert "an HTTP connection is dropped: it does not read its answer" in caplog.text
+    assert "dropping an HTTP connection: it does not read the response" in caplog.text
 
 
 async def test_whoever_reads_slowly_gets_the_whole_answer(open_site, dial_http):
@@ -135,7 +135,7 @@ async def test_max_header_size_holds_for_each_head_to_the_blank_before_a_value(o
         assert (await peer.answer())[0] == 200
     await peer.send(head_of(MAX + 3))
     status, body = await peer.answer()
-    assert (status, f"the request's head is over {MAX} bytes" in body) == (431, True)
+    assert (status, f"the request head exceeds {MAX} bytes" in body) == (431, True)
     assert await peer.end() == b""
 
 
@@ -164,7 +164,7 @@ async def test_a_body_has_no_endless_decoration(open_site, dial_http, piece):
     status, body = await peer.answer()
     assert (status, '"code":400' in body) == (400, True)
     assert await peer.end() == b""
-    await eventually(lambda: not site.server._admission.http._state.tasks)  # and the application does not wait for ever
+    await eventually(lambda: not site.server._admission.http._state.tasks)  # and the application does not wait forever
 
 
 async def test_trailers_are_no_header_fields(open_site, dial_http):
@@ -174,7 +174,7 @@ async def test_trailers_are_no_header_fields(open_site, dial_http):
     assert await peer.answer() == (200, '["host","transfer-encoding"]')
 
 
-# -- places
+# -- numbers
 
 
 async def test_an_address_holds_its_places_while_it_is_kept_alive(open_site, dial_http):

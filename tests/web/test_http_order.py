@@ -1,4 +1,4 @@
-"""Answers stay in order, and an upgrade comes after them, by the same rules as on a fresh connection."""
+"""Answers stay in order, and an upgrade waits for them, by the same rules as on a new connection."""
 
 import asyncio
 
@@ -46,11 +46,11 @@ async def test_an_answer_that_is_not_read_holds_the_websocket_after_it_up_too(op
     await peer.send(BIG % b"" + UPGRADE)
     await eventually(lambda: site.manager.connection_count == 1)
     if any_wire[0]:
-        return  # of a write this large uvloop's TLS tells nothing
+        return  # for a write this large, uvloop's TLS reports nothing
     for _ in range(20):
         site.manager.broadcast("cars", bytes(100_000))
         await asyncio.sleep(0)
-    await eventually(lambda: site.manager.connection_count == 0)  # as the overflow policy says
+    await eventually(lambda: site.manager.connection_count == 0)  # by the overflow policy
 
 
 async def test_an_upgrade_after_a_large_answer_works_once_that_is_read(open_site, dial_http):
@@ -141,14 +141,14 @@ async def test_a_handler_hears_that_its_peer_went_even_if_another_request_waits(
 @pytest.mark.parametrize(
     ("handshake", "status", "message"),
     [
-        (request("/ws/cars", version="HTTP/1.0"), 400, "a WebSocket needs HTTP/1.1"),
+        (request("/ws/cars", version="HTTP/1.0"), 400, "WebSocket handshakes must use HTTP/1.1"),
         (
             request("/ws/cars", without=["Connection"]),
             400,
-            "the Connection header field does not say Upgrade",
+            "the Connection header field must contain Upgrade",
         ),
-        (request("/ws/cars", method="POST"), 405, "a WebSocket is asked for with GET"),
-        (request("/nowhere"), 404, "there is no endpoint at this path"),
+        (request("/ws/cars", method="POST"), 405, "WebSocket handshakes must use GET"),
+        (request("/nowhere"), 404, "no WebSocket endpoint at this path"),
     ],
 )
 async def test_an_upgrade_is_refused_alike_on_a_fresh_and_on_a_kept_alive_connection(

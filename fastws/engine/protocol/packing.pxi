@@ -1,19 +1,20 @@
-# Packing: the head of a request, kept small while its connection is open. Most of it is what every browser says, so it is
-# kept as references to a fixed text of usual header lines, and the bytes between. Several times as fast as raw deflate
-# with that text for a dictionary, at about the same size: what is left is names, keys and cookies, which nothing shortens.
+# Packing: the head of a request, kept small while its connection is open. Most of it is what every browser says, so it
+# is kept as references to a fixed text of usual header lines, and the bytes between them. That is several times as fast
+# as raw deflate with that text for a dictionary, at about the same size: what is left is names, keys and cookies, which
+# nothing shortens.
 #
-# A packed head is a row of pieces. 0nnnnnnn: the n + 1 bytes that follow. 1ppppppp pppppppp llllllll: l + SHORTEST bytes
-# of USUAL from p on.
+# A packed head is a row of pieces. 0nnnnnnn: the n + 1 bytes that follow. 1ppppppp pppppppp llllllll: l + 4
+# (MIN_REFERENCE_BYTES) bytes of USUAL from p on.
 
 cdef enum:
-    SHORTEST = 4                        # a reference takes three bytes, and the piece after it may take one more
-    LONGEST = SHORTEST + 255
-    MOST_LITERAL = 128
-    MOST_USUAL = 4096
-    START_BITS = 14                     # fewer, and most of what is not usual collides with what is
+    MIN_REFERENCE_BYTES = 4             # a reference takes three bytes, and the piece after it may take one more
+    MAX_REFERENCE_BYTES = MIN_REFERENCE_BYTES + 255
+    MAX_LITERAL_BYTES = 128
+    MAX_USUAL_BYTES = 4096
+    START_BITS = 14                     # with fewer, most unusual bytes would collide with usual ones
     STARTS = 1 << START_BITS
 
-# In the order in which browsers send them: what stands together here is one reference there.
+# In the order in which browsers send them: lines that are together here take one reference there.
 cdef bytes USUAL = (
     # Chrome, Edge
     b" HTTP/1.1\r\nHost: localhost:8765\r\nConnection: Upgrade\r\nPragma: no-cache\r\nCache-Control: no-cache\r\n"
@@ -25,7 +26,8 @@ cdef bytes USUAL = (
     b".0.0.0 Safari/537.36\r\nUpgrade: websocket\r\nOrigin: http://127.0.0.1:"
     b" (Macintosh; Intel Mac OS X 10_15_7) (X11; Linux x86_64) (Linux; Android 10; K) Mobile Safari/537.36\r\nUpgrade: "
     # Firefox
-    b" (Windows NT 10.0; Win64; x64; rv:145.0) (X11; Linux x86_64; rv:145.0) (Macintosh; Intel Mac OS X 10.15; rv:145.0)"
+    b" (Windows NT 10.0; Win64; x64; rv:145.0) (X11; Linux x86_64; rv:145.0)"
+    b" (Macintosh; Intel Mac OS X 10.15; rv:145.0)"
     b" Gecko/20100101 Firefox/145.0\r\nAccept: */*\r\nAccept-Language: en-US,en;q=0.5\r\n"
     b"Accept-Encoding: gzip, deflate, br, zstd\r\nSec-WebSocket-Version: 13\r\nOrigin: https://"
     b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Key: ==\r\nSec-GPC: 1\r\nDNT: 1\r\n"
@@ -46,22 +48,24 @@ cdef bytes USUAL = (
     b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
     b"User-Agent: Python/3. websockets/15.0aiohttp/3.13Go-http-client/1.1okhttp/5Dart/3. (dart:io)\r\n\r\n"
     b"GET /ws/")
-assert len(USUAL) <= MOST_USUAL
+assert len(USUAL) <= MAX_USUAL_BYTES
 
-cdef uint16_t[STARTS] last_start        # by the hash of four bytes: where in USUAL they stand last, plus one; 0: nowhere
-cdef uint16_t[MOST_USUAL] start_before  # by a place in USUAL: where that hash is met before it, likewise
+# By the hash of four bytes: where USUAL has them last, plus one; 0: nowhere.
+cdef uint16_t[STARTS] last_start
+# By a place in USUAL: where that hash is met before it, likewise.
+cdef uint16_t[MAX_USUAL_BYTES] start_before
 
 
 cdef inline uint32_t start_hash(const uint8_t* p) noexcept nogil:
     cdef uint32_t four
-    memcpy(&four, p, SHORTEST)
+    memcpy(&four, p, MIN_REFERENCE_BYTES)
     return four * <uint32_t>2654435761 >> (32 - START_BITS)
 
 
 cdef void index_usual(const uint8_t* usual, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t at
     cdef uint32_t start
-    for at in range(n - SHORTEST + 1):
+    for at in range(n - MIN_REFERENCE_BYTES + 1):
         start = start_hash(usual + at)
         start_before[at] = last_start[start]
         last_start[start] = <uint16_t>(at + 1)
@@ -72,14 +76,14 @@ index_usual(USUAL, len(USUAL))
 
 cdef inline Py_ssize_t find_usual(const uint8_t* usual, Py_ssize_t size, const uint8_t* p, Py_ssize_t n,
                                   Py_ssize_t* place) noexcept nogil:
-    """How many of these bytes USUAL has in a row, at best, and where; 0: fewer than SHORTEST."""
-    cdef Py_ssize_t best = SHORTEST - 1
+    """Returns the most of these bytes that USUAL has in a row, and sets where; 0: fewer than MIN_REFERENCE_BYTES."""
+    cdef Py_ssize_t best = MIN_REFERENCE_BYTES - 1
     cdef Py_ssize_t at, most, length
-    if n < SHORTEST:
+    if n < MIN_REFERENCE_BYTES:
         return 0
     at = last_start[start_hash(p)]
     while at:
-        most = min(min(n, size - at + 1), <Py_ssize_t>LONGEST)
+        most = min(min(n, size - at + 1), <Py_ssize_t>MAX_REFERENCE_BYTES)
         length = 0
         while length < most and p[length] == usual[at - 1 + length]:
             length += 1
@@ -87,16 +91,16 @@ cdef inline Py_ssize_t find_usual(const uint8_t* usual, Py_ssize_t size, const u
             best = length
             place[0] = at - 1
         at = start_before[at - 1]
-    return best if best >= SHORTEST else 0
+    return best if best >= MIN_REFERENCE_BYTES else 0
 
 
 def pack_head(bytes head not None):
-    """A head in fewer bytes, for `unpack_head`; None where it would not take fewer."""
+    """Returns a head in fewer bytes, for `unpack_head`; None when it would not take fewer."""
     cdef const uint8_t* p = head
     cdef const uint8_t* usual = USUAL
     cdef Py_ssize_t n = len(head), size = len(USUAL)
-    # No reference is longer than what it stands for, with the first byte of the piece behind it.
-    cdef bytes packed = PyBytes_FromStringAndSize(NULL, n + n // MOST_LITERAL + 1)
+    # No reference is longer than what it stands for together with the first byte of the next piece.
+    cdef bytes packed = PyBytes_FromStringAndSize(NULL, n + n // MAX_LITERAL_BYTES + 1)
     cdef uint8_t* out = packed
     cdef Py_ssize_t at = 0, end = 0, literal = 0, length, place = 0
     while at < n:
@@ -104,12 +108,12 @@ def pack_head(bytes head not None):
         if length:
             out[end] = <uint8_t>(0x80 | place >> 8)
             out[end + 1] = <uint8_t>(place & 0xff)
-            out[end + 2] = <uint8_t>(length - SHORTEST)
+            out[end + 2] = <uint8_t>(length - MIN_REFERENCE_BYTES)
             end += 3
             at += length
             literal = 0
             continue
-        if literal == 0 or literal == MOST_LITERAL:
+        if literal == 0 or literal == MAX_LITERAL_BYTES:
             end += 1
             literal = 0
         out[end - literal - 1] = <uint8_t>literal
@@ -122,7 +126,7 @@ def pack_head(bytes head not None):
 
 @cython.boundscheck(True)
 def unpack_head(bytes packed not None):
-    """The head that `pack_head` was given."""
+    """Returns the head that `pack_head` was given."""
     cdef Py_ssize_t at = 0, place
     cdef uint8_t first
     cdef list pieces = []
@@ -133,6 +137,6 @@ def unpack_head(bytes packed not None):
             at += 2 + first
         else:
             place = (first & 0x7f) << 8 | <uint8_t>packed[at + 1]
-            pieces.append(USUAL[place:place + SHORTEST + <uint8_t>packed[at + 2]])
+            pieces.append(USUAL[place:place + MIN_REFERENCE_BYTES + <uint8_t>packed[at + 2]])
             at += 3
     return b"".join(pieces)

@@ -9,11 +9,11 @@ cdef enum:
     PONG = 0xA
 
 cdef enum:
-    LONGEST_HEADER = 10                 # bytes, of a frame that a server sends
-    LARGEST_CONTROL = 125               # bytes of payload, RFC 6455 5.5
-    LARGEST_MESSAGE = 1 << 30           # bytes; a frame is one range, and its length 32 bits
+    MAX_HEADER_BYTES = 10               # of a frame that a server sends
+    MAX_CONTROL_BYTES = 125             # of payload, RFC 6455 5.5
+    MAX_MESSAGE_BYTES = 1 << 30         # a frame is one range, and its length 32 bits
 
-# What header_parse() finds, besides a header.
+# What header_parse() may find instead of a header.
 cdef enum:
     HEADER_SHORT = 0                    # more bytes are needed
     HEADER_OK = 1
@@ -28,12 +28,12 @@ cdef dict HEADER_ERRORS = {
     HEADER_OPCODE: "reserved opcode",
     HEADER_UNMASKED: "frame is not masked",
     HEADER_CONTROL: "control frame is fragmented or longer than 125 bytes",
-    HEADER_LENGTH: "payload length is not in its shortest form, or over 2^63",
+    HEADER_LENGTH: "payload length is not in its shortest form or exceeds 2^63",
 }
 
 
 cdef inline uint32_t header_write(uint8_t* p, uint8_t opcode, size_t length) noexcept nogil:
-    """Write the header of a final, unmasked frame; its size in bytes."""
+    """Write the header of a final, unmasked frame. Returns its size in bytes."""
     cdef int i
     p[0] = 0x80 | opcode
     if length < 126:
@@ -51,7 +51,7 @@ cdef inline uint32_t header_write(uint8_t* p, uint8_t opcode, size_t length) noe
 
 
 cdef inline size_t frame_size(const uint8_t* p) noexcept nogil:
-    """Size of a frame of our own, header included."""
+    """Returns the size of a frame of our own, header included."""
     cdef size_t length = p[1]
     cdef int i
     if length < 126:
@@ -65,7 +65,7 @@ cdef inline size_t frame_size(const uint8_t* p) noexcept nogil:
 
 
 cdef int header_parse(const uint8_t* p, size_t n, FrameHeader* h) noexcept nogil:
-    """Read the header of a client's frame (RFC 6455 5.2). Errors are found with the first byte that shows them."""
+    """Read the header of a client's frame (RFC 6455 5.2). An error is found at the first byte that shows it."""
     cdef uint8_t length7
     cdef int i
     if n == 0:
@@ -81,7 +81,7 @@ cdef int header_parse(const uint8_t* p, size_t n, FrameHeader* h) noexcept nogil
     if not p[1] & 0x80:
         return HEADER_UNMASKED
     length7 = p[1] & 0x7f
-    if h.opcode & 0x8 and (not h.final or length7 > LARGEST_CONTROL):
+    if h.opcode & 0x8 and (not h.final or length7 > MAX_CONTROL_BYTES):
         return HEADER_CONTROL
     h.length = length7
     h.size = 6
@@ -125,64 +125,3 @@ cdef inline void unmask(uint8_t* to, const uint8_t* source, size_t n, uint32_t m
     while i < n:
         to[i] = source[i] ^ key[i & 7]
         i += 1
-
-
-cdef inline void utf8_start(Utf8* s) noexcept nogil:
-    s.due = 0
-    s.low = 0x80
-    s.high = 0xBF
-
-
-cdef bint utf8_feed(Utf8* s, const uint8_t* p, size_t n) noexcept nogil:
-    """Validate the next `n` bytes (RFC 3629 4); False from the first byte that no valid text can have."""
-    cdef size_t i = 0
-    cdef uint64_t word
-    cdef uint8_t b
-    while i < n:
-        if s.due == 0:
-            while i + 8 <= n:
-                memcpy(&word, p + i, 8)
-                if word & <uint64_t>0x8080808080808080:
-                    break
-                i += 8
-            if i == n:
-                break
-            b = p[i]
-            if b >= 0x80 and not utf8_lead(s, b):
-                return False
-        else:
-            b = p[i]
-            if b < s.low or b > s.high:
-                return False
-            s.due -= 1
-            s.low = 0x80
-            s.high = 0xBF
-        i += 1
-    return True
-
-
-cdef inline bint utf8_lead(Utf8* s, uint8_t b) noexcept nogil:
-    if b < 0xC2 or b > 0xF4:
-        return False
-    if b < 0xE0:
-        s.due = 1
-    elif b < 0xF0:
-        s.due = 2
-        if b == 0xE0:
-            s.low = 0xA0                # no overlong form
-        elif b == 0xED:
-            s.high = 0x9F               # no surrogate
-    else:
-        s.due = 3
-        if b == 0xF0:
-            s.low = 0x90                # no overlong form
-        elif b == 0xF4:
-            s.high = 0x8F               # nothing over U+10FFFF
-    return True
-
-
-cdef inline bint close_code_is_valid(int64_t code) noexcept nogil:
-    """Whether a Close frame may carry the code (RFC 6455 7.4, and the IANA registry for 1012 to 1014)."""
-    return 1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999
-
-

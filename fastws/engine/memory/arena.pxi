@@ -1,11 +1,11 @@
 # Arena: outgoing frames are written once, into reference-counted blocks.
 #
-# All functions run on the loop's thread, but for block_release(), which flush threads call too. A block whose
-# last reference goes is pushed on the `emptied` stack and taken off it by arena_collect(), on the loop's thread.
+# All functions run on the loop's thread except block_release(), which flush threads call too. A block whose last
+# reference goes is pushed on the `emptied` stack; arena_collect() takes it off again, on the loop's thread.
 
 cdef enum:
-    BLOCK_SIZE = 128 * 1024             # bytes, header included
-    LARGE_FRAME = 32 * 1024             # a frame from here on has a block to itself
+    BLOCK_BYTES = 128 * 1024            # header included
+    LARGE_FRAME_BYTES = 32 * 1024       # a frame larger than this has a block to itself
     POOL_BLOCKS = 32
 
 
@@ -14,10 +14,10 @@ cdef inline char* block_data(Block* block) noexcept nogil:
 
 
 cdef Block* block_new(Arena* arena, size_t size) noexcept nogil:
-    """A block with room for `size` bytes and one reference, the caller's; NULL without memory."""
+    """Returns a block with room for `size` bytes and one reference, the caller's; NULL when out of memory."""
     cdef Block* block
     cdef size_t total = size + sizeof(Block)
-    if total <= BLOCK_SIZE and total > LARGE_FRAME and arena.pool is not NULL:
+    if total <= BLOCK_BYTES and total > LARGE_FRAME_BYTES and arena.pool is not NULL:
         block = arena.pool
         arena.pool = block.emptied_next
         arena.pooled -= 1
@@ -44,7 +44,7 @@ cdef Block* block_new(Arena* arena, size_t size) noexcept nogil:
 
 
 cdef inline void block_release(Block* block, int count) noexcept nogil:
-    """Give up `count` references. Any thread."""
+    """Give up `count` references. Any thread may call this."""
     cdef Block* top
     if atomic_subtract(&block.references, count) == 0:
         top = atomic_load_pointer(&block.arena.emptied)
@@ -54,7 +54,7 @@ cdef inline void block_release(Block* block, int count) noexcept nogil:
 
 
 cdef void arena_collect(Arena* arena) noexcept nogil:
-    """Reuse or free the emptied blocks; start the current one anew when nobody else refers to it."""
+    """Reuse or free the emptied blocks; start the current one afresh when nothing else refers to it."""
     cdef Block* block = arena.emptied
     cdef Block* following
     arena.emptied = NULL
@@ -77,7 +77,7 @@ cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
         block.next.previous = block.previous
     arena.blocks -= 1
     arena.bytes -= block.size
-    if block.size + sizeof(Block) == BLOCK_SIZE and arena.pooled < POOL_BLOCKS:
+    if block.size + sizeof(Block) == BLOCK_BYTES and arena.pooled < POOL_BLOCKS:
         block.emptied_next = arena.pool
         arena.pool = block
         arena.pooled += 1
@@ -86,15 +86,15 @@ cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
 
 
 cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:
-    """A block with `size` bytes free behind `used`; the caller holds one reference. NULL without memory."""
+    """Returns a block with `size` bytes free after `used`, and one reference, the caller's; NULL when out of memory."""
     cdef Block* block = arena.current
-    if size > LARGE_FRAME:
+    if size > LARGE_FRAME_BYTES:
         return block_new(arena, size)
     if block is NULL or block.size - block.used < size:
         if block is not NULL:
             arena.current = NULL
             block_release(block, 1)
-        block = block_new(arena, BLOCK_SIZE - sizeof(Block))
+        block = block_new(arena, BLOCK_BYTES - sizeof(Block))
         if block is NULL:
             return NULL
         arena.current = block
@@ -103,7 +103,7 @@ cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:
 
 
 cdef uint64_t arena_ranges(const Arena* arena) noexcept:
-    """How many ranges name bytes of the arena."""
+    """Returns how many ranges name bytes of the arena."""
     cdef uint64_t references = 0
     cdef const Block* block = arena.oldest
     while block is not NULL:
@@ -113,7 +113,7 @@ cdef uint64_t arena_ranges(const Arena* arena) noexcept:
 
 
 cdef void arena_free(Arena* arena) noexcept nogil:
-    """The end: every range has been released before."""
+    """The end. Every range has been released by now."""
     cdef Block* block
     if arena.current is not NULL:
         block = arena.current

@@ -1,127 +1,4 @@
-# Connection: the life of one socket, and the WebSocket object that listeners see.
-
-from collections import deque
-
-import orjson
-
-cdef object orjson_dumps = orjson.dumps
-
-cdef enum:                              # Conn.state, in the order of a life
-    HEAD                                # the request's head is being received
-    PENDING                             # the server decides on it
-    OPENING                             # accepted; on_open runs, input waits
-    OPEN
-    CLOSING                             # our Close is queued; the peer's is awaited
-    DRAINING                            # nothing more is read; what is queued goes out, then the socket is shut down
-    CLOSED                              # socket gone; the Conn waits to be recycled
-
-cdef enum:                              # Conn.doom
-    DOOM_NONE
-    DOOM_LOST                           # the socket failed
-    DOOM_SLOW                           # more than max_backlog pending
-    DOOM_PINNING                        # holds the oldest blocks of a full arena
-
-cdef enum:                              # Endpoint.overflow
-    OVERFLOW_CLOSE
-    OVERFLOW_DROP_OLDEST
-    OVERFLOW_DROP_NEWEST
-
-cdef enum:
-    WAITING_MESSAGES = 64               # behind an async handler; past it the socket is not read
-
-
-cdef inline bint is_sendable(const Conn* c) noexcept nogil:
-    return (c.state == OPEN or c.state == OPENING) and c.doom == DOOM_NONE
-
-
-cdef inline Inbound* inbound_of(Conn* c) except NULL:
-    if c.inbound is NULL:
-        c.inbound = <Inbound*>calloc(1, sizeof(Inbound))
-        if c.inbound is NULL:
-            raise MemoryError
-    return c.inbound
-
-
-cdef void inbound_free(Reactor reactor, Conn* c) noexcept:
-    if c.inbound is not NULL:
-        reactor.inbound_bytes -= c.inbound.raw_capacity + c.inbound.message_capacity
-        free(c.inbound.raw)
-        free(c.inbound.message)
-        free(c.inbound)
-        c.inbound = NULL
-
-
-cdef inline char* take_message(Reactor reactor, Inbound* inbound) noexcept:
-    """The payload received so far; the caller's from now on."""
-    cdef char* message = inbound.message
-    reactor.inbound_bytes -= inbound.message_capacity
-    inbound.message = NULL
-    inbound.message_capacity = 0
-    return message
-
-
-cdef inline void forget_waiting(WebSocket ws) noexcept:
-    """Drop the messages that wait behind a busy handler."""
-    if ws.waiting is not None:
-        ws.reactor.inbound_bytes -= ws.waiting_bytes
-        ws.waiting_bytes = 0
-        ws.waiting = None
-
-
-cdef inline size_t inbound_held(const Conn* c) noexcept:
-    """Bytes of memory that the connection's input takes."""
-    cdef size_t held = 0 if c.ws is NULL else (<WebSocket>c.ws).waiting_bytes
-    return held if c.inbound is NULL else held + c.inbound.raw_capacity + c.inbound.message_capacity
-
-
-cdef inline void inbound_rest(Reactor reactor, Conn* c) noexcept:
-    """Give the memory back when nothing is unfinished."""
-    cdef Inbound* inbound = c.inbound
-    if (inbound is not NULL and not inbound.in_frame and inbound.message_opcode == 0 and inbound.raw_length == 0
-            and not inbound.ping_due):
-        inbound_free(reactor, c)
-
-
-cdef int bytes_append(Reactor reactor, char** data, size_t* length, size_t* capacity, const uint8_t* p, size_t n) except -1:
-    """Append to a malloc'ed array that grows with what has come, never with what was announced. `p` may be NULL: room
-    for `n` bytes is made, and the caller fills it."""
-    cdef size_t larger
-    cdef char* moved
-    if length[0] + n > capacity[0]:
-        larger = max(length[0] + n, min(capacity[0] * 2, capacity[0] + (4 << 20)))
-        moved = <char*>realloc(data[0], larger)
-        if moved is NULL:
-            raise MemoryError
-        data[0] = moved
-        reactor.inbound_bytes += larger - capacity[0]
-        capacity[0] = larger
-    if p is not NULL:
-        memcpy(data[0] + length[0], p, n)
-        length[0] += n
-    return 0
-
-
-cdef inline int keep_raw(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except -1:
-    """Keep input that cannot be parsed yet."""
-    cdef Inbound* inbound = inbound_of(c)
-    return bytes_append(reactor, &inbound.raw, &inbound.raw_length, &inbound.raw_capacity, p, n)
-
-
-cpdef bint is_awaitable(object value):
-    """Whether a handler's result has to be awaited."""
-    cdef PyAsyncMethods* methods = Py_TYPE(value).tp_as_async  # a lookup by name would raise, for every answer
-    return methods is not NULL and methods.am_await is not NULL
-
-
-def check_close(code, reason):
-    """Raises ValueError for what a Close frame may not carry (RFC 6455 5.5 and 7.4); the reason as UTF-8."""
-    if not isinstance(code, int) or not close_code_is_valid(code):
-        raise ValueError(f"close code {code!r} may not be sent: use 1000 to 1003, 1007 to 1014, or 3000 to 4999")
-    encoded = reason.encode()
-    if len(encoded) > LARGEST_CONTROL - 2:
-        raise ValueError(f"close reason of {len(encoded)} bytes {reason[:20]!r}...: at most 123 bytes of UTF-8 fit")
-    return encoded
-
+# WebSocket: a connection as listeners and the manager hand it out.
 
 @cython.final
 @cython.no_gc_clear                     # a finalizer that the collector runs may still ask what it is
@@ -139,12 +16,12 @@ cdef class WebSocket:
 
     @property
     def id(self):
-        """Unique over all servers of a cluster, and never used again."""
+        """Unique across all servers of a cluster, and never reused."""
         return f"{self.reactor.id_prefix}{self.slot:x}-{self.serial:x}"
 
     @property
     def manager(self):
-        """The ConnectionManager of the endpoint it came to."""
+        """The ConnectionManager of its endpoint."""
         return self.endpoint
 
     @property
@@ -219,8 +96,8 @@ cdef class WebSocket:
         cdef uint32_t i
         cdef Group group
         names = []
-        if self.left is not None:
-            for group, _ in self.left:
+        if self.left_groups is not None:
+            for group, _ in self.left_groups:
                 if group.kind == CHANNEL:
                     names.append(group.name)
         elif self.conn is not NULL:
@@ -232,8 +109,8 @@ cdef class WebSocket:
 
     @property
     def idle_timeout(self):
-        """Seconds without a message either way (pings do not count) after which it is closed with 1001; 0: never."""
-        return self.idle_ticks * TICK
+        """Seconds without a message in either direction, pings aside, after which it is closed with 1001; 0: never."""
+        return self.idle_ticks * TICK_SECONDS
 
     @idle_timeout.setter
     def idle_timeout(self, seconds):
@@ -258,7 +135,7 @@ cdef class WebSocket:
         return key in self.request.data
 
     def __iter__(self):
-        raise TypeError("a WebSocket is no iterable: its messages come to Listener.on_message")
+        raise TypeError("a WebSocket is not iterable: its messages go to Listener.on_message")
 
     def __repr__(self):
         return f"<WebSocket {self.id} {'open' if self.is_open else 'closed'}>"
@@ -266,7 +143,7 @@ cdef class WebSocket:
     # -- what it does
 
     def send(self, message):
-        """Queue a message; False when the connection is closed, or has no room (`max_backlog`) and must do without.
+        """Queue a message. Returns False if the connection is closed, or had no room for it (`max_backlog`).
 
         ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
         for what orjson cannot encode, RuntimeError from another thread.
@@ -275,19 +152,19 @@ cdef class WebSocket:
         return send_message(self.reactor, self, message)
 
     def subscribe(self, channel):
-        """Join a channel; its number of subscribers. Twice is once."""
+        """Join a channel; joining again changes nothing. Returns its number of subscribers."""
         return self.endpoint.subscribe(channel, self)
 
     def unsubscribe(self, channel):
-        """Leave a channel; the number of subscribers that stay."""
+        """Leave a channel. Returns the number of subscribers that stay."""
         return self.endpoint.unsubscribe(channel, self)
 
     def unsubscribe_all(self):
         """Leave every channel."""
         self.endpoint.unsubscribe_all(self)
 
-    def close(self, code=1000, reason=""):
-        """Begin the close handshake (RFC 6455 7.1.2) behind all that is pending.
+    def close(self, code=CODE_NORMAL, reason=""):
+        """Begin the close handshake (RFC 6455 7.1.2), after everything pending.
 
         The connection leaves its channels at once; the listener is told when the peer has answered, or after
         `close_timeout`. Raises ValueError for a code that may not be sent or a reason over 123 bytes.
@@ -310,10 +187,10 @@ cdef class WebSocket:
         cdef Conn* c = self.conn
         if c is not NULL and (c.state == HEAD or c.state == PENDING):
             queue_bytes(self.reactor, c, response)
-            drain(self.reactor, c)
+            flush_out(self.reactor, c)
 
     def _accept(self, Endpoint endpoint not None, bytes response not None):
-        """Answer with 101; from here on it is a connection of `endpoint`. False when the peer is gone."""
+        """Answer with 101; from now on it is a connection of `endpoint`. Returns False if the peer is gone."""
         cdef Conn* c = self.conn
         if c is NULL or c.state != PENDING:
             return False
@@ -331,7 +208,7 @@ cdef class WebSocket:
         return True
 
     def _ready(self):
-        """on_open is over: messages flow."""
+        """on_open has ended: messages flow."""
         cdef Conn* c = self.conn
         self.request.forget()
         if c is not NULL and c.state == OPENING:
@@ -339,8 +216,8 @@ cdef class WebSocket:
         if c is not NULL and c.state in (OPEN, CLOSING):
             resume(self.reactor, c)
 
-    def _detach(self):
-        """Give the wire away: (file descriptor or transport, bytes read so far, claim). None when the peer is gone.
+    def _give_away(self):
+        """Give the wire away. Returns (file descriptor or transport, bytes read so far, claim), or None if it is gone.
 
         The claim is the peer's address, which counts until `Reactor.release_address` is called with it.
         """
@@ -355,16 +232,16 @@ cdef class WebSocket:
         c.address = 0
         return give_away(self.reactor, c), data, claim
 
-    def _handled(self, result):
-        """An async message handler ended with `result`: on with the messages that wait."""
+    def _take_result(self, result):
+        """An async message handler has returned `result`: go on with the messages that wait."""
         cdef Conn* c = self.conn
         if result is not None and self.is_open:
             answer(self.reactor, self, result)
         if c is NULL:
             forget_waiting(self)
             return
-        c.busy = False
-        while self.waiting and not c.busy and is_sendable(c):
+        c.handler_runs = False
+        while self.waiting and not c.handler_runs and is_sendable(c):
             message = self.waiting.popleft()
             self.waiting_bytes -= len(message)
             self.reactor.inbound_bytes -= len(message)
@@ -374,11 +251,11 @@ cdef class WebSocket:
         if not self.waiting:
             resume(self.reactor, c)
 
-    def _left(self):
-        """[(kind, name, Unix time of joining)] of the groups it was in when it left them, in the order of joining."""
+    def _left_groups(self):
+        """Returns [(kind, name, Unix time of joining)] of the groups that it left, in the order of joining."""
         cdef Group group
-        return [(group.kind, group.name, unix_time(self.reactor, joined)) for group, joined in self.left or ()]
+        return [(group.kind, group.name, unix_time(self.reactor, joined)) for group, joined in self.left_groups or ()]
 
-    def _forget(self):
-        """The listener was told everything: no channels any more."""
-        self.left = ()
+    def _forget_groups(self):
+        """The listener has been told everything: it has no channels any more."""
+        self.left_groups = ()

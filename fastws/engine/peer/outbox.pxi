@@ -1,12 +1,12 @@
 # Outbox: what a connection has still to write, as ranges of arena blocks, in order.
 #
-# A frame lies whole within one range, so that only the first range can begin inside a frame: `frame_left` bytes
-# of it finish what is already on the wire.
+# A frame lies whole within one range, so only the first range can begin inside a frame: its first `frame_left` bytes
+# complete a frame that is already on the wire.
 
 cdef enum:
     OWN_RANGES = 2
-    COMPACT_FROM = 1024                 # ranges; from here on small ones move into private blocks before the array grows
-    SMALL_RANGE = 4096                  # bytes
+    COMPACT_FROM_RANGES = 1024          # with more, small ones move into private blocks before the array grows
+    SMALL_RANGE_BYTES = 4096
 
 
 cdef inline Range* outbox_first(Conn* c) noexcept nogil:
@@ -14,7 +14,7 @@ cdef inline Range* outbox_first(Conn* c) noexcept nogil:
 
 
 cdef inline int outbox_append(Conn* c, Block* block, uint32_t offset, uint32_t length) noexcept nogil:
-    """Queue bytes. 1: a new range, whose reference to `block` the caller must count; 0: merged; -1: no memory."""
+    """Queue bytes. Returns 1: a new range, whose reference the caller must count; 0: merged; -1: out of memory."""
     cdef Range* last
     if c.count:
         last = c.ranges + c.head + c.count - 1
@@ -34,10 +34,10 @@ cdef inline int outbox_append(Conn* c, Block* block, uint32_t offset, uint32_t l
 
 
 cdef bint outbox_grow(Conn* c) noexcept nogil:
-    """Room for one more range: by moving to the front, by compaction, or by a larger array."""
+    """Make room for one more range: by moving to the front, by compaction, or by a larger array."""
     cdef uint32_t capacity
     cdef Range* larger
-    if c.count >= COMPACT_FROM:
+    if c.count >= COMPACT_FROM_RANGES:
         outbox_compact(c)
     if c.head:
         memmove(c.ranges, outbox_first(c), c.count * sizeof(Range))
@@ -67,7 +67,7 @@ cdef void outbox_compact(Conn* c) noexcept nogil:
     while i < c.count:
         bytes = 0
         end = i
-        while end < c.count and ranges[end].length < SMALL_RANGE and not range_is_private(&ranges[end]):
+        while end < c.count and ranges[end].length < SMALL_RANGE_BYTES and not range_is_private(&ranges[end]):
             bytes += ranges[end].length
             end += 1
         if end == i:
@@ -93,12 +93,12 @@ cdef void outbox_compact(Conn* c) noexcept nogil:
 
 
 cdef inline bint range_is_private(Range* r) noexcept nogil:
-    """Whether nothing else refers to the block, and the range fills most of it."""
+    """Returns whether nothing else refers to the block and the range fills most of it."""
     return r.block.references == 1 and r.length * 2 >= r.block.size
 
 
 cdef void outbox_consume(Conn* c, size_t sent, Releases* releases) noexcept nogil:
-    """Drop `sent` bytes from the front, which a socket took. Any flush thread."""
+    """Drop from the front the `sent` bytes that a socket took. Any flush thread may call this."""
     cdef Range* first
     if sent < c.pending:
         outbox_advance_frame(c, sent)
@@ -116,7 +116,7 @@ cdef void outbox_consume(Conn* c, size_t sent, Releases* releases) noexcept nogi
         c.head += 1
         c.count -= 1
     if c.count == 0:
-        outbox_rest(c)
+        outbox_release_memory(c)
 
 
 cdef inline void release_later(Releases* releases, Block* block) noexcept nogil:
@@ -133,8 +133,8 @@ cdef inline void release_now(Releases* releases) noexcept nogil:
     releases.count = 0
 
 
-cdef inline void outbox_rest(Conn* c) noexcept nogil:
-    """An empty outbox keeps no memory but its own two ranges."""
+cdef inline void outbox_release_memory(Conn* c) noexcept nogil:
+    """An empty outbox keeps no memory except its own two ranges."""
     c.head = 0
     if c.ranges is not c.own_ranges:
         free(c.ranges)
@@ -173,7 +173,7 @@ cdef void outbox_advance_frame(Conn* c, size_t sent) noexcept nogil:
 
 
 cdef bint outbox_drop_oldest(Conn* c) noexcept nogil:
-    """Drop the oldest whole data frame; control frames move to the end. False when there is none."""
+    """Drop the oldest whole data frame; control frames move to the end. Returns False when there is none."""
     cdef uint32_t rotations
     cdef Range* r
     cdef uint32_t size
@@ -194,7 +194,7 @@ cdef bint outbox_drop_oldest(Conn* c) noexcept nogil:
             if appended < 0:
                 return False
             atomic_add(&block.references, appended)
-            skip = outbox_split_begun_frame(c)      # growing may have joined the two again
+            skip = outbox_split_begun_frame(c)      # growing may have merged the two again
             if skip > 1:
                 return False
         outbox_cut(c, skip, size)
@@ -204,7 +204,7 @@ cdef bint outbox_drop_oldest(Conn* c) noexcept nogil:
 
 
 cdef uint32_t outbox_split_begun_frame(Conn* c) noexcept nogil:
-    """Give what is left of a begun frame a range of its own; how many ranges it is (0, 1; 2: no memory)."""
+    """Give what is left of a begun frame a range of its own. Returns how many ranges it is (0, 1; 2: out of memory)."""
     cdef Range* r
     cdef Range* begun
     if c.frame_left == 0:
@@ -243,11 +243,11 @@ cdef void outbox_cut(Conn* c, uint32_t index, uint32_t size) noexcept nogil:
         c.head += 1
         c.count -= 1
         if c.count == 0:
-            outbox_rest(c)
+            outbox_release_memory(c)
 
 
 cdef void outbox_keep_begun_frame(Conn* c) noexcept nogil:
-    """Drop all but the rest of a frame that is already on the wire."""
+    """Drop everything except what is left of a frame already begun on the wire."""
     cdef Range* r
     if c.count == 0:
         return

@@ -1,5 +1,15 @@
 # Output: what goes to peers, from a message or a control frame to bytes in an outbox.
 
+import orjson
+
+cdef object orjson_dumps = orjson.dumps
+
+cdef enum:                              # Endpoint.overflow
+    OVERFLOW_CLOSE
+    OVERFLOW_DROP_OLDEST
+    OVERFLOW_DROP_NEWEST
+
+
 cdef int encode(Reactor reactor, message, Frame* frame) except -1:
     """Write a message into the arena as one frame. The caller releases `frame.block` once."""
     cdef Py_ssize_t size
@@ -24,9 +34,9 @@ cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_
     cdef Block* block
     cdef uint8_t* p
     cdef uint32_t header
-    if length > LARGEST_MESSAGE:
-        raise ValueError(f"message of {length} bytes: at most {LARGEST_MESSAGE} can be sent")
-    block = arena_room(&reactor.arena, LONGEST_HEADER + length)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"message of {length} bytes: at most {MAX_MESSAGE_BYTES} can be sent")
+    block = arena_room(&reactor.arena, MAX_HEADER_BYTES + length)
     if block is NULL:
         raise MemoryError
     p = <uint8_t*>block_data(block) + block.used
@@ -41,7 +51,7 @@ cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_
 
 
 cdef inline void release_frame(Reactor reactor, Frame* frame) noexcept:
-    """Give up the writer's reference. What was sent to nobody is gone at once: no flush may ever come."""
+    """Give up the writer's reference. A frame that was sent to nobody is freed at once: a flush may never come."""
     block_release(frame.block, 1)
     if reactor.arena.emptied is not NULL:
         arena_collect(&reactor.arena)
@@ -61,7 +71,7 @@ cdef int queue_close(Reactor reactor, Conn* c, int code, bytes reason) except -1
 
 
 cdef int queue_bytes(Reactor reactor, Conn* c, bytes data) except -1:
-    """Queue what is no frame: the answer to a handshake."""
+    """Queue bytes that are not a frame: the answer to a handshake."""
     cdef Frame frame
     cdef size_t length = len(data)
     frame.block = arena_room(&reactor.arena, length)
@@ -84,15 +94,73 @@ cdef int queue_frame(Reactor reactor, Conn* c, Frame* frame) except -1:
     return flush_soon(reactor, c)
 
 
+# -- messages, and the overflow policy
+
+
+cdef inline void write_pending(Conn* c, Releases* releases) noexcept nogil:
+    """Write what is pending, as far as the wire takes it now; `outcome` says what came of it."""
+    c.outcome = OUTCOME_DONE
+    if c.state != CLOSED:
+        c.wire.write(c, releases)
+
+
+cdef void write_now(Reactor reactor, Conn* c) noexcept:
+    """Write one connection at once."""
+    cdef Releases releases = Releases(NULL, 0)
+    write_pending(c, &releases)
+    release_now(&releases)
+    if c.outcome == OUTCOME_LOST:
+        doom(reactor, c, DOOM_LOST)
+    elif c.outcome == OUTCOME_PYTHON:
+        try:
+            c.wire.write_with_python(reactor, c)
+        except Exception:
+            doom(reactor, c, DOOM_LOST)
+
+
+cdef bint make_room(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
+    """The outbox is full: write it now if the wire may take it, otherwise follow the overflow policy."""
+    if not c.blocked:
+        write_now(endpoint.reactor, c)
+        if c.doom != DOOM_NONE:
+            return False
+        if c.pending + frame.length <= endpoint.max_backlog or c.pending == 0:
+            return True
+    if endpoint.overflow == OVERFLOW_DROP_NEWEST:
+        endpoint.dropped_newest += 1
+        return False
+    if endpoint.overflow == OVERFLOW_DROP_OLDEST:
+        while c.pending + frame.length > endpoint.max_backlog and outbox_drop_oldest(c):
+            endpoint.dropped_oldest += 1
+        return True                 # what is left is a half-sent frame, and this one
+    doom(endpoint.reactor, c, DOOM_SLOW)
+    return False
+
+
+cdef bint deliver(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
+    """Append a frame to the outbox of a sendable connection. Returns False if the overflow policy says no."""
+    cdef int appended
+    if c.pending and c.pending + frame.length > endpoint.max_backlog and not make_room(endpoint, c, frame):
+        return False
+    appended = outbox_append(c, frame.block, frame.offset, frame.length)
+    if appended < 0:
+        doom(endpoint.reactor, c, DOOM_SLOW)
+        return False
+    frame.block.references += appended      # no flush thread runs now
+    c.last_message = endpoint.reactor.now
+    endpoint.deliveries += 1
+    return True
+
+
 cdef bint send_message(Reactor reactor, WebSocket ws, message) except -1:
-    """Queue a message for one connection; whether it is open and has room."""
+    """Queue a message for one connection. Returns whether it is open and has room."""
     cdef Frame frame
     cdef bint queued
     if ws.conn is NULL or not is_sendable(ws.conn):
         return False
     encode(reactor, message, &frame)
     read_clock(reactor)
-    queued = ws.endpoint.deliver(ws.conn, &frame)
+    queued = deliver(ws.endpoint, ws.conn, &frame)
     release_frame(reactor, &frame)
     flush_soon(reactor, ws.conn)
     return queued
