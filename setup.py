@@ -48,12 +48,12 @@ def compile_flags() -> list[str]:
         if "undefined" in SANITIZE:
             # By default UBSan only prints; a finding must fail the tests.
             flags.append("-fno-sanitize-recover=undefined")
-    elif DEBUG:
+    elif DEBUG or COVERAGE:
         flags += ["-O0", "-g"]
-    elif COVERAGE:
-        flags += ["-O0", "--coverage"]
     else:
         flags += ["-O3", "-fno-plt"]
+    if COVERAGE:
+        flags.append("--coverage")
     if DEBUG or SANITIZE:
         # Python's own flags define NDEBUG, which would drop every assert.
         flags.append("-UNDEBUG")
