@@ -49,9 +49,14 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = False
 
 
-def add_to(web: Web, server: Server, settings: MetricsSettings, *, keys: Keys, hooks: Hooks | None = None) -> Metrics:
-    """Serve a server's metrics by ``web``; returns them, so that they can watch further ones."""
-    metrics = Metrics(server, None if settings.public else keys, hooks)
+def add_to(
+    web: Web, server: Server, settings: MetricsSettings, *, keys: Keys | None = None, hooks: Hooks | None = None
+) -> Metrics:
+    """Serve a server's metrics by ``web``; returns them, so that they can watch further ones.
+
+    Unless they are public, nobody may read them without ``keys``.
+    """
+    metrics = Metrics(server, None if settings.public else keys or Keys(()), hooks)
     metrics.watch(web)
     web.add("GET", settings.path, metrics.answer)
     web.run_with(metrics.watching_the_loop())

@@ -4,7 +4,9 @@ import asyncio
 import time
 from contextlib import suppress
 
+import aiohttp
 import pytest
+from msgspec.structs import replace
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -234,6 +236,14 @@ async def test_requests_of_the_api_are_counted_by_route(serve):
     }
     assert found["fastws_api_request_seconds_count",] == 5
     assert found["fastws_api_request_seconds_bucket", "+Inf"] == 5
+
+
+async def test_an_api_on_its_own_port_is_counted_with_the_others(serve, unused_tcp_port):
+    site = await serve(api=replace(API, listen=f"127.0.0.1:{unused_tcp_port}"))
+    url = f"http://127.0.0.1:{unused_tcp_port}/api/info"
+    async with aiohttp.request("GET", url, headers={"X-API-Key": READER}) as answer:
+        assert answer.status == 200
+    assert of(await site.scrape(), "fastws_api_requests_total") == {("/api/info", "200"): 1}
 
 
 async def test_hooks_are_counted(serve, backend):

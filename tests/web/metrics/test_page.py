@@ -15,6 +15,7 @@ from fastws import ConfigurationError, Reject
 from fastws.command.settings import Settings, load
 from fastws.hooks import HookSettings
 from fastws.standalone import create_server
+from fastws.testing import running
 from fastws.v1.raw import RawSettings
 from fastws.web.metrics import COUNTERS, GAUGES, MetricsSettings
 from tests.hooks.conftest import answers
@@ -194,6 +195,16 @@ async def test_it_speaks_openmetrics(serve):
 async def test_the_process_has_its_own_figures(serve):
     found = await (await serve()).scrape()
     assert 0 < found["process_open_fds",] < found["process_max_fds",]
+
+
+async def test_a_server_of_ones_own_has_it_too():
+    (block,) = re.findall("```python\n(.*?)```", PAGE, re.DOTALL)
+    names = {}
+    exec(block, names)
+    server = names["server"]
+    server.reconfigure(port=0)
+    async with running(server) as url, aiohttp.request("GET", f"http{url[2:]}/metrics") as answer:
+        assert 'fastws_connections{endpoint="/ws/{channel}"} 0.0' in await answer.text()
 
 
 # -- what is needed for it
