@@ -46,9 +46,10 @@ cdef struct Frame:
     uint32_t length
 
 cdef struct Releases:
-    # References to one block that a flush gave up, counted together.
+    # What one thread of a flush did, counted together: references to one block that it gave up, bytes that went out.
     Block* block
     int count
+    uint64_t sent
 
 
 # protocol: frames, UTF-8; peer: inbound ------------------------------------------------------------------
@@ -126,6 +127,8 @@ cdef struct Conn:
     Range[2] own_ranges
     const Wire* wire            # the table of its kind
     uint64_t mark               # equals Reactor.mark when chosen in the current targeting
+    uint32_t messages_out       # queued for it
+    uint32_t messages_in
     # What reading touches.
     void* ws                    # the WebSocket; a strong reference from the head of its request on
     Inbound* inbound            # owned; NULL when nothing is unfinished
@@ -159,6 +162,9 @@ cdef struct Conn:
     Membership[2] own_memberships
     void* transport             # a TransportWire, strong reference; NULL: the wire is `fd`, or gone
     uint64_t address            # under which it counts in Reactor.per_address; 0: nowhere
+
+cdef enum:
+    FLUSH_BUCKETS = 15          # of Reactor.flushes; their bounds are in loop/flush.pxi
 
 cdef struct ConnList:
     # A growable array of connections that owns its memory, not the connections.
@@ -202,6 +208,7 @@ cdef class WebSocket:
     cdef uint64_t serial
     cdef uint32_t slot
     cdef uint32_t idle_ticks                # kept for idle_timeout after the end
+    cdef uint16_t close_code                # that our Close has, where we closed first; 0: we did not
     cdef object __weakref__
 
 
@@ -244,7 +251,9 @@ cdef class Endpoint:
     cdef uint32_t ping_timeout_ticks
     cdef uint32_t close_ticks
     cdef uint64_t messages_received
+    cdef uint64_t binary_received           # of them
     cdef uint64_t throttled
+    cdef uint64_t broadcasts
     cdef uint64_t deliveries
     cdef uint64_t closed_slow
     cdef uint64_t closed_unfinished
@@ -272,6 +281,10 @@ cdef class Reactor:
     cdef uint64_t max_arena
     cdef uint64_t max_inbound
     cdef uint64_t inbound_bytes             # of all connections: unfinished input, messages that wait for a handler
+    cdef uint64_t received_bytes            # since the start, like what follows
+    cdef uint64_t sent_bytes                # atomic
+    cdef uint64_t[FLUSH_BUCKETS] flushes    # that wrote anything, by how long they took
+    cdef uint64_t flush_nanoseconds         # of them all
     cdef int flush_threads
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks

@@ -14,6 +14,7 @@ from .sessions import Session
 
 has_epoll: Final[bool]
 EVERYONE_KIND: Final[int]
+FLUSH_BOUNDS: Final[tuple[float, ...]]
 CHANNEL_KIND: Final[int]
 USER_KIND: Final[int]
 SESSION_KIND: Final[int]
@@ -179,6 +180,7 @@ class WebSocket:
     def _ready(self) -> None: ...
     def _give_away(self) -> tuple[int | asyncio.Transport, bytes, int] | None: ...
     def _take_result(self, result: Any) -> None: ...
+    def _figures(self) -> tuple[int, int, int]: ...
     def _left_groups(self) -> list[tuple[int, Any, float]]: ...
     def _forget_groups(self) -> None: ...
 
@@ -216,6 +218,8 @@ class Endpoint:
     def stats(self) -> dict[str, int]:
         """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
 
+        ``binary_received`` counts those of ``messages_received`` that were not text; ``broadcasts`` counts the calls
+        that had a channel with members; ``subscriptions`` is how many channels all connections are in, added up.
         ``throttled`` counts the times that a connection was not read because its peer sent too fast
         (`max_message_rate`, `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow``
         counts connections closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and
@@ -277,6 +281,13 @@ class Reactor:
     @property
     def counters(self) -> dict[str, int]:
         """Counts that return to zero when nobody is connected, except for the one block being filled."""
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What went through since the start, and what waits to be sent now.
+
+        ``flushes`` counts the flushes that wrote anything, in buckets by how long they took: up to each of
+        `FLUSH_BOUNDS`, and longer. Looks at every connection.
+        """
     def listen(self, sock: socket) -> None:
         """Accept on a listening, non-blocking socket, which the caller still owns."""
     def stop_listening(self, for_good: bool) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 import uvloop
 
 from ._core import Reactor, TransportWire, WebSocket, has_epoll
-from .answers import with_own_answers
+from .answers import Answer, with_own_answers
 from .config import EndpointKeywords, EndpointOptions, OptionKeywords, Options, ServerKeywords
 from .errors import ConfigurationError
 from .life.admission import Admission
@@ -49,6 +49,8 @@ class Server:
         self.endpoints: dict[str, ConnectionManager] = {}
         self._overrides: dict[str, EndpointKeywords] = {}  # by the endpoint's path: the options given to it
         self.state = SimpleNamespace()
+        #: The server's own answers to GET, by path: also while it is full, or stops.
+        self.pages: dict[str, Callable[[], Answer]] = {}
         self._router: Router[Life] = Router()
         self._runner = Runner()
         self._admission: Admission | None = None  # set while the server runs, like the next
@@ -84,6 +86,19 @@ class Server:
     def is_ready(self) -> bool:
         """Whether it accepts connections: from the end of `start` to the beginning of `stop`."""
         return self._admission is not None and self._admission.is_ready
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start, over all endpoints, as a dict; empty while it is not running.
+
+        ``handshakes`` counts the answers by endpoint ("" where the request may not know of one) and status,
+        ``received_bytes`` and ``sent_bytes`` what went over WebSockets and in handshakes, ``flushes`` those that wrote
+        anything, by how long they took. ``backlog_bytes`` wait to be sent now, ``arena_bytes`` are held for that.
+        """
+        if self._reactor is None or self._admission is None:
+            return {}
+        arena = self._reactor.counters["arena_bytes"]
+        return {"handshakes": dict(self._admission.handshakes), "arena_bytes": arena, **self._reactor.figures}
 
     def endpoint(
         self, path: str | Sequence[str], listener: Listener | None = None, **options: Unpack[EndpointKeywords]
@@ -181,7 +196,7 @@ class Server:
         host, port = address_of(self._sockets[0])
         self._address = host if self.options.fd or self.options.uds else self.options.host, port
         try:
-            admission = self._admission = Admission(self.options, self._router, self._runner)
+            admission = self._admission = Admission(self.options, self._router, self._runner, self.pages)
             admission.reactor = self._reactor = Reactor(loop, admission, self.options, secrets.token_hex(5) + "-")
             for manager in self.endpoints.values():
                 self._attach(manager)

@@ -15,11 +15,13 @@ from .v1.raw import RawListener, RawSettings
 from .web.api import ApiSettings
 from .web.api import add_to as add_api
 from .web.app import Web
+from .web.health import add_to as add_health
 from .web.script import add_to as add_script
 
 if TYPE_CHECKING:
     from .hooks.listener import Hooks
     from .hooks.settings import HookSettings
+    from .web.metrics import MetricsSettings
 
 __all__ = ["PATHS", "StandaloneSettings", "create_server", "reconfigure"]
 
@@ -59,6 +61,14 @@ class StandaloneSettings(Protocol):
         """The backend that decides and is told."""
 
     @property
+    def ready_needs_hooks(self) -> bool:
+        """Whether `/readyz` is 503 while the backend cannot be reached."""
+
+    @property
+    def metrics(self) -> "MetricsSettings | None":
+        """Where the metrics are, and for whom."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
@@ -91,13 +101,21 @@ def create_server(settings: StandaloneSettings) -> Server:
 
     hub, web = Hub(server), Web()
     server.state.keys = Keys(() if settings.api is None else settings.api.keys)
-    if settings.api is not None:
-        add_api(web, hub, settings.api, keys=server.state.keys)
+    api = None if settings.api is None else add_api(web, hub, settings.api, keys=server.state.keys)
     if hooks is not None:
         hooks.add_to(web, hub)
     if settings.client_path:
         add_script(web, settings.client_path)
-    # [metrics] and [admin] add theirs.
+    if settings.ready_needs_hooks and hooks is None:
+        raise ConfigurationError("ready_needs_hooks=True needs [hooks]: configure them, or leave it out")
+    add_health(server, hooks.figures if hooks is not None and settings.ready_needs_hooks else None)
+    if settings.metrics is not None:
+        from .web.metrics import add_to as add_metrics  # needs the `metrics` extra
+
+        metrics = add_metrics(web, server, settings.metrics, keys=server.state.keys, hooks=hooks)
+        if api is not None and api.web is not web:
+            metrics.watch(api.web)
+    # [admin] adds its own.
     server.reconfigure(http=web)
     return server
 

@@ -69,6 +69,9 @@ class TopLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Annotated[str, Meta(pattern="^(/.*)?$")],
         Meta(description="path of the client for browsers, which pages may load; empty: none"),
     ] = "/fastws.js"
+    ready_needs_hooks: Annotated[
+        bool, Meta(description="whether /readyz answers 503 while the backend of [hooks] cannot be reached")
+    ] = False
     ssl_certfile: Annotated[
         str | None, Meta(description="file of the TLS certificate and its chain, as PEM; read again when it changes")
     ] = None
@@ -145,6 +148,11 @@ class Settings:
     def client_path(self) -> str:
         """Where the client for browsers is; "" where it is not."""
         return self.top.client_path
+
+    @property
+    def ready_needs_hooks(self) -> bool:
+        """Whether `/readyz` is 503 while the backend cannot be reached."""
+        return self.top.ready_needs_hooks
 
     @property
     def sections(self) -> list[str]:

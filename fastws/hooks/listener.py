@@ -61,6 +61,11 @@ class Hooks:
         """What happened so far."""
         return self._poster.figures
 
+    @property
+    def pending(self) -> int:
+        """How many asks and events wait."""
+        return self._poster.figures.pending + self._teller.waiting
+
     def start(self) -> None:
         """Tell the backend that this process has started. Needs a running loop; else the first event does it."""
         if self.settings.tell:

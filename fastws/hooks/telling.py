@@ -147,6 +147,7 @@ class Teller:
                     return
                 self._news.clear()
                 await self._news.wait()
+                continue  # it may be that the server stops
             await _wait_for(self._rush, LINGER)
             batch = [self._next() for _ in range(min(BATCH, len(self._waiting)))]
             if len(self._waiting) < BATCH and not self._stopping.is_set():

@@ -31,15 +31,18 @@ def refused(request: Request, status: int, endpoint: str | None) -> None:
         _log(request, "%d %s", status, _agent(request), endpoint=endpoint, status=status)
 
 
-def closed(ws: WebSocket, endpoint: str, code: int) -> None:
-    """A connection is over."""
+def closed(ws: WebSocket, endpoint: str, code: int, messages_in: int, messages_out: int) -> None:
+    """A connection is over; so many messages came from it, and so many were queued for it."""
     since = _since.pop(ws, None) if _since else None
     if logger.isEnabledFor(logging.INFO):
+        extra: dict[str, Any] = {"endpoint": endpoint, "code": code}
+        extra |= {"messages_in": messages_in, "messages_out": messages_out}
+        counts = f"in {messages_in:,}, out {messages_out:,}"
         if since is None:
-            _log(ws.request, "closed %d", code, endpoint=endpoint, code=code)
+            _log(ws.request, "closed %d, %s", code, counts, **extra)
         else:
             seconds = time.monotonic() - since
-            _log(ws.request, "closed %d after %d s", code, seconds, endpoint=endpoint, code=code, seconds=seconds)
+            _log(ws.request, "closed %d after %d s, %s", code, seconds, counts, **extra, seconds=seconds)
 
 
 def _log(request: Request, message: str, *values: Any, **extra: Any) -> None:

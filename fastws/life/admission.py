@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,9 @@ class Admission:
     longer listens and nobody is connected.
     """
 
-    def __init__(self, options: Options, router: Router[Life], runner: Runner) -> None:
+    def __init__(
+        self, options: Options, router: Router[Life], runner: Runner, pages: Mapping[str, Callable[[], Answer]]
+    ) -> None:
         self.is_ready = False
         self.is_draining = False
         self.idle = asyncio.Event()
@@ -49,7 +52,10 @@ class Admission:
         self._options = options
         self._router = router
         self._runner = runner
+        self._pages = pages
         self._deciding: dict[WebSocket, asyncio.Task[None]] = {}
+        #: Handshakes by the endpoint's path ("" where the request may not know of one) and status.
+        self.handshakes: Counter[tuple[str, int]] = Counter()
 
     # -- calls from the engine
 
@@ -96,9 +102,12 @@ class Admission:
 
     def page(self, method: str, path: str) -> Answer | None:
         """Returns the server's own answer to a plain request, which takes precedence over the application's."""
-        if path == self._options.ready_path and method in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD"):
+            return None
+        if path == self._options.ready_path:
             return Answer.readiness(self.is_ready)
-        return None
+        find = self._pages.get(path)
+        return None if find is None else find()
 
     def instead_of_404(self, method: str, raw_path: str, peer: tuple[str, int] | None) -> Answer | None:
         """Returns the answer to a plain request at an endpoint's path, if the HTTP application does not know it."""
@@ -163,6 +172,7 @@ class Admission:
             self._refuse(ws, 500, "internal server error", error=error, life=life)
         else:
             if ws._accept(life.endpoint, response):
+                self.handshakes[life.template.path, 101] += 1
                 yield from life.open(ws, channel)
 
     def _admit(self, request: Request) -> tuple[Life, str | None]:
@@ -227,7 +237,10 @@ class Admission:
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
         answer = refusal(request.remote_address, status, message, headers, error, about=about)
-        access.refused(request, status, None if life is None else life.template.path)
+        path = None if life is None else life.template.path
+        if not request.method or is_upgrade(request.headers):  # else it is a page that was asked for
+            self.handshakes[path or "", status] += 1
+        access.refused(request, status, path)
         if life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
             return
         try:

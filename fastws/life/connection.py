@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = ["Life"]
 
 logger = logging.getLogger("fastws.manager")
 
+ABNORMAL = 1006  # RFC 6455 7.1.5: no Close came
 PIECES_PER_TURN = 500  # of a long job, before the loop gets a turn
 
 
@@ -40,6 +41,8 @@ class Life:
         self._opening: dict[WebSocket, tuple[int, str] | None] = {}
         self._readable: str | None = getattr(listener, "reads_refusals", None)
         self._turned_away: set[WebSocket] = set()
+        self.closes: Counter[tuple[int, str]] = Counter()  # by code and by whom: "peer", "server" or "lost"
+        self.errors: Counter[str] = Counter()  # by the handler that raised
         if inspect.iscoroutinefunction(self._handlers["can_see"]):
             raise ConfigurationError(
                 f"{type(listener).__name__}.can_see is async: make it a plain def that answers from memory"
@@ -124,7 +127,7 @@ class Life:
         try:
             return (yield call(method, *arguments))
         except HANDLER_ERRORS as error:
-            self.handler_failed(ws, error)
+            self.handler_failed(ws, error, name)
             return False
 
     def open(self, ws: WebSocket, channel: str | None) -> Steps:
@@ -236,7 +239,9 @@ class Life:
         if ws in self._turned_away:
             self._turned_away.discard(ws)
             return
-        access.closed(ws, self.template.path, code)
+        messages_in, messages_out, sent_code = ws._figures()
+        self.closes[sent_code or code, _closer(sent_code, code)] += 1
+        access.closed(ws, self.template.path, code, messages_in, messages_out)
         logger.debug("connection %s closed: %d %r", ws.id, code, reason, extra={"connection": ws.id, "code": code})
         if self.options.auth is not None:
             self.options.auth.closed(ws)
@@ -264,7 +269,7 @@ class Life:
             try:
                 yield call(sessions.save, ws.session)
             except HANDLER_ERRORS as error:
-                self.handler_failed(ws, error)
+                self.handler_failed(ws, error, "save_session")
 
     def await_message(self, ws: WebSocket, awaitable: Any) -> None:
         """Await a message handler; the connection's next messages wait for it."""
@@ -278,9 +283,10 @@ class Life:
             self.handler_failed(ws, error)
         ws._take_result(result)
 
-    def handler_failed(self, ws: WebSocket, error: BaseException) -> None:
+    def handler_failed(self, ws: WebSocket, error: BaseException, name: str = "on_message") -> None:
         """A handler raised: close its connection with 1011."""
         error = as_exception(error)
+        self.errors[name] += 1
         logger.error(
             "a handler of %s failed for connection %s",
             self.template.path,
@@ -305,9 +311,17 @@ class Life:
             try:
                 yield self.ask("on_error", ws, error)
             except HANDLER_ERRORS:
+                self.errors["on_error"] += 1
                 logger.exception("on_error of %s failed", self.template.path, extra={"connection": ws.id})
 
         self._run(steps())
+
+
+def _closer(sent_code: int, code: int) -> str:
+    """Returns by whom a connection was closed; one that ended without a Close from either side was lost."""
+    if sent_code:
+        return "server"
+    return "lost" if code == ABNORMAL else "peer"
 
 
 def _by_kind(left: list[tuple[int, Any, float]]) -> tuple[list[tuple[str, float]], Any, Any]:

@@ -58,12 +58,12 @@ def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Key
     path = settings.path.rstrip("/")
     if path and not path.startswith("/"):
         raise ConfigurationError(f"[api] path={settings.path!r} does not begin with a slash: try {'/' + path!r}")
-    api = API(hub, keys or Keys(settings.keys), path)
+    api = API(hub, web, keys or Keys(settings.keys), path)
     web.run_with(api.refusals)
     target = web
     if settings.listen:
         host, port = _address(settings.listen)
-        target = Web()
+        target = api.web = Web()
         api.server = Server(host, port, http=target)
         web.run_with(api.server)
     for operation in OPERATIONS:
@@ -79,10 +79,11 @@ def _address(text: str) -> tuple[str, int]:
 
 
 class API:
-    """The operations of the API on one hub. ``refusals`` are the last ones; ``server`` has its own port, if any."""
+    """The operations of the API on one hub. ``web`` serves it, on the port of ``server`` if it has one of its own."""
 
-    def __init__(self, hub: Hub, keys: Keys, path: str) -> None:
+    def __init__(self, hub: Hub, web: Web, keys: Keys, path: str) -> None:
         self.hub = hub
+        self.web = web
         self.keys = keys
         self.path = path
         self.refusals = Refusals()

@@ -19,14 +19,15 @@ pytestmark = pytest.mark.usefixtures("folder")
 def test_each_handshake_and_each_close_is_a_line(folder):
     with serving("app:create", "--access-log") as (process, line):
         lines, url = Lines(process.stderr), f"ws://127.0.0.1:{port_of(line)}"
-        with connect(f"{url}/echo?token=secret", user_agent_header='Agent "5"'):
-            pass
+        with connect(f"{url}/echo?token=secret", user_agent_header='Agent "5"') as client:
+            client.send("hi")
+            assert client.recv() == "hi"
         with pytest.raises(InvalidStatus):
             connect(f"{url}/nowhere")
         lines.until("closed")
         lines.until("/nowhere 404")
     access = [line.partition("INFO fastws.access: ")[2].strip() for line in lines.all if "fastws.access" in line]
-    assert "closed 1000 after 0 s" in access[1] + access[2]
+    assert "closed 1000 after 0 s, in 1, out 1" in access[1] + access[2]
     assert access[0] == '- 127.0.0.1 /echo 101 "Agent ?5?"'
     assert any(line.startswith("- 127.0.0.1 /nowhere 404 ") for line in access)
     assert "secret" not in "".join(lines.all)

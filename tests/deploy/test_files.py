@@ -19,6 +19,7 @@ from fastws import Server
 from fastws.command.main import cli
 from fastws.command.running import seconds_to_stop
 from fastws.command.settings import load
+from fastws.web import health
 
 from ..lib.command import TIMEOUT, port_of, serving
 
@@ -136,8 +137,8 @@ def test_kubernetes_sets_options_that_there_are():
 def test_kubernetes_asks_the_path_and_the_port_that_are_there():
     options = load(Path("/dev/null"), {entry["name"]: entry["value"] for entry in CONTAINER["env"]}, {}).options
     names = {port["name"] for port in CONTAINER["ports"]}
-    for probe in ("readinessProbe", "livenessProbe"):
-        assert CONTAINER[probe]["httpGet"]["path"] == options["ready_path"]
+    for probe, path in (("readinessProbe", options["ready_path"]), ("livenessProbe", health.ALIVE)):
+        assert CONTAINER[probe]["httpGet"]["path"] == path
         assert CONTAINER[probe]["httpGet"]["port"] in names
     assert SERVICE["spec"]["ports"][0]["targetPort"] in names
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]

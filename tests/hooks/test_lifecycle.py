@@ -163,3 +163,13 @@ async def test_a_server_put_together_from_settings_has_them_too(backend):
     assert other.options.offline_after == 7
     assert server.endpoints["/ws"].listener.backend is server.endpoints["/raw/{channel}"].listener.backend
     await server.endpoints["/ws"].listener.backend.close()
+
+
+async def test_a_stop_with_nothing_to_tell_posts_nothing(backend):
+    hooks = Hooks(HookSettings(url=backend.url, tell=("online",), heartbeat=0))
+    hooks.start()
+    await backend.until(lambda: events(backend, "started"))
+    await eventually(lambda: hooks.figures.requests["events", "ok"] == 1)
+    await backend.stop()
+    await hooks.close()
+    assert hooks.figures.requests == {("events", "ok"): 1}

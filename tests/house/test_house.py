@@ -69,6 +69,7 @@ NEEDED_BY_FEW = {
     "msgspec",
     "multiprocessing",
     "picows",
+    "prometheus_client",
     "starlette",
     "tempfile",
     "urllib.request",

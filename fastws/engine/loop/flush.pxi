@@ -10,8 +10,15 @@ cdef enum:
     MIN_BATCH_WITHOUT_GIL = 8           # connections; fewer are written before the GIL would be back
 
 
-cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
-    cdef Releases releases = Releases(NULL, 0)
+# The upper bounds of the buckets of Reactor.flushes.
+cdef int64_t[FLUSH_BUCKETS] flush_bounds        # nanoseconds
+flush_bounds[:] = [50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 10000000, 25000000, 50000000, 100000000,
+                   250000000, 500000000, 1000000000, INT64_MAX]
+FLUSH_BOUNDS = tuple([bound / 1e9 for bound in flush_bounds[:FLUSH_BUCKETS - 1]])      # seconds; the last has none
+
+
+cdef void flush_span(Conn** batch, size_t count, bint fresh, uint64_t* sent) noexcept nogil:
+    cdef Releases releases = Releases(NULL, 0, 0)
     cdef size_t i
     for i in range(count):
         if i + 2 < count:
@@ -22,17 +29,18 @@ cdef void flush_span(Conn** batch, size_t count, bint fresh) noexcept nogil:
             batch[i].overdue = False
         write_pending(batch[i], &releases)
     release_now(&releases)
+    atomic_add_wide(sent, releases.sent)
 
 
 cdef void flush_batch(Reactor reactor, Conn** batch, size_t count, bint fresh) noexcept nogil:
     cdef int spans = <int>((count + FASTWS_FLUSH_SPAN - 1) // FASTWS_FLUSH_SPAN)
     cdef int i
     if reactor.flush_threads == 1 or count < FASTWS_THREADS_FROM:
-        flush_span(batch, count, fresh)
+        flush_span(batch, count, fresh, &reactor.sent_bytes)
     else:
         for i in prange(spans, num_threads=reactor.flush_threads, schedule="dynamic"):
             flush_span(batch + i * FASTWS_FLUSH_SPAN,
-                       min(count - i * FASTWS_FLUSH_SPAN, <size_t>FASTWS_FLUSH_SPAN), fresh)
+                       min(count - i * FASTWS_FLUSH_SPAN, <size_t>FASTWS_FLUSH_SPAN), fresh, &reactor.sent_bytes)
 
 
 cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
@@ -67,9 +75,9 @@ cdef int settle(Reactor reactor) except -1:
     return 0
 
 
-cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
-    """Write connections from the front of a list until it is empty or the budget is spent."""
-    cdef int64_t deadline = nanoseconds() + FLUSH_BUDGET_NS
+cdef int64_t flush_list(Reactor reactor, ConnList* waiting, bint fresh, int64_t now) except -1:
+    """Write connections from the front of a list until it is empty or the budget is spent. Returns the time then."""
+    cdef int64_t deadline = now + FLUSH_BUDGET_NS
     cdef Conn** batch
     cdef size_t count
     settle(reactor)
@@ -84,19 +92,30 @@ cdef int flush_list(Reactor reactor, ConnList* waiting, bint fresh) except -1:
         note_outcomes(reactor, batch, count)
         list_drop_first(waiting, count)
         settle(reactor)
-        if nanoseconds() > deadline:
+        now = nanoseconds()
+        if now > deadline:
             break
-    return 0
+    return now
+
+
+cdef void note_flush(Reactor reactor, int64_t took) noexcept:
+    cdef int bucket = 0
+    while took > flush_bounds[bucket]:
+        bucket += 1
+    reactor.flushes[bucket] += 1
+    reactor.flush_nanoseconds += <uint64_t>took
 
 
 cdef int flush(Reactor reactor) except -1:
     """Write the fresh, then the overdue, each within a budget; what remains waits for the next turn of the loop."""
     cdef Conn* c
+    cdef int64_t begin, end
     if reactor.in_tick:
         return 0
     reactor.in_tick = True
     try:
-        flush_list(reactor, &reactor.fresh, True)
+        begin = nanoseconds()
+        end = flush_list(reactor, &reactor.fresh, True, begin)
         while reactor.fresh.count:
             c = reactor.fresh.items[reactor.fresh.start]
             list_drop_first(&reactor.fresh, 1)
@@ -104,9 +123,11 @@ cdef int flush(Reactor reactor) except -1:
             if not c.overdue:
                 c.overdue = True
                 list_push(&reactor.overdue, c)
-        flush_list(reactor, &reactor.overdue, False)
+        end = flush_list(reactor, &reactor.overdue, False, end)
     finally:
         reactor.in_tick = False
+    if end != begin:                    # the clock was read again: something was written
+        note_flush(reactor, end - begin)
     arena_collect(&reactor.arena)
     if reactor.arena.bytes > reactor.max_arena and relieve(reactor):
         settle(reactor)

@@ -82,6 +82,21 @@ cdef class Reactor:
                 "again": self.again_list.count, "inbound_bytes": self.inbound_bytes,
                 "graveyard": self.graveyard.count, "addresses": len(self.per_address)}
 
+    @property
+    def figures(self):
+        """What went through since the start, and what waits to be sent now.
+
+        ``flushes`` counts the flushes that wrote anything, in buckets by how long they took: up to each of
+        `FLUSH_BOUNDS`, and longer. Looks at every connection.
+        """
+        cdef uint32_t i
+        cdef uint64_t backlog = 0
+        for i in range(self.slab_count * SLAB_CONNECTIONS):
+            backlog += conn_at(self, i).pending
+        return {"received_bytes": self.received_bytes, "sent_bytes": self.sent_bytes, "backlog_bytes": backlog,
+                "flushes": [self.flushes[i] for i in range(FLUSH_BUCKETS)],
+                "flush_seconds": self.flush_nanoseconds / 1e9}
+
     def listen(self, sock):
         """Accept on a listening, non-blocking socket, which the caller still owns."""
         if self.epoll_fd < 0:

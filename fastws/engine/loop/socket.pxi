@@ -27,6 +27,7 @@ cdef void socket_write(Conn* c, Releases* releases) noexcept nogil:
         else:
             sent = send_ranges(c.fd, first, c.count)
         if sent >= 0:
+            releases.sent += <uint64_t>sent
             outbox_consume(c, <size_t>sent, releases)
         elif errno == EAGAIN or errno == EWOULDBLOCK:
             c.blocked = True
@@ -135,6 +136,7 @@ cdef int socket_read(Reactor reactor, Conn* c, bint to_the_end) except -1:
             return 0
         if n <= 0:                      # with nothing pending there is nothing to wait for
             return peer_shut_down(reactor, c) if n == 0 and c.count else drop(reactor, c)
+        reactor.received_bytes += <uint64_t>n
         note_received(reactor, c)
         receive(reactor, c, reactor.buffer, <size_t>n)
         if c.state == CLOSED:

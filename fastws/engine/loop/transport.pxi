@@ -26,7 +26,7 @@ cdef void transport_write(Conn* c, Releases* releases) noexcept nogil:
 
 cdef int transport_write_with_python(Reactor reactor, Conn* c) except -1:
     """Hand the outbox to the transport for as long as that wants more."""
-    cdef Releases releases = Releases(NULL, 0)
+    cdef Releases releases = Releases(NULL, 0, 0)
     cdef size_t n, size
     cdef Range* r
     cdef char* to
@@ -42,6 +42,7 @@ cdef int transport_write_with_python(Reactor reactor, Conn* c) except -1:
             r += 1
         outbox_consume(c, size, &releases)
         release_now(&releases)
+        reactor.sent_bytes += size
         transport_of(c).write(data)     # may call pause_writing(), which sets `blocked`
     if c.count == 0 and c.state == FLUSHING_OUT:
         transport_end(reactor, c, transport_of(c))
@@ -143,6 +144,7 @@ cdef class TransportWire:
         if self.conn is NULL:
             return 0
         read_clock(reactor)
+        reactor.received_bytes += n
         note_received(reactor, self.conn)
         reactor.in_tick = True
         try:

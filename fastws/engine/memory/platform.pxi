@@ -6,6 +6,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from cython.parallel cimport prange
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
@@ -75,6 +76,7 @@ cdef extern from "platform.h" nogil:
     int inet_pton(int, const char*, void*)
 
     int atomic_add(int*, int)
+    uint64_t atomic_add_wide "atomic_add"(uint64_t*, uint64_t)
     int atomic_subtract(int*, int)
     Block* atomic_load_pointer(Block**)
     bint atomic_swap_if(Block**, Block**, Block*)

@@ -136,6 +136,7 @@ cdef int begin_close(Reactor reactor, Conn* c, int code, bytes reason) except -1
     """Queue our Close after everything pending, and leave all groups at once."""
     cdef WebSocket ws = <WebSocket>c.ws
     queue_close(reactor, c, code, reason)
+    ws.close_code = <uint16_t>code
     read_clock(reactor)
     leave_groups(c)
     forget_waiting(ws)
@@ -202,6 +203,7 @@ cdef int fail(Reactor reactor, Conn* c, int code, reason) except -1:
     cdef WebSocket ws = <WebSocket>c.ws
     if c.state == OPEN:
         queue_close(reactor, c, code, reason.encode())
+        ws.close_code = <uint16_t>code
     flush_out(reactor, c)
     ws.endpoint.life.protocol_failed(ws, ProtocolError(code, reason))
     return tell_closed(reactor, c, CODE_ABNORMAL, "")

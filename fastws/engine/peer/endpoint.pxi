@@ -55,6 +55,7 @@ cdef class Endpoint:
         if group is None or group.count == 0:
             return 0
         encode(self.reactor, message, &frame)
+        self.broadcasts += 1
         try:
             if to is None and users is None:
                 return self.deliver_all(group, &frame, exclude)
@@ -253,6 +254,8 @@ cdef class Endpoint:
     def stats(self):
         """Counters since the start, as a dict: what came in, what was addressed, what an overflow policy did.
 
+        ``binary_received`` counts those of ``messages_received`` that were not text; ``broadcasts`` counts the calls
+        that had a channel with members; ``subscriptions`` is how many channels all connections are in, added up.
         ``throttled`` counts the times that a connection was not read because its peer sent too fast
         (`max_message_rate`, `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow``
         counts connections closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and
@@ -263,8 +266,11 @@ cdef class Endpoint:
             "connections": self.everyone.count,
             "channels": count_occupied(self.channel_groups),
             "users": count_occupied(self.user_groups),
+            "subscriptions": count_members(self.channel_groups),
             "messages_received": self.messages_received,
+            "binary_received": self.binary_received,
             "throttled": self.throttled,
+            "broadcasts": self.broadcasts,
             "deliveries": self.deliveries,
             "closed_slow": self.closed_slow,
             "closed_unfinished": self.closed_unfinished,

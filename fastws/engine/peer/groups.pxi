@@ -152,6 +152,15 @@ cdef void bequeath(Conn* c, uint32_t index, Group user) noexcept:
             inherits.joined = joined
 
 
+cdef Py_ssize_t count_members(dict groups):
+    """Returns how many members they have, each counted in every group that it is in."""
+    cdef Group group
+    cdef Py_ssize_t count = 0
+    for group in groups.values():
+        count += group.count
+    return count
+
+
 cdef Py_ssize_t count_occupied(dict groups):
     """Returns how many have a member; the others wait until the listener has been told that the last one left."""
     cdef Group group

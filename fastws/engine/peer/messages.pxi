@@ -14,6 +14,7 @@ cpdef bint is_awaitable(object value):
 
 cdef int handle_data(Reactor reactor, Conn* c, uint8_t opcode, const char* p, size_t n) except -1:
     if opcode == BINARY:
+        (<WebSocket>c.ws).endpoint.binary_received += 1
         return dispatch(reactor, c, PyBytes_FromStringAndSize(p, n))
     try:
         message = PyUnicode_DecodeUTF8(p, n, NULL)
@@ -26,6 +27,7 @@ cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
     """Hand a message to the listener, or keep it until the handler that runs now has ended."""
     cdef WebSocket ws = <WebSocket>c.ws
     ws.endpoint.messages_received += 1
+    c.messages_in += 1
     c.last_message = reactor.now
     if ws.endpoint.on_message is None or c.state != OPEN:
         return 0

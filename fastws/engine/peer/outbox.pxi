@@ -143,7 +143,7 @@ cdef inline void outbox_release_memory(Conn* c) noexcept nogil:
 
 
 cdef void outbox_clear(Conn* c) noexcept nogil:
-    cdef Releases releases = Releases(NULL, 0)
+    cdef Releases releases = Releases(NULL, 0, 0)
     if c.count:
         outbox_consume(c, c.pending, &releases)
         release_now(&releases)

@@ -106,9 +106,10 @@ cdef inline void write_pending(Conn* c, Releases* releases) noexcept nogil:
 
 cdef void write_now(Reactor reactor, Conn* c) noexcept:
     """Write one connection at once."""
-    cdef Releases releases = Releases(NULL, 0)
+    cdef Releases releases = Releases(NULL, 0, 0)
     write_pending(c, &releases)
     release_now(&releases)
+    reactor.sent_bytes += releases.sent
     if c.outcome == OUTCOME_LOST:
         doom(reactor, c, DOOM_LOST)
     elif c.outcome == OUTCOME_PYTHON:
@@ -148,6 +149,7 @@ cdef bint deliver(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
         return False
     frame.block.references += appended      # no flush thread runs now
     c.last_message = endpoint.reactor.now
+    c.messages_out += 1
     endpoint.deliveries += 1
     return True
 

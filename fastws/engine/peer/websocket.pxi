@@ -266,6 +266,15 @@ cdef class WebSocket:
         if not self.waiting:
             resume(self.reactor, c)
 
+    def _figures(self):
+        """Returns (messages received, messages queued for it, the code of our Close if we closed first, otherwise 0).
+
+        The messages can be asked for until the listener has been told of the end.
+        """
+        if self.conn is NULL:
+            return 0, 0, self.close_code
+        return self.conn.messages_in, self.conn.messages_out, self.close_code
+
     def _left_groups(self):
         """Returns [(kind, name, Unix time of joining)] of the groups that it left, in the order of joining."""
         cdef Group group
