@@ -266,12 +266,12 @@ class Endpoint:
 class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It asks ``server.trusts(host)`` whether a peer is a trusted proxy, where there are any; "unix" stands for unix sockets.
-    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
+    It asks ``server.trusts(host)`` whether a peer is a trusted proxy, if any are; "unix" stands for unix sockets. It
+    calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
     else that a peer sends first, ``server.on_overdue(ws)`` if a request got no answer within `handshake_timeout`,
     ``server.on_abandoned(ws)`` if its peer left before that, ``server.on_accept_paused(errno)`` when descriptors run
-    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint everything
-    else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
+    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint
+    everything else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
     def __new__(cls, loop: asyncio.AbstractEventLoop, server: _Server, options: Any, id_prefix: str) -> Self: ...
     @property
@@ -348,6 +348,7 @@ def parse_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | str | None]:
     Instead of the peer: "local" where the proxy speaks for itself, None where it does not say for whom. The length is
     0 if more bytes are needed, -1 if they begin something else, -2 if they are malformed; there is no peer then.
     """
+
 def is_upgrade(headers: Headers) -> bool:
     """Returns whether these header fields ask for a WebSocket; anything else is plain HTTP."""
 

@@ -31,10 +31,10 @@ class HTTPApp:
     """One ASGI application and its connections; the server hands it every request that does not open a WebSocket.
 
     Its connections observe `handshake_timeout` and `max_header_size` (for each head), `idle_timeout` and
-    `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and port,
-    or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
-    connection, given the peer as it was adopted; without it, such a request goes to the application like any other. If the application has an attribute
-    ``at_once``, that is the one of `Terms`.
+    `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and
+    port, or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
+    connection, given the peer as it was adopted; without it, such a request goes to the application like any other.
+    If the application has an attribute ``at_once``, that is the one of `Terms`.
     """
 
     def __init__(
@@ -101,9 +101,7 @@ class HTTPApp:
         lifespan, self._lifespan = self._lifespan, None
         await lifespan.shutdown()
 
-    def adopt(
-        self, sock: socket.socket, data: bytes, release: Callable[[], None], peer: Peer | None = None
-    ) -> None:
+    def adopt(self, sock: socket.socket, data: bytes, release: Callable[[], None], peer: Peer | None = None) -> None:
         """Take over an accepted, non-blocking socket, and the ``data`` already read from it.
 
         ``release`` is called once, as soon as the connection is gone or has become a WebSocket. ``peer`` says who it

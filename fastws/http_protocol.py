@@ -45,9 +45,9 @@ class Terms:
     """What all connections of one application have in common.
 
     ``refusal`` returns the whole answer to a peer (host and port, or None) that is refused with a status and a
-    sentence. ``websocket`` returns the protocol for an upgrade, given the peer; without it, upgrades go to the application. ``at_once``
-    returns what answers a request whose body comes together with its head, given the method, the target, the header
-    fields and the peer; None leaves the request to the application.
+    sentence. ``websocket`` returns the protocol for an upgrade, given the peer; without it, upgrades go to the
+    application. ``at_once`` returns what answers a request whose body comes together with its head, given the method,
+    the target, the header fields and the peer; None leaves the request to the application.
     """
 
     options: Options

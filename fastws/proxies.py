@@ -1,7 +1,8 @@
 """Trusted proxies: which peers they are, and what their header fields say of whoever asks.
 
-`X-Forwarded-For` and `Forwarded` (RFC 7239) name the client and the proxies on the way, the nearest of them last. Anybody
-may have written the first, so they are read from the end: each address that is trusted vouches for the one before it.
+`X-Forwarded-For` and `Forwarded` (RFC 7239) name the client and the proxies on the way, the nearest of them last.
+Anybody may have written the first, so they are read from the end: each address that is trusted vouches for the one
+before it. If both are there, the first counts: most proxies set that one, and pass the other on as it came.
 """
 
 import re
@@ -67,6 +68,7 @@ class Proxies:
         Where an address is malformed, or nothing is said, it is the last proxy that is known.
         """
         passed_on = headers.get("x-forwarded-for")
+        hops: Iterator[tuple[str | None, str | None]]
         if passed_on is not None:
             hops = ((part, None) for part in _members(passed_on))
         else:
