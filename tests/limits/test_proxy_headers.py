@@ -7,9 +7,10 @@ import pytest
 from fastws import Server
 
 from ..lib.http import application_of_client
+from ..lib.proxy import MOST, binary, line
 from ..lib.raw import BINARY, TEXT, frame, request
 from ..lib.support import Echo, Recorder, counted, eventually, needs_proc, nothing_left, resident
-from ..protocol.test_proxy_protocol import IPV4, MALFORMED, MOST, WHOLE, binary, line
+from ..protocol.test_proxy_protocol import IPV4, MALFORMED, WHOLE
 
 LOCAL = ["127.0.0.1"]
 UPGRADE = request("/ws/cars")
