@@ -334,7 +334,7 @@ cdef class TransportWire:
     cdef Conn* conn                         # NULL once the connection is gone
     cdef readonly object transport
     cdef bint is_secure
-    cdef tuple peer                         # (host, port), where HTTP had the transport before; None: the transport's own
+    cdef tuple peer                         # (host, port), if HTTP had the transport before; None: its own
     cdef bint is_trusted                    # then: it is a trusted proxy
     cdef object __weakref__
 

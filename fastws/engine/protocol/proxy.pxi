@@ -1,5 +1,5 @@
-# Proxy: the header of the PROXY protocol, versions 1 and 2, by which a proxy says for whom it connected. The sections are
-# those of haproxy's proxy-protocol.txt. Nothing here allocates; `found` is the caller's.
+# Proxy: the header of the PROXY protocol, versions 1 and 2, by which a proxy says for whom it connected. The sections
+# are those of haproxy's proxy-protocol.txt. Nothing here allocates; `found` is the caller's.
 
 cdef enum:
     PROXY_LINE_BYTES = 107              # of version 1, CRLF included (2.1)
