@@ -2,8 +2,11 @@
 
 import asyncio
 import logging
+from ipaddress import ip_address
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastws import Server
 from fastws._core import Headers
@@ -113,6 +116,26 @@ def test_the_last_address_that_is_not_trusted_is_the_client(value, host, port):
     assert TRUSTED.origin(Headers([("x-forwarded-for", value)]), PEER, False) == Origin(host, port, False)
 
 
+ADDRESSES = st.one_of(
+    st.ip_addresses(),
+    st.ip_addresses(network="10.0.0.0/8"),
+    st.ip_addresses(network="2001:db8:ffff::/48"),
+    st.sampled_from(["", "unknown", "unix", "10.0.0", "x"]),
+).map(str)
+
+
+@given(st.lists(ADDRESSES, max_size=6))
+def test_the_search_ends_as_in_a_model(hosts):
+    found, rest = PEER[0], [host for host in hosts if host]
+    while rest and TRUSTED.trusts(found):
+        if rest[-1][0] in "ux" or rest[-1] == "10.0.0":
+            break
+        address = ip_address(rest.pop())
+        found = str(getattr(address, "ipv4_mapped", None) or address)
+    fields = [("x-forwarded-for", ", ".join(hosts))]
+    assert TRUSTED.origin(Headers(fields), PEER, False).host == found
+
+
 @pytest.mark.parametrize(
     ("value", "host", "port", "is_secure"),
     [
@@ -194,12 +217,14 @@ async def test_a_listener_sees_the_client(serve, dial, wire, caplog):
     caplog.set_level(logging.INFO, "fastws.access")
     site = await serve(recorder := Recorder(), trusted_proxies=LOCAL)
     raw = await dial(site.url)
-    await raw.upgrade("/ws/cars", extra=[*forwarded_for("6.6.6.6", "1.2.3.4:99"), ("X-Forwarded-Proto", "https")])
+    said = [*forwarded_for("6.6.6.6", "1.2.3.4:99"), ("X-Forwarded-Proto", "https"), ("X-Request-ID", "7f3a-11")]
+    await raw.upgrade("/ws/cars", extra=said)
     (ws,) = await recorder.until("on_open")
     assert ws.remote_address == ws.request.remote_address == ("1.2.3.4", 99)
     assert ws.is_secure
     assert ws.request.is_secure
     assert "- 1.2.3.4 /ws/cars 101" in caplog.text
+    assert caplog.records[-1].request_id == "7f3a-11"
     bare = await dial(site.url)
     await bare.upgrade("/ws/cars")
     assert peers_at(recorder)[1] == bare.address
@@ -226,6 +251,16 @@ async def test_whoever_is_not_trusted_says_nothing(serve, dial, wire, trusted, c
     await refused.send(request("/nowhere", extra=said))
     assert (await refused.response()).error["request_id"] != "mine"
     assert caplog.records[-1].remote_address == refused.address
+
+
+async def test_a_proxy_may_speak_tls_too(serve, join, server_side, client_side):
+    site = await serve(recorder := Recorder(), trusted_proxies=LOCAL, ssl=server_side, max_connections_per_ip=1)
+    for host, scheme, is_secure in (("1.1.1.1", "http", False), ("2.2.2.2", "https", True), ("3.3.3.3", "", True)):
+        headers = {"X-Forwarded-For": host, "X-Forwarded-Proto": scheme}
+        await join(f"{site.url}/ws/cars", headers=headers, ssl=client_side)
+        (asked,) = recorder.of("on_handshake")[-1]
+        assert (asked.remote_address, asked.is_secure) == ((host, 0), is_secure)
+    assert counted(site) == 3
 
 
 @pytest.mark.parametrize("over_epoll", [True, False])
