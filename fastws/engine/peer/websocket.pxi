@@ -31,7 +31,7 @@ cdef class WebSocket:
 
     @property
     def is_secure(self):
-        """Whether it came over TLS, as far as a trusted proxy does not say otherwise."""
+        """Whether it came over TLS, unless a trusted proxy says otherwise."""
         return self.request.is_secure
 
     @property
