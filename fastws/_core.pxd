@@ -52,7 +52,7 @@ cdef struct Releases:
     uint64_t sent
 
 
-# protocol: frames, UTF-8; peer: inbound ------------------------------------------------------------------
+# protocol: frames, UTF-8, PROXY; peer: inbound -----------------------------------------------------------
 
 cdef struct Utf8:
     # The state of a validation between two bytes: continuation bytes due, and the bounds of the next one.
@@ -89,6 +89,14 @@ cdef struct Inbound:
     Utf8 utf8
     uint8_t[125] control
     uint8_t[125] ping
+
+
+cdef struct ProxyHeader:
+    # What a header of the PROXY protocol says of whoever connected to the proxy. It owns nothing.
+    uint8_t is_local            # the proxy speaks for itself
+    uint8_t family              # AF_INET or AF_INET6; 0: it does not say
+    uint16_t port
+    uint8_t[16] address
 
 
 # peer: connection ----------------------------------------------------------------------------------------
@@ -145,6 +153,8 @@ cdef struct Conn:
     uint8_t linked              # in the timer wheel
     uint8_t ping_sent           # and nothing received since
     uint8_t throttled           # not read: it sent too fast, and waits until `throttle_end`
+    uint8_t trusted             # the peer is a trusted proxy: whoever its head names is counted
+    uint8_t proxy_due           # a PROXY header may come first, or has to
     # The rest.
     uint32_t slot               # in the reactor's slabs
     uint32_t deadline           # tick; of the handshake, the close or the flushing out; of the pong, while open
@@ -192,6 +202,7 @@ cdef class Request:
     cdef uint8_t is_packed
     cdef uint16_t port
     cdef uint8_t[16] address
+    cdef readonly bint _from_proxy          # the peer is a trusted proxy, whose header fields say who asks
 
     cdef bytes head(self)
     cdef int forget(self) except -1
@@ -290,6 +301,8 @@ cdef class Reactor:
     cdef uint32_t handshake_ticks
     cdef uint32_t close_ticks
     cdef uint64_t max_connections_per_ip    # 0: any number, and addresses are not counted
+    cdef bint trusts_proxies                # some peers are; `server` says which
+    cdef int proxy_protocol                 # PROXY_OFF, PROXY_OPTIONAL or PROXY_REQUIRED
     cdef dict per_address                   # address -> connections and handshakes from there
     cdef str id_prefix
     cdef uint64_t next_serial
@@ -334,6 +347,8 @@ cdef class TransportWire:
     cdef Conn* conn                         # NULL once the connection is gone
     cdef readonly object transport
     cdef bint is_secure
+    cdef tuple peer                         # (host, port), if HTTP had the transport before; None: its own
+    cdef bint is_trusted                    # then: it is a trusted proxy
     cdef object __weakref__
 
     cdef int take(self, size_t n) except -1

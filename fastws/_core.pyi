@@ -76,13 +76,16 @@ class Request:
         """The cookies by name; of several with one name the first counts (RFC 6265 5.4 puts the nearest first)."""
     @property
     def remote_address(self) -> tuple[str, int]:
-        """(host, port) of the peer."""
+        """(host, port) of the peer, or of whoever a trusted proxy names; the port is 0 where that does not say."""
     @property
     def subprotocols(self) -> list[str]:
         """The subprotocols that the client offers, in its order of preference (RFC 6455 4.1)."""
     @property
     def _raw_path(self) -> str: ...
+    @property
+    def _from_proxy(self) -> bool: ...
     def _cookie_values(self, name: str) -> list[str]: ...
+    def _forward(self, host: str, port: int, is_secure: bool) -> None: ...
 
 @final
 class WebSocket:
@@ -107,7 +110,7 @@ class WebSocket:
         """Whether messages can be sent: from `on_open` until either side begins to close."""
     @property
     def is_secure(self) -> bool:
-        """Whether it came over TLS."""
+        """Whether it came over TLS, as far as a trusted proxy does not say otherwise."""
     @property
     def user(self) -> Any:
         """Whoever `on_handshake` said, or None."""
@@ -140,7 +143,7 @@ class WebSocket:
         """The request's cookies by name."""
     @property
     def remote_address(self) -> tuple[str, int]:
-        """(host, port) of the peer."""
+        """(host, port) of the peer, or of whoever a trusted proxy names; the port is 0 where that does not say."""
     @property
     def channels(self) -> frozenset[str]:
         """The channels it is subscribed to; still readable in `on_close`."""
@@ -176,6 +179,7 @@ class WebSocket:
     def ping(self) -> None:
         """Send a ping (RFC 6455 5.5.2)."""
     def _refuse(self, response: bytes) -> None: ...
+    def _claim_address(self) -> bool: ...
     def _accept(self, endpoint: Endpoint, response: bytes) -> bool: ...
     def _ready(self) -> None: ...
     def _give_away(self) -> tuple[int | asyncio.Transport, bytes, int] | None: ...
@@ -200,6 +204,7 @@ class _Server(Protocol):
     """What a reactor tells of requests, and of trouble."""
 
     def on_request(self, ws: WebSocket) -> None: ...
+    def trusts(self, host: str) -> bool: ...
     def on_bad_request(self, ws: WebSocket, status: int, message: str) -> None: ...
     def on_abandoned(self, ws: WebSocket) -> None: ...
     def on_overdue(self, ws: WebSocket) -> None: ...
@@ -265,11 +270,12 @@ class Endpoint:
 class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
+    It asks ``server.trusts(host)`` whether a peer is a trusted proxy, if any are; "unix" stands for unix sockets. It
+    calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
     else that a peer sends first, ``server.on_overdue(ws)`` if a request got no answer within `handshake_timeout`,
     ``server.on_abandoned(ws)`` if its peer left before that, ``server.on_accept_paused(errno)`` when descriptors run
-    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint everything
-    else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
+    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint
+    everything else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
     def __new__(cls, loop: asyncio.AbstractEventLoop, server: _Server, options: Any, id_prefix: str) -> Self: ...
     @property
@@ -309,7 +315,13 @@ class Reactor:
 @disjoint_base
 class TransportWire:
     """An asyncio protocol that feeds a connection; the connection writes to `transport`."""
-    def __new__(cls, reactor: Reactor, is_secure: bool = False) -> Self: ...
+    def __new__(
+        cls,
+        reactor: Reactor,
+        is_secure: bool = False,
+        peer: tuple[str, int] | None = None,
+        is_trusted: bool = False,
+    ) -> Self: ...
     @property
     def transport(self) -> asyncio.Transport: ...
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
@@ -340,6 +352,13 @@ def check_close(code: int, reason: str) -> bytes:
 
 def decode_path(raw: str) -> str:
     """Percent-decode a path or a segment of one. Raises Reject(400) if the result is not text (RFC 3986 2.1)."""
+
+def parse_proxy_header(data: bytes) -> tuple[int, tuple[str, int] | str | None]:
+    """Returns (length, (host, port)) of the PROXY header with which these bytes begin.
+
+    Instead of the peer: "local" where the proxy speaks for itself, None where it does not say for whom. The length is
+    0 if more bytes are needed, -1 if they begin something else, -2 if they are malformed; there is no peer then.
+    """
 
 def is_upgrade(headers: Headers) -> bool:
     """Returns whether these header fields ask for a WebSocket; anything else is plain HTTP."""

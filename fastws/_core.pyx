@@ -27,6 +27,7 @@ include "engine/protocol/packing.pxi"       # heads of requests, kept small whil
 include "engine/protocol/head.pxi"          # the syntax of a request's head
 include "engine/protocol/cookies.pxi"       # the syntax of cookies
 include "engine/protocol/request.pxi"       # Request and Headers
+include "engine/protocol/proxy.pxi"         # the PROXY protocol's header
 include "engine/protocol/handshake.pxi"     # the checks of an upgrade, and the 101
 
 # peer: one connection, whatever its wire

@@ -114,12 +114,14 @@ def refusal(
     *,
     about: Mapping[str, Any] | None = None,
     field: str | None = None,
+    request_id: str | None = None,
 ) -> Answer:
     """Returns an answer that says why a request is refused, and logs it with the same request id.
 
-    ``about`` are further `facts` for the log; ``field`` is where in the body the fault is.
+    ``about`` are further `facts` for the log; ``field`` is where in the body the fault is; ``request_id`` is that of
+    a trusted proxy.
     """
-    request_id = secrets.token_hex(8)
+    request_id = request_id or secrets.token_hex(8)
     extra = {**(about or {}), "request_id": request_id, "status": status, "remote_address": peer}
     level = logging.WARNING if error is None else logging.ERROR
     logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)

@@ -8,12 +8,14 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from .auth import Auth
 from .errors import ConfigurationError
+from .proxies import fault_of
 from .sessions import Sessions
 
 __all__ = ["EndpointKeywords", "EndpointOptions", "OptionKeywords", "Options", "ServerKeywords", "default_of"]
 
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 OverRate: TypeAlias = Literal["pause", "close"]
+ProxyProtocol: TypeAlias = Literal["off", "optional", "required"]
 
 # Returns what is wrong with a value, as the end of a sentence that begins with "name=value"; "" if nothing is.
 Check: TypeAlias = Callable[[Any], str]
@@ -125,6 +127,10 @@ def _optional(check: Check) -> Check:
 
 _flag = _must_be("True or False", lambda value: isinstance(value, bool))
 _strings = _must_be("a list of strings", _are_strings)
+
+
+def _proxies(value: Any) -> str:
+    return _strings(value) or fault_of(value)
 
 
 def _permissions(value: Any) -> str:
@@ -261,6 +267,16 @@ class Options(EndpointOptions):
         "maximum connections of any kind from one IPv4 address or IPv6 /64; more get 503",
         _optional(_whole(1)),
     )
+    trusted_proxies: Sequence[str] = _option(
+        (),
+        'proxies that may say who their clients are: addresses, networks such as 10.0.0.0/8, or "unix"',
+        _proxies,
+    )
+    proxy_protocol: ProxyProtocol = _option(
+        "off",
+        "whether connections from trusted_proxies may or must begin with a PROXY protocol header, version 1 or 2",
+        _choice(ProxyProtocol),
+    )
     max_inbound: int = _option(
         256 * MIB, "maximum bytes of unfinished messages and requests, for all connections together", _whole(MIB)
     )
@@ -274,6 +290,17 @@ class Options(EndpointOptions):
     http: Callable[..., Any] | None = _option(
         None, "ASGI application for plain requests on the same port", _optional(_must_be("an ASGI app", callable))
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.proxy_protocol != "off":
+            set_to = f"proxy_protocol={self.proxy_protocol!r}"
+            if not self.trusted_proxies:
+                raise ConfigurationError(f"{set_to} needs trusted_proxies: name those that may send the header")
+            if self.ssl is not None:
+                raise ConfigurationError(
+                    f"{set_to} does not go with ssl: the header comes before TLS, so let the proxy do TLS"
+                )
 
 
 # -- the options as keyword arguments, for type checkers; a test keeps names and types equal
@@ -313,6 +340,8 @@ class ServerKeywords(EndpointKeywords, total=False):
     handshake_timeout: float
     max_header_size: int
     max_connections_per_ip: int | None
+    trusted_proxies: Sequence[str]
+    proxy_protocol: ProxyProtocol
     max_inbound: int
     max_arena: int
     flush_threads: int

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import ConfigurationError, FastWSError
+from .proxies import Proxies
 
 if TYPE_CHECKING:
     import socket
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from .config import Options
     from .http_protocol import HTTPProtocol
+    from .proxies import Peer
 
 __all__ = ["HTTPApp"]
 
@@ -29,10 +31,10 @@ class HTTPApp:
     """One ASGI application and its connections; the server hands it every request that does not open a WebSocket.
 
     Its connections observe `handshake_timeout` and `max_header_size` (for each head), `idle_timeout` and
-    `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and port,
-    or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
-    connection; without it, such a request goes to the application like any other. If the application has an attribute
-    ``at_once``, that is the one of `Terms`.
+    `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and
+    port, or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
+    connection, given the peer as it was adopted; without it, such a request goes to the application like any other.
+    If the application has an attribute ``at_once``, that is the one of `Terms`.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class HTTPApp:
         options: Options,
         *,
         refusal: Callable[[tuple[str, int] | None, int, str], bytes],
-        websocket: Callable[[], Any] | None = None,
+        websocket: Callable[[Peer | None], Any] | None = None,
         logger: logging.Logger | None = None,
         root_path: str = "",
     ) -> None:
@@ -59,7 +61,7 @@ class HTTPApp:
 
         self.connection_count = 0
         self._logger = logger or logging.getLogger("fastws.http")
-        # A peer's address is that of its socket, whatever X-Forwarded-For says, as for WebSockets.
+        # Whose X-Forwarded-For counts is said by `trusted_proxies`, as for WebSockets.
         self._config = Config(
             app,
             http=HTTPProtocol,
@@ -70,7 +72,8 @@ class HTTPApp:
             proxy_headers=False,
         )
         self._config.load()
-        terms = Terms(options, refusal, websocket, getattr(app, "at_once", None))
+        proxies = Proxies(options.trusted_proxies)
+        terms = Terms(options, refusal, websocket, getattr(app, "at_once", None), proxies)
         self._make_protocol = partial(HTTPProtocol, terms=terms)
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
@@ -98,23 +101,26 @@ class HTTPApp:
         lifespan, self._lifespan = self._lifespan, None
         await lifespan.shutdown()
 
-    def adopt(self, sock: socket.socket, data: bytes, release: Callable[[], None]) -> None:
+    def adopt(self, sock: socket.socket, data: bytes, release: Callable[[], None], peer: Peer | None = None) -> None:
         """Take over an accepted, non-blocking socket, and the ``data`` already read from it.
 
-        ``release`` is called once, as soon as the connection is gone or has become a WebSocket.
+        ``release`` is called once, as soon as the connection is gone or has become a WebSocket. ``peer`` says who it
+        is, if there are trusted proxies; else the socket does.
         """
-        task = asyncio.get_running_loop().create_task(self._connect(self._protocol(release), sock, data))
+        task = asyncio.get_running_loop().create_task(self._connect(self._protocol(release, peer), sock, data))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    def adopt_transport(self, transport: asyncio.Transport, data: bytes, release: Callable[[], None]) -> None:
-        """Take over a transport (such as TLS) and the ``data`` already read from it; ``release`` is as for `adopt`."""
+    def adopt_transport(
+        self, transport: asyncio.Transport, data: bytes, release: Callable[[], None], peer: Peer | None = None
+    ) -> None:
+        """Take over a transport (such as TLS) and the ``data`` already read from it; the rest is as for `adopt`."""
         if transport.is_closing():
             release()
         else:
-            FirstBytes(self._protocol(release), data).connection_made(transport)
+            FirstBytes(self._protocol(release, peer), data).connection_made(transport)
 
-    def _protocol(self, release: Callable[[], None]) -> HTTPProtocol:
+    def _protocol(self, release: Callable[[], None], peer: Peer | None) -> HTTPProtocol:
         """Returns a new HTTP protocol for one connection on the running loop; it counts until it is released."""
         if self._lifespan is None:
             raise RuntimeError("the HTTP application is not running: await startup() first")
@@ -123,7 +129,7 @@ class HTTPApp:
             self.connection_count -= 1
             release()
 
-        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=leave)
+        protocol = self._make_protocol(self._config, self._state, self._lifespan.state, release=leave, peer=peer)
         protocol.logger = self._logger
         protocol.access_logger = self._logger.getChild("access")
         protocol.access_log = protocol.access_logger.isEnabledFor(logging.INFO)

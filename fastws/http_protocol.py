@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ._core import Headers, is_upgrade
 from .answers import Answer
 from .errors import FastWSError
+from .proxies import Proxies
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from .config import Options
+    from .proxies import Peer
 
 __all__ = ["HTTPProtocol", "Terms"]
 
@@ -43,15 +45,16 @@ class Terms:
     """What all connections of one application have in common.
 
     ``refusal`` returns the whole answer to a peer (host and port, or None) that is refused with a status and a
-    sentence. ``websocket`` returns the protocol for an upgrade; without it, upgrades go to the application. ``at_once``
-    returns what answers a request whose body comes together with its head, given the method, the target, the header
-    fields and the peer; None leaves the request to the application.
+    sentence. ``websocket`` returns the protocol for an upgrade, given the peer; without it, upgrades go to the
+    application. ``at_once`` returns what answers a request whose body comes together with its head, given the method,
+    the target, the header fields and the peer; None leaves the request to the application.
     """
 
     options: Options
     refusal: Callable[[tuple[str, int] | None, int, str], bytes]
-    websocket: Callable[[], Any] | None
+    websocket: Callable[[Peer | None], Any] | None
     at_once: AtOnce | None = None
+    proxies: Proxies = field(default_factory=lambda: Proxies(()))
     turns: Turns = field(default_factory=Turns)
 
 
@@ -103,11 +106,14 @@ class HTTPProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         terms: Terms,
         release: Callable[[], None],
+        peer: Peer | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state)
         self._terms = terms
         self._options = terms.options
         self._release: Callable[[], None] | None = release
+        self._peer = peer
+        self._from: tuple[tuple[str, int] | None, Literal["http", "https"] | None] = None, None  # of the peer itself
         self._piece = min(PIECE_BYTES, self._options.max_header_size)
         self._part = Part.BETWEEN
         self._unread = bytearray()  # received but not yet parsed
@@ -130,6 +136,9 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self._peer is not None:
+            self.client = self._peer.address if self._peer.address[0] else None
+        self._from = self.client, self.scheme
         self.flow = Flow(transport)
         self._begin_turn()
 
@@ -236,6 +245,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._has_progress = True
         self._part = Part.HEAD
         self._turn_began = self.loop.time()
+        self.client, self.scheme = self._from
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -244,6 +254,8 @@ class HTTPProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._has_progress = True
+        if self._peer is not None and self._peer.is_trusted:
+            self._meet_client(self._peer)
         self._is_asking = self._terms.websocket is not None and self._has_upgrade()
         head = self._head()
         objection = self._objection(head)
@@ -259,6 +271,13 @@ class HTTPProtocol(HttpToolsProtocol):
             if not self.parser.should_upgrade():
                 raise Stop  # not a valid handshake: it will be refused, and what follows does not matter
         self._part = Part.BODY
+
+    def _meet_client(self, proxy: Peer) -> None:
+        """Note who asks, as a trusted proxy says: each request on its connection may be another client's."""
+        headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers])
+        host, port, is_secure = self._terms.proxies.origin(headers, proxy.address, self.scheme == "https")
+        self.client, self.scheme = (host, port) if host else None, "https" if is_secure else "http"
+        self.scope["client"], self.scope["scheme"] = self.client, self.scheme
 
     def _objection(self, head: bytes) -> tuple[int, str] | None:
         """Returns status and sentence for a head to refuse, None for a valid one."""
@@ -359,7 +378,7 @@ class HTTPProtocol(HttpToolsProtocol):
         self._leave()
         self.flow.release()
         self.flow.resume_reading()
-        protocol = self._terms.websocket()
+        protocol = self._terms.websocket(self._peer)
         protocol.connection_made(self.transport)
         if self.flow.write_paused:
             protocol.pause_writing()  # it will be told to resume, so it has to know of the pause

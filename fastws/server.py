@@ -22,6 +22,7 @@ from .life.connection import Life
 from .life.steps import HANDLER_ERRORS, Runner, Steps
 from .listener import Listener
 from .manager import ConnectionManager
+from .proxies import Peer
 from .routing import Router, Template
 from .sockets import BACKLOG, address_of, open_sockets
 
@@ -231,9 +232,10 @@ class Server:
         )
         self._transport_servers.append(server)
 
-    def _wire(self) -> "Wire":
+    def _wire(self, peer: Peer | None = None) -> "Wire":
+        """Returns a new wire; ``peer`` is given if HTTP had the transport before, and there are trusted proxies."""
         assert self._reactor is not None
-        return Wire(self._reactor, self.options.ssl is not None)
+        return Wire(self._reactor, self.options.ssl is not None, *(peer or ()))
 
     def _attach(self, manager: ConnectionManager) -> None:
         assert self._reactor is not None

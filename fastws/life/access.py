@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from .._core import Request, WebSocket
+from ..proxies import request_id
 
 __all__ = ["accepted", "closed", "refused"]
 
@@ -50,6 +51,9 @@ def _log(request: Request, message: str, *values: Any, **extra: Any) -> None:
     host, path = request.remote_address[0], _shown(request._raw_path)
     user = "-" if request.user is None else _shown(str(request.user))
     extra |= {"user": request.user, "remote_address": request.remote_address, "path": path}
+    given = request_id(request.headers) if request._from_proxy else None
+    if given is not None:
+        extra["request_id"] = given
     logger.info(f"%s %s %s {message}", user, host or "-", path or "-", *values, extra=extra)
 
 

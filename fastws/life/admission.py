@@ -21,6 +21,7 @@ from .._core import (
 from ..answers import RETRY_HEADERS, Answer, facts, phrase, refusal
 from ..config import Options
 from ..errors import Reject
+from ..proxies import Peer, Proxies, request_id
 from ..routing import Router
 from . import access
 from .connection import Life
@@ -53,6 +54,7 @@ class Admission:
         self._router = router
         self._runner = runner
         self._pages = pages
+        self._proxies = Proxies(options.trusted_proxies)
         self._deciding: dict[WebSocket, asyncio.Task[None]] = {}
         #: Handshakes by the endpoint's path ("" where the request may not know of one) and status.
         self.handshakes: Counter[tuple[str, int]] = Counter()
@@ -62,6 +64,11 @@ class Admission:
     def on_request(self, ws: WebSocket) -> None:
         """A complete request head arrived."""
         request = ws.request
+        peer = Peer(request.remote_address, request._from_proxy)
+        if request._from_proxy:
+            request._forward(*self._proxies.origin(request.headers, peer.address, request.is_secure))
+            if not ws._claim_address():
+                return
         if is_upgrade(request.headers):
             self._begin(ws)
         elif (answer := self.page(request.method, request.path)) is not None:
@@ -69,11 +76,15 @@ class Admission:
         elif self.is_draining:
             self._refuse(ws, 503, STOPPING, RETRY_HEADERS)
         elif self.http is not None:
-            self._hand_over(ws)
+            self._hand_over(ws, peer)
         elif self._is_for_websockets(request.method, request._raw_path):
             self._refuse(ws, 426, "this path only accepts WebSocket connections", UPGRADE_REQUIRED)
         else:
             self._refuse(ws, 404, "not found")
+
+    def trusts(self, host: str) -> bool:
+        """Returns whether a new peer is a trusted proxy."""
+        return self._proxies.trusts(host)
 
     def on_bad_request(self, ws: WebSocket, status: int, message: str) -> None:
         """The input was not a valid request."""
@@ -126,7 +137,7 @@ class Admission:
         except Reject:  # a malformed percent-escape
             return False
 
-    def _hand_over(self, ws: WebSocket) -> None:
+    def _hand_over(self, ws: WebSocket, peer: Peer) -> None:
         """Hand a plain request and its connection over to the HTTP application."""
         if self._is_full():
             self._refuse(ws, 503, FULL, RETRY_HEADERS)
@@ -137,10 +148,11 @@ class Admission:
         wire, data, claim = detached
         assert self.reactor is not None
         release = partial(self.reactor.release_address, claim)
+        met = peer if self._proxies else None
         if isinstance(wire, int):
-            self.http.adopt(socket.socket(fileno=wire), data, release)
+            self.http.adopt(socket.socket(fileno=wire), data, release, met)
         else:
-            self.http.adopt_transport(wire, data, release)
+            self.http.adopt_transport(wire, data, release, met)
 
     # -- handshakes
 
@@ -236,7 +248,8 @@ class Admission:
         """
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
-        answer = refusal(request.remote_address, status, message, headers, error, about=about)
+        given = request_id(request.headers) if request._from_proxy else None
+        answer = refusal(request.remote_address, status, message, headers, error, about=about, request_id=given)
         path = None if life is None else life.template.path
         if not request.method or is_upgrade(request.headers):  # else it is a page that was asked for
             self.handshakes[path or "", status] += 1
@@ -246,7 +259,8 @@ class Admission:
         try:
             response = answer.as_http(request.method)
         except ValueError as bad_header:
-            answer = refusal(request.remote_address, 500, "internal server error", error=bad_header, about=about)
+            message = "internal server error"
+            answer = refusal(request.remote_address, 500, message, error=bad_header, about=about, request_id=given)
             response = answer.as_http(request.method)
         ws._refuse(response)
 

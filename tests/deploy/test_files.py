@@ -104,8 +104,8 @@ def test_compose_configures_a_server_that_can_be_made():
     service = COMPOSE["services"]["fastws"]
     environment = {name: interpolated(value) for name, value in service["environment"].items()}
     settings = load(None, environment, {})
-    assert {name.lower().removeprefix("fastws_").split("_")[0] for name in environment} == {
-        path[0] for path, source in settings.sources.items() if source.kind == "env"
+    assert {name.lower().removeprefix("fastws_") for name in environment} == {
+        "_".join(path) for path, source in settings.sources.items() if source.kind == "env"
     }
     assert settings.hooks.secret == SECRETS["HOOKS_SECRET"]
     assert settings.channels[0].subscribe == "hook"

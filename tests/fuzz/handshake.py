@@ -1,11 +1,14 @@
 """Heads: whatever a peer sends first gets a 101 (if h11 finds a request for it), a refusal, or silence.
 
-Byte of options: 1, the wire is a transport. There are no letters.
+Byte of options: 1, the wire is a transport; 2, the peer is a trusted proxy, which may send a PROXY header. There are no
+letters.
 """
 
 import base64
 import re
 from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any
 from urllib.parse import unquote
 
 import h11
@@ -13,6 +16,7 @@ import h11
 from fastws import Listener, Request, Server
 from fastws.life.admission import Admission
 
+from ..lib.proxy import BAD, MORE, model
 from ..lib.raw import Response, accept_of
 from .wires import Site, moves
 
@@ -38,11 +42,28 @@ class Reader(Listener):
 
 
 class Target:
-    """One server for all inputs."""
+    """One server for all inputs, and another one that trusts its peers."""
 
     def __init__(self) -> None:
+        self.plain = Half()
+        self.trusting = Half(trusted_proxies=["unix", "192.0.2.1"], proxy_protocol="optional")
+
+    def check(self, data: bytes) -> None:
+        """Raises AssertionError for a wrong answer to the head."""
+        half = self.trusting if data and data[0] & 2 else self.plain
+        half.check(data)
+
+    def close(self) -> None:
+        self.plain.site.close()
+        self.trusting.site.close()
+
+
+class Half:
+    """One server."""
+
+    def __init__(self, **options: Any) -> None:
         self.reader = Reader()
-        self.server = Server(max_header_size=MAX_HEADER_SIZE, subprotocols=SUBPROTOCOLS, ping_interval=0)
+        self.server = Server(max_header_size=MAX_HEADER_SIZE, subprotocols=SUBPROTOCOLS, ping_interval=0, **options)
         manager = self.server.endpoint("/ws/{channel}", self.reader)
         admission = Admission(self.server.options, self.server._router, self.server._runner, {})
         self.site = Site(admission, self.server.options)
@@ -62,6 +83,16 @@ class Target:
         answer, head = peer.end(), bytes(sent)
         request, self.reader.request = self.reader.request, None
         self.site.check()
+        length, named = model(head) if self.server.options.trusted_proxies else (0, None)
+        if self.server.options.trusted_proxies and length in (MORE, BAD):
+            assert bool(answer) is (length == BAD)
+            return
+        head = head[max(length, 0) :]
+        if length > 0 and request is not None and isinstance(named, tuple):
+            assert (ip_address(request.remote_address[0]), request.remote_address[1]) == (
+                ip_address(named[0]),
+                named[1],
+            )
         if answer.startswith(b"HTTP/1.1 101 "):
             assert request is not None
             check_accepted(request, head, answer)
@@ -175,4 +206,4 @@ def check_refused(head: bytes, answer: bytes) -> None:
     assert response["Content-Length"] == str(len(response.body))
     assert response.error["code"] == response.status
     assert response.error["message"]
-    assert re.fullmatch("[0-9a-f]{16}", response.error["request_id"])
+    assert re.fullmatch("[0-9A-Za-z._~+/=-]{1,64}", response.error["request_id"])

@@ -24,7 +24,7 @@ def frames():
 def heads():
     target = handshake.Target()
     yield target
-    target.site.close()
+    target.close()
 
 
 @pytest.mark.parametrize("path", inputs("parser"), ids=lambda path: path.name)

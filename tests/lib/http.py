@@ -79,3 +79,14 @@ class Peer(Streams):
         """Everything up to the server's end."""
         with contextlib.suppress(ConnectionResetError):
             return await self.rest()
+
+
+async def application_of_client(scope, receive, send):
+    """An ASGI application that says who asks: "http 192.0.2.1:4711"."""
+    if scope["type"] == "lifespan":
+        for event in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{event}.complete"})
+        return
+    host, port = scope["client"] or ("", 0)
+    await PlainTextResponse(f"{scope['scheme']} {host}:{port}")(scope, receive, send)

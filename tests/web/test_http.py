@@ -322,7 +322,7 @@ async def test_an_upgrade_on_a_kept_alive_connection_goes_to_the_websocket_proto
             self.transport.write(b"taken:" + data)
 
     taken = Taken()
-    async with serving(application(), websocket=lambda: taken) as site:
+    async with serving(application(), websocket=lambda peer: taken) as site:
         wire = await call(site)
         await wire.send(KEPT_ALIVE_GET)
         await wire.until(b"hello 127.0.0.1")

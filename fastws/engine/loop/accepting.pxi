@@ -46,7 +46,7 @@ cdef bint accept_one(Reactor reactor, int listener) except -1:
     event.data.ptr = c
     if epoll_ctl(reactor.epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0:
         drop(reactor, c)
-    elif not claim_address(reactor, c):
+    elif not meet_peer(reactor, c):
         refuse_crowded(reactor, c)
     return True
 

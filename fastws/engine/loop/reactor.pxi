@@ -12,11 +12,12 @@ cdef enum:
 cdef class Reactor:
     """Accepts, reads, and writes every connection of one server, on the loop that it was made on.
 
-    It calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
+    It asks ``server.trusts(host)`` whether a peer is a trusted proxy, if any are; "unix" stands for unix sockets. It
+    calls ``server.on_request(ws)`` with each request, ``server.on_bad_request(ws, status, message)`` for anything
     else that a peer sends first, ``server.on_overdue(ws)`` if a request got no answer within `handshake_timeout`,
     ``server.on_abandoned(ws)`` if its peer left before that, ``server.on_accept_paused(errno)`` when descriptors run
-    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint everything
-    else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
+    out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint
+    everything else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
     """
 
     def __cinit__(self, loop, server, options, str id_prefix not None):
@@ -31,6 +32,9 @@ cdef class Reactor:
         self.max_header_size = options.max_header_size
         self.max_connections_per_ip = options.max_connections_per_ip or 0
         self.per_address = {}
+        self.trusts_proxies = bool(options.trusted_proxies)
+        self.proxy_protocol = {"off": PROXY_OFF, "optional": PROXY_OPTIONAL, "required": PROXY_REQUIRED}[
+            options.proxy_protocol]
         self.handshake_ticks = ticks(options.handshake_timeout)
         self.close_ticks = ticks(options.close_timeout)
         self.listeners = []

@@ -71,10 +71,24 @@ cdef int transport_resume(Reactor reactor, Conn* c) except -1:
 
 
 cdef int transport_describe(Conn* c, Request request) except -1:
-    peer = transport_of(c).get_extra_info("peername")
+    cdef TransportWire wire = <TransportWire>c.transport
+    peer = wire.transport.get_extra_info("peername") if wire.peer is None else wire.peer
     request._peer = tuple(peer[:2]) if isinstance(peer, tuple) else ("", 0)
-    request.is_secure = (<TransportWire>c.transport).is_secure
+    request.family = AF_UNIX if isinstance(peer, (str, bytes)) else 0
+    request.is_secure = wire.is_secure
     return 0
+
+
+cdef bint transport_meet(Reactor reactor, Conn* c) except -1:
+    """Meet a new peer; or one of whom HTTP, which had the transport before, has said who it is."""
+    cdef TransportWire wire = <TransportWire>c.transport
+    cdef Request peer
+    if wire.peer is None:
+        return meet_peer(reactor, c)
+    peer = Request(b"")
+    transport_describe(c, peer)
+    c.trusted = wire.is_trusted
+    return c.trusted or claim_address(reactor, c, peer)
 
 
 cdef int transport_close(Conn* c) except -1:
@@ -104,9 +118,11 @@ cdef transport_release(Conn* c):
 cdef class TransportWire:
     """An asyncio protocol that feeds a connection; the connection writes to `transport`."""
 
-    def __cinit__(self, Reactor reactor not None, bint is_secure=False):
+    def __cinit__(self, Reactor reactor not None, bint is_secure=False, tuple peer=None, bint is_trusted=False):
         self.reactor = reactor
         self.is_secure = is_secure
+        self.peer = peer
+        self.is_trusted = is_trusted
 
     def connection_made(self, transport):
         cdef Conn* c
@@ -120,7 +136,7 @@ cdef class TransportWire:
         c.transport = <void*>self
         Py_INCREF(self)
         self.conn = c
-        if not claim_address(self.reactor, c):
+        if not transport_meet(self.reactor, c):
             refuse_crowded(self.reactor, c)
         wake(self.reactor)
 

@@ -13,16 +13,34 @@ cdef uint64_t address_key(int family, const uint8_t* address) noexcept:
     return key | <uint64_t>1 << 32 if family == AF_INET else key or 1       # 0::/8 belongs to nobody (RFC 4291 2.4)
 
 
-cdef bint claim_address(Reactor reactor, Conn* c) except -1:
-    """Count a new connection under its address, if it has one. Returns False if there are too many from there."""
+cdef bint meet_peer(Reactor reactor, Conn* c) except -1:
+    """Count a new connection under its address, unless that is a trusted proxy's, whose clients will count instead.
+    Returns False if there are too many from there."""
     cdef Request peer
-    if reactor.max_connections_per_ip == 0:
+    c.proxy_due = reactor.proxy_protocol != PROXY_OFF
+    if reactor.max_connections_per_ip == 0 and not reactor.trusts_proxies:
         return True
     peer = Request(b"")
     c.wire.describe(c, peer)
-    if peer._peer is not None and peer._peer[0]:
-        peer.family = AF_INET6 if ":" in peer._peer[0] else AF_INET
-        inet_pton(peer.family, peer._peer[0].partition("%")[0].encode(), peer.address)
+    c.trusted = trusts(reactor, peer)
+    return c.trusted or claim_address(reactor, c, peer)
+
+
+cdef bint trusts(Reactor reactor, Request peer) except -1:
+    """Returns whether this is a trusted proxy."""
+    if not reactor.trusts_proxies:
+        return False
+    return reactor.server.trusts("unix" if peer.family == AF_UNIX else peer.remote_address[0])
+
+
+cdef bint claim_address(Reactor reactor, Conn* c, Request peer) except -1:
+    """Count a connection under this address, if it is one. Returns False if there are too many from there."""
+    if reactor.max_connections_per_ip == 0:
+        return True
+    if peer._peer is not None:
+        host, port = peer._peer
+        peer = Request(b"")
+        place_address(peer, host, port)
     if peer.family != AF_INET and peer.family != AF_INET6:
         return True
     address = address_key(peer.family, peer.address)

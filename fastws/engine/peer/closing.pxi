@@ -236,14 +236,27 @@ cdef int refuse(Reactor reactor, Conn* c, int status, message) except -1:
     """Refuse what is not a valid request: the server makes the answer, and logs it."""
     cdef WebSocket ws = websocket_of(reactor, c)
     inbound_free(reactor, c)
-    ws.request = Request(b"")           # for its address
-    c.wire.describe(c, ws.request)
+    if ws.request is None:
+        ws.request = Request(b"")       # for its address
+        c.wire.describe(c, ws.request)
     reactor.server.on_bad_request(ws, status, message)
     return 0
 
 
 cdef int refuse_malformed(Reactor reactor, Conn* c) except -1:
     return refuse(reactor, c, 400, "this is not an HTTP/1.1 request")
+
+
+cdef int refuse_stranger(Reactor reactor, Conn* c) except -1:
+    return refuse(reactor, c, 400, "a PROXY header is only taken from trusted_proxies")
+
+
+cdef int refuse_proxy(Reactor reactor, Conn* c) except -1:
+    return refuse(reactor, c, 400, "the PROXY header is malformed")
+
+
+cdef int refuse_without_proxy(Reactor reactor, Conn* c) except -1:
+    return refuse(reactor, c, 400, "a PROXY header has to come first, from a proxy")
 
 
 cdef int refuse_large_head(Reactor reactor, Conn* c) except -1:

@@ -31,7 +31,7 @@ cdef class WebSocket:
 
     @property
     def is_secure(self):
-        """Whether it came over TLS."""
+        """Whether it came over TLS, unless a trusted proxy says otherwise."""
         return self.request.is_secure
 
     @property
@@ -86,7 +86,7 @@ cdef class WebSocket:
 
     @property
     def remote_address(self):
-        """(host, port) of the peer."""
+        """(host, port) of the peer, or of whoever a trusted proxy names; the port is 0 where that does not say."""
         return self.request.remote_address
 
     @property
@@ -203,6 +203,19 @@ cdef class WebSocket:
         if c is not NULL and (c.state == HEAD or c.state == PENDING):
             queue_bytes(self.reactor, c, response)
             flush_out(self.reactor, c)
+
+    def _claim_address(self):
+        """Count a trusted proxy's connection under the address of its request; until now it counted nowhere.
+
+        Returns False if it is refused for that, or gone.
+        """
+        cdef Conn* c = self.conn
+        if c is NULL or c.state != PENDING:
+            return False
+        if c.address or claim_address(self.reactor, c, self.request):
+            return True
+        refuse_crowded(self.reactor, c)
+        return False
 
     def _accept(self, Endpoint endpoint not None, bytes response not None):
         """Answer with 101; from now on it is a connection of `endpoint`. Returns False if the peer is gone."""

@@ -118,10 +118,16 @@ cdef class Request:
 
     @property
     def remote_address(self):
-        """(host, port) of the peer."""
+        """(host, port) of the peer, or of whoever a trusted proxy names; the port is 0 where that does not say."""
         if self._peer is not None:
             return self._peer
         return format_address(self.family, self.address, self.port)
+
+    def _forward(self, host, int port, bint is_secure):
+        """A trusted proxy says who asks, and whether over TLS."""
+        if (host, port) != self.remote_address:
+            place_address(self, host, port)
+        self.is_secure = is_secure
 
     @property
     def data(self):
@@ -149,6 +155,28 @@ cdef class Request:
 
     def __repr__(self):
         return f"<Request {self.method} {self._target!r}>"
+
+
+cdef int place_address(Request request, host, int port) except -1:
+    """Have a request come from this host, in text; nothing changes where that is no address."""
+    cdef uint8_t[16] address
+    cdef int family = AF_INET6 if ":" in host else AF_INET
+    if inet_pton(family, host.partition("%")[0].encode(), address) == 1:
+        memcpy(request.address, address, 16 if family == AF_INET6 else 4)
+        request.family = <uint8_t>family
+        request.port = <uint16_t>port
+        request._peer = None
+    return 0
+
+
+cdef int take_address(Request request, Request other) except -1:
+    """Have a request come from where another one does."""
+    request._peer = other._peer
+    request.family = other.family
+    request.port = other.port
+    memcpy(request.address, other.address, 16)
+    request.is_secure = other.is_secure
+    return 0
 
 
 cdef format_address(int family, const uint8_t* address, int port):
