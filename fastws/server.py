@@ -85,6 +85,11 @@ class Server:
         """Whether it accepts connections: from the end of `start` to the beginning of `stop`."""
         return self._admission is not None and self._admission.is_ready
 
+    @property
+    def handshakes(self) -> dict[int, int]:
+        """How many handshakes there were since the start, by status: 101 for those that succeeded."""
+        return {} if self._admission is None else dict(self._admission.handshakes)
+
     def endpoint(
         self, path: str | Sequence[str], listener: Listener | None = None, **options: Unpack[EndpointKeywords]
     ) -> ConnectionManager:

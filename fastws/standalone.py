@@ -12,12 +12,15 @@ from .server import Server
 from .v1.gate import Backend, Gate
 from .v1.listener import PROTOCOL, ChannelListener
 from .v1.raw import RawListener, RawSettings
+from .web.admin import AdminSettings
+from .web.admin import add_to as add_admin
 from .web.api import ApiSettings
 from .web.api import add_to as add_api
 from .web.app import Web
 from .web.script import add_to as add_script
 
 if TYPE_CHECKING:
+    from .command.described import Entry
     from .hooks.listener import Hooks
     from .hooks.settings import HookSettings
 
@@ -59,6 +62,10 @@ class StandaloneSettings(Protocol):
         """The backend that decides and is told."""
 
     @property
+    def admin(self) -> AdminSettings | None:
+        """Where the status page is."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
@@ -91,13 +98,19 @@ def create_server(settings: StandaloneSettings) -> Server:
 
     hub, web = Hub(server), Web()
     server.state.keys = Keys(() if settings.api is None else settings.api.keys)
+    api = None
     if settings.api is not None:
-        add_api(web, hub, settings.api, keys=server.state.keys)
+        api = add_api(web, hub, settings.api, keys=server.state.keys)
     if hooks is not None:
         hooks.add_to(web, hub)
     if settings.client_path:
         add_script(web, settings.client_path)
-    # [metrics] and [admin] add theirs.
+    if settings.admin is not None:
+        if api is None or not server.state.keys:
+            raise ConfigurationError("[admin] asks for a key, and there is none: add [[api.keys]] that may read")
+        server.state.configuration = configuration_of(settings)
+        add_admin(web, settings.admin, api=api, configuration=lambda: server.state.configuration)
+    # [metrics] adds its own.
     server.reconfigure(http=web)
     return server
 
@@ -114,6 +127,16 @@ def reconfigure(server: Server, settings: StandaloneSettings) -> None:
     server.state.keys.replace(() if settings.api is None else settings.api.keys)
     for gate in gates:
         gate.rules = rules
+    if settings.admin is not None and hasattr(server.state, "configuration"):
+        server.state.configuration = configuration_of(settings, server.state.configuration)
+
+
+def configuration_of(settings: StandaloneSettings, before: "Iterable[Entry]" = ()) -> "list[Entry]":
+    """Returns the values in force, for people to read; none of settings that do not know where they came from."""
+    from .command.described import entries  # which looks into the source of every section
+    from .command.settings import Settings
+
+    return entries(settings, before) if isinstance(settings, Settings) else []
 
 
 def hooks_of(settings: "HookSettings") -> "Hooks":

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -37,13 +38,15 @@ class Admission:
     """Decides on each request that the engine reports, for one run of the server.
 
     The server sets ``is_ready``, ``is_draining`` and ``http``, its HTTP application. ``idle`` is set when the engine no
-    longer listens and nobody is connected.
+    longer listens and nobody is connected. ``handshakes`` counts, by status, those that succeeded (101) and those that
+    were refused.
     """
 
     def __init__(self, options: Options, router: Router[Life], runner: Runner) -> None:
         self.is_ready = False
         self.is_draining = False
         self.idle = asyncio.Event()
+        self.handshakes: Counter[int] = Counter()
         self.http: Any = None
         self.reactor: Reactor | None = None  # the engine that reports here
         self._options = options
@@ -163,6 +166,7 @@ class Admission:
             self._refuse(ws, 500, "internal server error", error=error, life=life)
         else:
             if ws._accept(life.endpoint, response):
+                self.handshakes[101] += 1
                 yield from life.open(ws, channel)
 
     def _admit(self, request: Request) -> tuple[Life, str | None]:
@@ -224,6 +228,7 @@ class Admission:
 
         ``life`` is that of the endpoint, if the request may know that it exists.
         """
+        self.handshakes[status] += 1
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
         answer = refusal(request.remote_address, status, message, headers, error, about=about)
