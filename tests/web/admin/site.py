@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import AsyncExitStack, asynccontextmanager
+from urllib.parse import quote
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -108,7 +109,7 @@ class Site:
 
     async def join(self, channel, user=None):
         """A plain socket in a channel."""
-        path = f"/raw/{channel}" + ("" if user is None else f"?user={user}")
+        path = f"/raw/{quote(channel, safe='')}" + ("" if user is None else f"?user={quote(user)}")
         return await self._clients.enter_async_context(connect(self.url + path, origin=ORIGIN))
 
 
