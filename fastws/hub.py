@@ -1,7 +1,7 @@
 """The hub: all endpoints of a server as one set of channels."""
 
 import heapq
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from ._core import CHANNEL_KIND, USER_KIND, WebSocket, check_close, many
@@ -174,6 +174,20 @@ class Hub:
                 if name > after and name.startswith(prefix):
                     counts[name] = counts.get(name, 0) + count
         return [ChannelCount(name, counts[name], self._user_count(name)) for name in heapq.nsmallest(limit, counts)]
+
+    def largest(
+        self, kind: int, prefix: str = "", limit: int = 100, is_wanted: Callable[[str], bool] | None = None
+    ) -> tuple[list[tuple[Any, int]], int]:
+        """Returns the channels or the users with the most connections, and how many there are of that prefix.
+
+        ``kind`` is CHANNEL_KIND or USER_KIND. ``is_wanted`` says of a name whether it counts.
+        """
+        counts: dict[Any, int] = {}
+        for manager in self.managers:
+            for name, count in manager._counts(kind).items():
+                if str(name).startswith(prefix) and (is_wanted is None or is_wanted(str(name))):
+                    counts[name] = counts.get(name, 0) + count
+        return heapq.nsmallest(limit, counts.items(), key=lambda item: (-item[1], str(item[0]))), len(counts)
 
     def _user_count(self, channel: str) -> int:
         people = [people for manager in self.managers if (people := manager._people(channel))]

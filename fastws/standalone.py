@@ -12,6 +12,8 @@ from .server import Server
 from .v1.gate import Backend, Gate
 from .v1.listener import PROTOCOL, ChannelListener
 from .v1.raw import RawListener, RawSettings
+from .web.admin import AdminSettings
+from .web.admin import add_to as add_admin
 from .web.api import ApiSettings
 from .web.api import add_to as add_api
 from .web.app import Web
@@ -19,6 +21,7 @@ from .web.health import add_to as add_health
 from .web.script import add_to as add_script
 
 if TYPE_CHECKING:
+    from .command.described import Entry
     from .hooks.listener import Hooks
     from .hooks.settings import HookSettings
     from .web.metrics import MetricsSettings
@@ -69,6 +72,10 @@ class StandaloneSettings(Protocol):
         """Where the metrics are, and for whom."""
 
     @property
+    def admin(self) -> AdminSettings | None:
+        """Where the status page is."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
@@ -115,7 +122,11 @@ def create_server(settings: StandaloneSettings) -> Server:
         metrics = add_metrics(web, server, settings.metrics, keys=server.state.keys, hooks=hooks)
         if api is not None and api.web is not web:
             metrics.watch(api.web)
-    # [admin] adds its own.
+    if settings.admin is not None:
+        if api is None or not server.state.keys:
+            raise ConfigurationError("[admin] asks for a key, and there is none: add [[api.keys]] that may read")
+        server.state.configuration = configuration_of(settings)
+        add_admin(web, settings.admin, api=api, configuration=lambda: server.state.configuration)
     server.reconfigure(http=web)
     return server
 
@@ -132,6 +143,16 @@ def reconfigure(server: Server, settings: StandaloneSettings) -> None:
     server.state.keys.replace(() if settings.api is None else settings.api.keys)
     for gate in gates:
         gate.rules = rules
+    if settings.admin is not None and hasattr(server.state, "configuration"):
+        server.state.configuration = configuration_of(settings, server.state.configuration)
+
+
+def configuration_of(settings: StandaloneSettings, before: "Iterable[Entry]" = ()) -> "list[Entry]":
+    """Returns the values in force, for people to read; none of settings that do not know where they came from."""
+    from .command.described import entries  # which looks into the source of every section
+    from .command.settings import Settings
+
+    return entries(settings, before) if isinstance(settings, Settings) else []
 
 
 def hooks_of(settings: "HookSettings") -> "Hooks":

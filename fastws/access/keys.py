@@ -79,6 +79,7 @@ class Keys:
     def __init__(self, settings: Sequence[KeySettings]) -> None:
         self._keys: list[tuple[bytes, Key]] = []
         self._failures = Failures()
+        self.generation = 0  # how often they were replaced
         names: set[str] = set()
         for entry in settings:
             if not entry.name or entry.name in names:
@@ -92,6 +93,10 @@ class Keys:
     def replace(self, settings: Sequence[KeySettings]) -> None:
         """Know these keys alone from now on; raises ConfigurationError, and keeps the old, if they cannot work."""
         self._keys = Keys(settings)._keys
+        self.generation += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
 
     def __repr__(self) -> str:
         return f"Keys({[key.name for _, key in self._keys]})"

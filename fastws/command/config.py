@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from . import toml
-from .described import effective, schema
+from .described import dotted, effective, schema
 from .flags import config_flag, ending, loaded, option_flags, with_flags
 from .settings import PREFIX, masked_at, show
 
@@ -44,14 +44,6 @@ def command(config: Path | None, as_json: bool, defaults: bool, env: bool, as_sc
     width = min(max((len(text) for text, _ in lines), default=0), 60)
     for text, source in lines:
         click.echo(f"{text:{width}}  # {source}")
-
-
-def dotted(path: toml.Path) -> str:
-    """A path as people write it: hooks.url, channels[0].pattern."""
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text
 
 
 def variable(path: toml.Path) -> str:

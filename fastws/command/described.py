@@ -3,7 +3,7 @@
 import ast
 import inspect as python
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from functools import cache
 from itertools import pairwise
@@ -15,10 +15,12 @@ from msgspec import inspect
 from ..config import Options, default_of
 from ..errors import ConfigurationError
 from . import toml
-from .settings import ARRAYS, SECTIONS, Settings, Source, TopLevel, option_kinds, section
+from .settings import ARRAYS, SECTIONS, Settings, Source, TopLevel, option_kinds, section, show
 from .values import DURATION_PATTERN, members, struct_of
 
-__all__ = ["Row", "effective", "rows", "schema"]
+__all__ = ["Entry", "Row", "dotted", "effective", "entries", "rows", "schema"]
+
+LIVE = {("api", "keys"), ("log", "level"), ("log", "access")}  # sections that change without a restart
 
 
 class Row(NamedTuple):
@@ -134,6 +136,44 @@ def _source(settings: Settings, path: toml.Path, is_default: bool = False) -> So
         if path[:end] in settings.lines:
             return Source("file", str(settings.file), settings.lines[path[:end]])
     return Source("default")
+
+
+def dotted(path: toml.Path) -> str:
+    """A path as people write it: hooks.url, channels[0].pattern."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+class Entry(NamedTuple):
+    """A value in force as people read it, secrets masked, and where it came from."""
+
+    path: toml.Path
+    name: str
+    value: str
+    source: str
+
+
+def entries(settings: Settings, before: Iterable[Entry] = ()) -> list[Entry]:
+    """Returns every value in force; with those ``before``, when the settings of a running server were read again.
+
+    Then what needs a restart is as it was.
+    """
+    new = [
+        Entry(path, dotted(path), show(path, value), str(source))
+        for path, value, source in effective(settings, defaults=True)
+    ]
+    old = list(before)
+    if not old:
+        return new
+    kept = [entry for entry in old if not _is_live(entry.path)] + [entry for entry in new if _is_live(entry.path)]
+    order = {name: place for place, name in enumerate(SECTIONS)}
+    return sorted(kept, key=lambda entry: order.get(str(entry.path[0]), -1))
+
+
+def _is_live(path: toml.Path) -> bool:
+    return path[0] in ("channels", "origins") or path[:2] in LIVE
 
 
 # -- a JSON Schema

@@ -25,12 +25,14 @@ from .operations import COMMANDS, OPERATIONS, Operation
 from .refusals import Refusals
 from .repeats import Repeats
 
-__all__ = ["API", "ApiSettings", "add_to"]
+__all__ = ["API", "ApiSettings", "add_to", "plain"]
 
 BODY_MARGIN = 64 * 1024  # bytes of a body beside the message
 TURN = 0.002  # seconds of a batch until others have the loop
 JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+PAGE_HEADER = "x-fastws-page"  # tells the status page's requests from those of others who have its key
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
 ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*)):([0-9]{1,5})")
 
 encode = msgspec.json.encode
@@ -58,7 +60,7 @@ def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Key
     path = settings.path.rstrip("/")
     if path and not path.startswith("/"):
         raise ConfigurationError(f"[api] path={settings.path!r} does not begin with a slash: try {'/' + path!r}")
-    api = API(hub, web, keys or Keys(settings.keys), path)
+    api = API(hub, web, Keys(settings.keys) if keys is None else keys, path)
     web.run_with(api.refusals)
     target = web
     if settings.listen:
@@ -79,7 +81,11 @@ def _address(text: str) -> tuple[str, int]:
 
 
 class API:
-    """The operations of the API on one hub. ``web`` serves it, on the port of ``server`` if it has one of its own."""
+    """The operations of the API on one hub.
+
+    ``web`` serves it, on the port of ``server`` if it has one of its own. ``refusals`` are the last ones.
+    ``has_readonly_page``: what the status page asks for is refused, unless it only reads.
+    """
 
     def __init__(self, hub: Hub, web: Web, keys: Keys, path: str) -> None:
         self.hub = hub
@@ -88,6 +94,7 @@ class API:
         self.path = path
         self.refusals = Refusals()
         self.server: Server | None = None
+        self.has_readonly_page = False
         self._started = time.time()
         self._repeats = Repeats()
         self._batches = asyncio.Lock()  # one at a time, which lets go of the loop now and then
@@ -131,7 +138,10 @@ class API:
         return self.hub.server.options.max_message_size + BODY_MARGIN
 
     def _key(self, operation: Operation, request: WebRequest) -> Key:
-        return self.keys.check(request.headers, operation.scope, request.peer)
+        key = self.keys.check(request.headers, operation.scope, request.peer)
+        if self.has_readonly_page and operation.scope != "read" and PAGE_HEADER in request.headers:
+            raise Reject(403, "the status page is read-only: [admin] readonly in fastws.toml")
+        return key
 
     async def _command(self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest) -> Answer:
         key = self._key(operation, request)
@@ -325,7 +335,7 @@ class API:
             raise Reject(404, "nobody is in this channel")
         limit = asked.limit(request, "channel")
         users = [
-            shapes.Member(_plain(user), there.since.timestamp(), there.devices)
+            shapes.Member(plain(user), there.since.timestamp(), there.devices)
             for (user, there), _ in zip(state.users.items(), range(limit), strict=False)
         ]
         return shapes.Members(name, len(state.connections), users, len(state.users) - len(users))
@@ -334,6 +344,8 @@ class API:
         """A user's connections."""
         name = request.params["name"]
         connections = self.hub.user(name)
+        if not connections and WHOLE.fullmatch(name):
+            connections = self.hub.user(int(name))  # a path has texts alone
         if not connections:
             raise Reject(404, "this user is not connected")
         return shapes.UserConnections(name, [_facts(ws) for ws in connections])
@@ -395,14 +407,15 @@ def _same(failure: shapes.Failure) -> shapes.Failure:
     return failure
 
 
-def _plain(user: Hashable) -> shapes.User:
+def plain(user: Hashable) -> shapes.User:
+    """Returns a user as JSON has it: a text or a number."""
     return user if isinstance(user, str | int) and not isinstance(user, bool) else str(user)
 
 
 def _facts(ws: WebSocket) -> shapes.ConnectionFacts:
     return shapes.ConnectionFacts(
         ws.id,
-        None if ws.user is None else _plain(ws.user),
+        None if ws.user is None else plain(ws.user),
         ws.manager.path,
         ws.path,
         ws.remote_address[0],

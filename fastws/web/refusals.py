@@ -14,6 +14,7 @@ class Refusals(logging.Handler):
 
     def __init__(self, most: int = MOST_KEPT) -> None:
         super().__init__()
+        self.total = 0  # since the start, kept or not
         self._kept: deque[dict[str, Any]] = deque(maxlen=most)
 
     async def __aenter__(self) -> Self:
@@ -37,6 +38,7 @@ class Refusals(logging.Handler):
         said = vars(record)
         if "request_id" not in said or "status" not in said:
             return
+        self.total += 1
         peer = said.get("remote_address")
         self._kept.append(
             {
