@@ -68,12 +68,19 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Tokens:
-    """The keys of one ``[auth]``, for all endpoints. Reads them at once, over the network where they are there."""
+    """The keys of one ``[auth]``, for all endpoints. Reads them at once, over the network where they are there.
 
-    def __init__(self, settings: AuthSettings) -> None:
+    ``offline``: no set behind a URL is fetched, so that it verifies nothing until it is.
+    """
+
+    def __init__(self, settings: AuthSettings, *, offline: bool = False) -> None:
         self.settings = settings
         self.jwks = None if settings.jwks_url is None else JWKS(settings.jwks_url)
-        self._key: str | bytes | dict[str, Any] = settings.key() if self.jwks is None else self.jwks.load()
+        self._key: str | bytes | dict[str, Any] = {"keys": []}
+        if self.jwks is None:
+            self._key = settings.key()
+        elif not offline:
+            self._key = self.jwks.load()
 
     def auth(self, *, refresh: bool = True) -> "TokenAuth":
         """Returns what an endpoint takes as ``auth``; ``refresh``: whether it looks for fresh tokens in messages."""

@@ -45,6 +45,7 @@ SECTIONS = {
     "auth": "fastws.access.tokens:AuthSettings",
     "api": "fastws.web.api:ApiSettings",
     "hooks": "fastws.hooks.settings:HookSettings",
+    "v1": "fastws.v1.settings:V1Settings",
     "raw": "fastws.v1.raw:RawSettings",
     "metrics": "fastws.web.metrics:MetricsSettings",
     "admin": "fastws.web.admin:AdminSettings",
@@ -132,6 +133,7 @@ class Settings:
     auth: Any = None
     api: Any = None
     hooks: Any = None
+    v1: Any = None
     raw: Any = None
     metrics: Any = None
     admin: Any = None
