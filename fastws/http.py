@@ -68,6 +68,7 @@ class HTTPApp:
             log_config=None,
             root_path=root_path,
             proxy_headers=False,
+            server_header=False,
         )
         self._config.load()
         terms = Terms(options, refusal, websocket, getattr(app, "at_once", None))
