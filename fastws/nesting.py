@@ -20,4 +20,4 @@ def nesting_fault(encoded: bytes) -> str:
         encoded = encoded.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside_strings = b"".join(encoded.split(b'"')[::2])
     levels = accumulate(memoryview(outside_strings.translate(STEPS, OTHERS)).cast("b"))
-    return f"it is nested more than {MOST_LEVELS} levels deep" if max(levels) > MOST_LEVELS else ""
+    return f"it is nested more than {MOST_LEVELS} levels deep" if max(levels, default=0) > MOST_LEVELS else ""

@@ -81,7 +81,7 @@ def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Ser
     server = Server(**options)
     tokens = None if settings.auth is None else Tokens(settings.auth, offline=offline)
     rules = rules_of(settings)
-    hooks = None if settings.hooks is None else hooks_of(settings.hooks)
+    hooks = None if settings.hooks is None else hooks_of(settings.hooks, server)
     backend: Backend | None = hooks
 
     v1 = settings.v1 or V1Settings()
@@ -128,13 +128,17 @@ def reconfigure(server: Server, settings: StandaloneSettings) -> None:
         gate.rules = rules
 
 
-def hooks_of(settings: "HookSettings") -> "Hooks":
+def hooks_of(settings: "HookSettings", server: Server) -> "Hooks":
     """Returns the backend of ``[hooks]``; raises ConfigurationError where the package that asks it is missing."""
     try:
         from .hooks.listener import Hooks
+        from .hooks.origins import is_of_same_host
     except ImportError as error:
         raise ConfigurationError(f"[hooks] needs {error.name}: pip install 'fastws-server[hooks]'") from None
-    return Hooks(settings)
+    hooks = Hooks(settings)
+    # Without `origins` a page of any site may connect, but only one of this host in the visitor's name.
+    hooks.is_trusted = lambda request: server.options.origins is not None or is_of_same_host(request.headers)
+    return hooks
 
 
 def rules_of(settings: StandaloneSettings) -> Rules:

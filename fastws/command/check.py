@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from ..access.secrets import without_password
 from ..errors import ConfigurationError, FastWSError
 from .failures import Failure
 from .flags import config_flag, loaded, with_flags
@@ -25,7 +26,9 @@ class NotReady(Failure):
 
 @click.command("check")
 @with_flags(config_flag())
-@click.option("--online", is_flag=True, help="also fetch the keys of jwks_url, and ask the backend of [hooks] whether it is there")
+@click.option(
+    "--online", is_flag=True, help="also fetch the keys of jwks_url, and ask the backend of [hooks] whether it is there"
+)
 @click.option("--ready", metavar="URL", help="instead: whether a running server is ready; status 1 where it is not")
 def command(config: Path | None, online: bool, ready: str | None) -> None:
     """Tell what is wrong with the configuration, one sentence each; status 2 if anything is.
@@ -68,7 +71,7 @@ def _online(settings: Settings) -> list[str]:
         return []
     url = settings.hooks.url.replace("{event}", "connect")
     source = settings.sources.get(("hooks", "url"))
-    prefix = f"{source.prefix if source else ''}[hooks] url={settings.hooks.url!r}"
+    prefix = f"{source.prefix if source else ''}[hooks] url={without_password(settings.hooks.url)!r}"
     try:
         status = _status(urlsplit(url), ssl.create_default_context())
     except (OSError, http.client.HTTPException) as error:

@@ -2,12 +2,13 @@
 
 import asyncio
 import re
+import shlex
 import socket
 import subprocess
 
 import pytest
 
-from ..lib.command import TIMEOUT
+from ..lib.command import TIMEOUT, serving
 from .conftest import ROOT
 
 PORT = "8765"  # of the pages; the tests take one that is free
@@ -35,9 +36,9 @@ async def test_three_commands_end_in_a_message_in_a_browser(document, folder, pa
     init, serve, publish = commands(document)
     assert sh(init).returncode == 0
     use(str(unused_tcp_port), folder / "fastws.toml", folder / "fastws.html")
-    server = subprocess.Popen(["sh", "-c", f"exec {serve}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout.readline().startswith(f"fastws listening on http://127.0.0.1:{unused_tcp_port}")
+    *command, subcommand = shlex.split(serve)
+    with serving(command=command, subcommand=subcommand) as (server, line):
+        assert line.startswith(f"fastws listening on http://127.0.0.1:{unused_tcp_port}")
         await page.goto((folder / "fastws.html").as_uri())
         await page.wait_for_function("document.querySelector('#state').textContent.includes('open')")
         async with asyncio.timeout(TIMEOUT):
@@ -48,9 +49,8 @@ async def test_three_commands_end_in_a_message_in_a_browser(document, folder, pa
         said = await asyncio.to_thread(sh, by_curl.replace(PORT, str(unused_tcp_port)))
         assert said.stdout == '{"connections":1}'
         await page.wait_for_function("document.querySelectorAll('#news li').length == 2")
-    finally:
         server.terminate()
-        out, err = await asyncio.to_thread(server.communicate)
+        _, err = await asyncio.to_thread(server.communicate)
     assert (server.returncode, err) == (0, "")
 
 
