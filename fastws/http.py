@@ -59,6 +59,7 @@ class HTTPApp:
 
         self.connection_count = 0
         self._logger = logger or logging.getLogger("fastws.http")
+        self._logger.getChild("access").addFilter(without_query)
         # A peer's address is that of its socket, whatever X-Forwarded-For says, as for WebSockets.
         self._config = Config(
             app,
@@ -187,3 +188,11 @@ class FirstBytes(asyncio.Protocol):
         self._protocol.connection_made(connection)
         if self._data:
             self._protocol.data_received(self._data)
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """Cut the query string, which may hold a token, off the target in one of uvicorn's lines on a request."""
+    match record.args:
+        case (peer, method, str(target), *rest):
+            record.args = (peer, method, target.partition("?")[0], *rest)
+    return True

@@ -50,7 +50,9 @@ class AuthSettings(Discreet, msgspec.Struct, frozen=True, kw_only=True, forbid_u
         if len(given) != 1:
             raise ConfigurationError(f"[auth] has {' and '.join(given) or 'no key'}: give one of {', '.join(KEYS)}")
         if self.jwks_url and not self.jwks_url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"jwks_url={without_password(self.jwks_url)!r} is not a URL: give one that begins with https://")
+            raise ConfigurationError(
+                f"jwks_url={without_password(self.jwks_url)!r} is not a URL: give one that begins with https://"
+            )
 
     def key(self) -> str | bytes:
         """Returns the key, where it is no JWKS; raises ConfigurationError for a file that cannot be read."""

@@ -89,7 +89,7 @@ subscribe = "user"
 # access = true         # a line for each handshake and each close
 """
 
-# Opened as a file, its origin is "null", so it says whole addresses; a page of your own site says "/fastws.js" and "/ws".
+# Opened as a file it has no host, so it says whole addresses; a page of your own site says "/fastws.js" and "/ws".
 PAGE_TEXT = """\
 <!doctype html>
 <meta charset="utf-8">
@@ -99,11 +99,13 @@ PAGE_TEXT = """\
 <script type="module">
 import { connect } from "http://127.0.0.1:8765/fastws.js"
 
-const show = (list, text) => document.querySelector(list).append(Object.assign(document.createElement("li"), { textContent: text }))
-
 const ws = connect("ws://127.0.0.1:8765/ws")
 ws.on("state", ({ state, reason }) => document.querySelector("#state").textContent = `public.news: ${state} ${reason}`)
-ws.channel("public.news").on("message", (message) => show("#news", JSON.stringify(message)))
+ws.channel("public.news").on("message", (message) => {
+  const line = document.createElement("li")
+  line.textContent = JSON.stringify(message)
+  document.querySelector("#news").append(line)
+})
 </script>
 """
 

@@ -76,8 +76,9 @@ class HookSettings(Discreet, msgspec.Struct, frozen=True, kw_only=True, forbid_u
         if self.secret is not None and self.secret_file is not None:
             raise ConfigurationError("secret and secret_file are both set: leave one of them out")
         if self.key() is None and not _is_loopback(host):
+            shown = without_password(self.url)
             raise ConfigurationError(
-                f"url={without_password(self.url)!r} needs a secret, as {host} is not this machine: set secret or secret_file"
+                f"url={shown!r} needs a secret, as {host} is not this machine: set secret or secret_file"
             )
 
     def key(self) -> bytes | None:

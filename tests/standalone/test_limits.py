@@ -106,11 +106,13 @@ def test_check_fetches_nothing_unless_it_is_to_be_online(folder):
         assert (ended.returncode, ended.stderr, asked) == (0, "", [])
         ended = run("check", "--online")
         assert (ended.returncode, asked) == (2, ["/keys"])
-        assert ended.stderr == f"fastws: fastws.toml:2: jwks_url={url!r} answers with status 503\n"
+        assert ended.stderr == f"fastws: jwks_url={url!r} answers with status 503\n"
         issuer.shutdown()
 
 
-@pytest.mark.parametrize(("host", "origin", "status"), [("evil.example", None, 421), (None, "http://evil.example", 403)])
+@pytest.mark.parametrize(
+    ("host", "origin", "status"), [("evil.example", None, 421), (None, "http://evil.example", 403)]
+)
 async def test_the_demo_tells_pages_of_others_nothing_that_a_script_could_read(host, origin, status):
     async with create_demo(port=0) as server:
         raw = await Raw.open(f"ws://127.0.0.1:{server.port}")

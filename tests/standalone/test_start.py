@@ -1,4 +1,4 @@
-"""The first commands of README.md and docs/start.md take a stranger from nothing to a published message in a browser."""
+"""The first commands of README.md and docs/start.md take a stranger from nothing to a message in a browser."""
 
 import asyncio
 import re
