@@ -61,6 +61,7 @@ class HTTPApp:
 
         self.connection_count = 0
         self._logger = logger or logging.getLogger("fastws.http")
+        self._logger.getChild("access").addFilter(without_query)
         # Whose X-Forwarded-For counts is said by `trusted_proxies`, as for WebSockets.
         self._config = Config(
             app,
@@ -70,6 +71,7 @@ class HTTPApp:
             log_config=None,
             root_path=root_path,
             proxy_headers=False,
+            server_header=False,
         )
         self._config.load()
         proxies = Proxies(options.trusted_proxies)
@@ -192,3 +194,11 @@ class FirstBytes(asyncio.Protocol):
         self._protocol.connection_made(connection)
         if self._data:
             self._protocol.data_received(self._data)
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """Cut the query string, which may hold a token, off the target in one of uvicorn's lines on a request."""
+    match record.args:
+        case (peer, method, str(target), *rest):
+            record.args = (peer, method, target.partition("?")[0], *rest)
+    return True

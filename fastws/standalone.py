@@ -12,6 +12,7 @@ from .server import Server
 from .v1.gate import Backend, Gate
 from .v1.listener import PROTOCOL, ChannelListener
 from .v1.raw import RawListener, RawSettings
+from .v1.settings import V1Settings
 from .web.admin import AdminSettings
 from .web.admin import add_to as add_admin
 from .web.api import ApiSettings
@@ -76,27 +77,38 @@ class StandaloneSettings(Protocol):
         """Where the status page is."""
 
     @property
+    def v1(self) -> V1Settings | None:
+        """Limits of the clients of fastws.v1; None: the defaults."""
+
+    @property
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
 
-def create_server(settings: StandaloneSettings) -> Server:
+def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Server:
     """Returns a server, not started yet; raises ConfigurationError for what cannot work.
 
     fastws.v1 is at ``/ws`` and ``/ws/{room}``, plain sockets where ``[raw]`` says; the same rules and tokens hold for
-    both, and what is published at one reaches the other. Fetches the keys of ``jwks_url``.
+    both, and what is published at one reaches the other. Fetches the keys of ``jwks_url``, but ``offline``, which is
+    for a look at whether all fits.
     """
     options = dict(settings.options)
     if settings.hooks is not None and "offline" in settings.hooks.tell:
         options.setdefault("offline_after", BLINK)
     server = Server(**options)
-    tokens = None if settings.auth is None else Tokens(settings.auth)
+    tokens = None if settings.auth is None else Tokens(settings.auth, offline=offline)
     rules = rules_of(settings)
-    hooks = None if settings.hooks is None else hooks_of(settings.hooks)
+    hooks = None if settings.hooks is None else hooks_of(settings.hooks, server)
     backend: Backend | None = hooks
 
+    v1 = settings.v1 or V1Settings()
     listener = ChannelListener(
-        rules, backend=backend, anonymous=settings.anonymous, hello_timeout=server.options.handshake_timeout
+        rules,
+        backend=backend,
+        anonymous=settings.anonymous,
+        max_channels=v1.max_channels,
+        heartbeat=v1.heartbeat,
+        hello_timeout=server.options.handshake_timeout,
     )
     subprotocols = [PROTOCOL, *server.options.subprotocols]
     # A fresh token is a frame of the protocol there; with plain sockets it is looked for in what is sent.
@@ -155,13 +167,17 @@ def configuration_of(settings: StandaloneSettings, before: "Iterable[Entry]" = (
     return entries(settings, before) if isinstance(settings, Settings) else []
 
 
-def hooks_of(settings: "HookSettings") -> "Hooks":
+def hooks_of(settings: "HookSettings", server: Server) -> "Hooks":
     """Returns the backend of ``[hooks]``; raises ConfigurationError where the package that asks it is missing."""
     try:
         from .hooks.listener import Hooks
+        from .hooks.origins import is_of_same_host
     except ImportError as error:
         raise ConfigurationError(f"[hooks] needs {error.name}: pip install 'fastws-server[hooks]'") from None
-    return Hooks(settings)
+    hooks = Hooks(settings)
+    # Without `origins` a page of any site may connect, but only one of this host in the visitor's name.
+    hooks.is_trusted = lambda request: server.options.origins is not None or is_of_same_host(request.headers)
+    return hooks
 
 
 def rules_of(settings: StandaloneSettings) -> Rules:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from msgspec import Meta
 from .._core import Request, WebSocket
 from ..auth import Claims, JWTAuth, TokenError
 from ..errors import ConfigurationError
+from .secrets import Discreet, without_password
 
 __all__ = ["JWKS", "AuthSettings", "TokenAuth", "TokenReport", "Tokens", "check_token", "make_token"]
 
@@ -30,7 +32,7 @@ DAY = 24 * 3600
 Names = str | tuple[str, ...] | None
 
 
-class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AuthSettings(Discreet, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How tokens (JWT, RFC 7519) are verified: by one of the first four. What cannot work raises ConfigurationError."""
 
     secret: Annotated[str | None, Meta(description="secret that signs tokens (HS256), 32 bytes or more")] = None
@@ -48,7 +50,9 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if len(given) != 1:
             raise ConfigurationError(f"[auth] has {' and '.join(given) or 'no key'}: give one of {', '.join(KEYS)}")
         if self.jwks_url and not self.jwks_url.startswith(("http://", "https://")):
-            raise ConfigurationError(f"jwks_url={self.jwks_url!r} is not a URL: give one that begins with https://")
+            raise ConfigurationError(
+                f"jwks_url={without_password(self.jwks_url)!r} is not a URL: give one that begins with https://"
+            )
 
     def key(self) -> str | bytes:
         """Returns the key, where it is no JWKS; raises ConfigurationError for a file that cannot be read."""
@@ -68,12 +72,19 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Tokens:
-    """The keys of one ``[auth]``, for all endpoints. Reads them at once, over the network where they are there."""
+    """The keys of one ``[auth]``, for all endpoints. Reads them at once, over the network where they are there.
 
-    def __init__(self, settings: AuthSettings) -> None:
+    ``offline``: no set behind a URL is fetched, so that it verifies nothing until it is.
+    """
+
+    def __init__(self, settings: AuthSettings, *, offline: bool = False) -> None:
         self.settings = settings
         self.jwks = None if settings.jwks_url is None else JWKS(settings.jwks_url)
-        self._key: str | bytes | dict[str, Any] = settings.key() if self.jwks is None else self.jwks.load()
+        self._key: str | bytes | dict[str, Any] = token_urlsafe(48)  # with which nobody has signed
+        if self.jwks is None:
+            self._key = settings.key()
+        elif not offline:
+            self._key = self.jwks.load()
 
     def auth(self, *, refresh: bool = True) -> "TokenAuth":
         """Returns what an endpoint takes as ``auth``; ``refresh``: whether it looks for fresh tokens in messages."""
@@ -207,7 +218,7 @@ class JWKS:
         await asyncio.wait((fetching,), timeout=PATIENCE)
         try:
             if not fetching.done():
-                raise ConfigurationError(f"jwks_url={self.url!r} took longer than {PATIENCE:g} s")
+                raise ConfigurationError(f"jwks_url={without_password(self.url)!r} took longer than {PATIENCE:g} s")
             found = fetching.result()
             for user in self.users:
                 user.use_key(found)
@@ -231,11 +242,11 @@ def fetch(url: str) -> dict[str, Any]:
         keys = [key for key in found["keys"] if is_verifier(key)]
     except HTTPError as error:
         error.close()  # it is the answer, too
-        raise ConfigurationError(f"jwks_url={url!r} answers with status {error.code}") from None
+        raise ConfigurationError(f"jwks_url={without_password(url)!r} answers with status {error.code}") from None
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"jwks_url={url!r} gives no JWKS: {error}") from None
+        raise ConfigurationError(f"jwks_url={without_password(url)!r} gives no JWKS: {error}") from None
     if not keys:
-        raise ConfigurationError(f"jwks_url={url!r} has no public key that verifies signatures")
+        raise ConfigurationError(f"jwks_url={without_password(url)!r} has no public key that verifies signatures")
     return {"keys": keys}
 
 

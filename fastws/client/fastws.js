@@ -463,10 +463,13 @@ export class FastWS extends Emitter {
     ack: ({ id, connections }) => this.#answer(id, { connections }),
     result: ({ id, result }) => this.#answer(id, result),
     authenticated: ({ id, expires }) => this.#answer(id, { expires }),
-    error: ({ id, code, message, channel, retry }, there) => {
+    error: ({ id, code, message, channel, channels = [], retry }, there) => {
       const error = new FastWSError(code, message, retry, channel ?? null), asked = this.#take(id);
       if (asked) return asked.reject(error);
-      if (there?.asked && there.state === "joining") this.#refused(there, error);
+      // One error tells of all channels of a hello that were too many.
+      for (const each of [there, ...channels.map((name) => this.#channels.get(name))]) {
+        if (each?.asked && each.state === "joining") this.#refused(each, error);
+      }
       this.#trouble(error, there);
     },
   };

@@ -267,8 +267,10 @@ class Talk(Emitter):
         if there is not None and ident in there.leaving:
             there.leaving.discard(ident)
             return
-        if there is not None and there.asked and there.state == "joining":
-            self._refuse(there, error)
+        # One error tells of all channels of a hello that were too many.
+        for each in (there, *map(self._there.get, frame.get("channels", ()))):
+            if each is not None and each.asked and each.state == "joining":
+                self._refuse(each, error)
         self._trouble(error, there)
 
     def _refuse(self, there: There, error: ChannelError) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 
+from ..access.secrets import without_password
 from ..errors import ConfigurationError, FastWSError
 from .failures import Failure
 from .flags import config_flag, loaded, with_flags
@@ -25,7 +26,9 @@ class NotReady(Failure):
 
 @click.command("check")
 @with_flags(config_flag())
-@click.option("--online", is_flag=True, help="whether the backend of [hooks] answers, too")
+@click.option(
+    "--online", is_flag=True, help="also fetch the keys of jwks_url, and ask the backend of [hooks] whether it is there"
+)
 @click.option("--ready", metavar="URL", help="instead: whether a running server is ready; status 1 where it is not")
 def command(config: Path | None, online: bool, ready: str | None) -> None:
     """Tell what is wrong with the configuration, one sentence each; status 2 if anything is.
@@ -38,7 +41,7 @@ def command(config: Path | None, online: bool, ready: str | None) -> None:
     settings = loaded(config, {})
     if settings.is_empty:
         raise Failure(NOTHING)
-    faults = [*_offline(settings), *(_online(settings) if online else ())]
+    faults = [*_made(settings, offline=not online), *(_online(settings) if online else ())]
     if faults:
         raise Failure("\nfastws: ".join(faults))
     if settings.top.target is None and not settings.channels:
@@ -46,14 +49,15 @@ def command(config: Path | None, online: bool, ready: str | None) -> None:
     click.echo(f"{settings.file or 'the environment'}: nothing is wrong")
 
 
-def _offline(settings: Settings) -> list[str]:
+def _made(settings: Settings, *, offline: bool) -> list[str]:
+    """What is wrong with the server, as far as making it tells."""
     faults: list[str] = []
     try:
         Certificates.of(settings.top)
     except ConfigurationError as error:
         faults.append(settings.located(str(error)))
     try:
-        created(settings)
+        created(settings, offline=offline)
     except Failure as error:
         faults.append(error.format_message())
     except FastWSError as error:
@@ -67,7 +71,7 @@ def _online(settings: Settings) -> list[str]:
         return []
     url = settings.hooks.url.replace("{event}", "connect")
     source = settings.sources.get(("hooks", "url"))
-    prefix = f"{source.prefix if source else ''}[hooks] url={settings.hooks.url!r}"
+    prefix = f"{source.prefix if source else ''}[hooks] url={without_password(settings.hooks.url)!r}"
     try:
         status = _status(urlsplit(url), ssl.create_default_context())
     except (OSError, http.client.HTTPException) as error:

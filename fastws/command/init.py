@@ -1,6 +1,7 @@
 """`fastws init`."""
 
 import base64
+import contextlib
 import os
 import secrets
 from pathlib import Path
@@ -11,6 +12,8 @@ from .failures import Failure
 from .settings import FILE
 
 __all__ = ["command"]
+
+PAGE = Path("fastws.html")
 
 TEMPLATE = """\
 # The configuration of `fastws serve`. What is commented out shows a default, or an example.
@@ -86,13 +89,34 @@ subscribe = "user"
 # access = true         # a line for each handshake and each close
 """
 
+# Opened as a file it has no host, so it says whole addresses; a page of your own site says "/fastws.js" and "/ws".
+PAGE_TEXT = """\
+<!doctype html>
+<meta charset="utf-8">
+<title>public.news</title>
+<p id="state"></p>
+<ul id="news"></ul>
+<script type="module">
+import { connect } from "http://127.0.0.1:8765/fastws.js"
+
+const ws = connect("ws://127.0.0.1:8765/ws")
+ws.on("state", ({ state, reason }) => document.querySelector("#state").textContent = `public.news: ${state} ${reason}`)
+ws.channel("public.news").on("message", (message) => {
+  const line = document.createElement("li")
+  line.textContent = JSON.stringify(message)
+  document.querySelector("#news").append(line)
+})
+</script>
+"""
+
 
 @click.command("init")
 @click.argument("path", required=False, default=FILE, type=click.Path(path_type=Path), metavar="[FILE]")
 def command(path: Path) -> None:
     """Write a fastws.toml with comments and fresh secrets, readable by you alone.
 
-    A file that is there stays as it is.
+    Unless FILE is given, there is a fastws.html as well: a page that shows what is published to public.news. A file
+    that is there stays as it is.
     """
     text = TEMPLATE.format(
         key=secrets.token_urlsafe(32),
@@ -107,6 +131,11 @@ def command(path: Path) -> None:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    where = "" if path == FILE else f" -c {path}"
-    click.echo(f"{path} is written, readable by you alone. Next: `fastws serve{where}`, and in another terminal")
-    click.echo(f"`fastws tail{where} public.news` and `fastws publish{where} public.news hello`.")
+    if path != FILE:
+        click.echo(f"{path} is written, readable by you alone. Next: `fastws serve -c {path}`, and in other terminals")
+        click.echo(f"`fastws tail -c {path} public.news` and `fastws publish -c {path} public.news hello`.")
+        return
+    with contextlib.suppress(FileExistsError), PAGE.open("x", encoding="utf-8") as page:
+        page.write(PAGE_TEXT)
+    click.echo(f"{path} is written, readable by you alone. Next: `fastws serve`, open {PAGE} in a browser,")
+    click.echo("and in another terminal `fastws publish public.news hello`.")

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ def run(server: Server, on_start: Callable[[asyncio.AbstractEventLoop], None] | 
         if on_start is not None:
             on_start(server.loop)
         where = announce(server)
+        spare_what_is_here_to_stay()
         notify.ready(where)
         notify.watchdog(server.loop)
 
@@ -34,6 +36,15 @@ def run(server: Server, on_start: Callable[[asyncio.AbstractEventLoop], None] | 
             raise
         where = address(server) if server.options.uds is None else f"unix:{server.options.uds}"
         raise CannotListen(f"cannot listen on {where}: {os.strerror(error.errno)}") from error
+
+
+def spare_what_is_here_to_stay() -> None:
+    """Have the garbage collector pass over all modules and settings from now on.
+
+    They stay until the end, and looking through them holds up the loop for about 20 ms each time.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def seconds_to_stop(server: Server) -> float:

@@ -65,8 +65,11 @@ def reloads(settings: Settings) -> bool:
     return True
 
 
-def created(settings: Settings) -> Server:
-    """Returns the server that the settings name or describe; raises Failure, ConfigurationError."""
+def created(settings: Settings, *, offline: bool = False) -> Server:
+    """Returns the server that the settings name or describe; raises Failure, ConfigurationError.
+
+    ``offline``: nothing is fetched.
+    """
     if settings.top.target is not None:
         if settings.sections:
             idle = ", ".join(f"[{name}]" for name in settings.sections)
@@ -74,7 +77,7 @@ def created(settings: Settings) -> Server:
         return load(settings.top.target)
     from ..standalone import create_server
 
-    return create_server(settings)
+    return create_server(settings, offline=offline)
 
 
 def prepared(server: Server, settings: Settings, certificates: Certificates | None) -> Server:

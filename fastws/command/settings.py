@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta, inspect
 
+from ..access.secrets import HIDDEN, SECRETS, Discreet, without_password
 from ..config import Options
 from ..errors import ConfigurationError
 from . import toml
@@ -36,7 +37,6 @@ __all__ = [
 
 FILE = Path("fastws.toml")
 PREFIX = "FASTWS_"
-HIDDEN = "********"
 
 # What each section of the file is made into. A section is imported where it is used, for some of them are slow to.
 SECTIONS = {
@@ -45,6 +45,7 @@ SECTIONS = {
     "auth": "fastws.access.tokens:AuthSettings",
     "api": "fastws.web.api:ApiSettings",
     "hooks": "fastws.hooks.settings:HookSettings",
+    "v1": "fastws.v1.settings:V1Settings",
     "raw": "fastws.v1.raw:RawSettings",
     "metrics": "fastws.web.metrics:MetricsSettings",
     "admin": "fastws.web.admin:AdminSettings",
@@ -52,10 +53,9 @@ SECTIONS = {
 EXTRAS = {"auth": "jwt", "hooks": "hooks", "metrics": "metrics"}  # of the distribution, where it is not `server`
 ARRAYS = {"channels"}  # those that are [[arrays]] of tables
 FLAGS = {"log_level": ("log", "level"), "log_format": ("log", "format"), "access_log": ("log", "access")}
-SECRETS = {"key", "key_sha256", "password", "secret", "ssl_keyfile_password", "token"}
 
 
-class TopLevel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TopLevel(Discreet, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the file says before its first section, besides the options of a server."""
 
     target: Annotated[str | None, Meta(description="the application, as in app:server, instead of the sections")] = None
@@ -135,6 +135,7 @@ class Settings:
     auth: Any = None
     api: Any = None
     hooks: Any = None
+    v1: Any = None
     raw: Any = None
     metrics: Any = None
     admin: Any = None
@@ -226,12 +227,7 @@ def masked(value: Any) -> Any:
         }
     if isinstance(value, list | tuple | set | frozenset):
         return [masked(item) for item in value]
-    if isinstance(value, str) and "://" in value and "@" in value:
-        scheme, _, rest = value.partition("://")
-        authority, slash, path = rest.partition("/")
-        if "@" in authority:
-            return f"{scheme}://{HIDDEN}@{authority.rpartition('@')[2]}{slash}{path}"
-    return value
+    return without_password(value) if isinstance(value, str) else value
 
 
 class _Loader:

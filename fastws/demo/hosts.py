@@ -44,15 +44,16 @@ class Hosts:
         name, port = parse_host(host) or ("", None)
         if not self._has(name):
             shown = host[:MAX_SHOWN_CHARACTERS]
-            return Reject(421, f"the host {shown!r} is not served here: allow it with {ORIGINS_EXAMPLE}")
+            reason = f"the host {shown!r} is not served here: allow it with {ORIGINS_EXAMPLE}"
+            return Reject(421, reason, is_for_scripts=False)
         if origin is None:
             return None
         came_from = parse_origin(origin)
         if came_from in self._origins or came_from in same_origins(name, port, is_secure):
             return None
-        return Reject(
-            403, f"the origin {origin[:MAX_SHOWN_CHARACTERS]!r} is not allowed here: allow it with {ORIGINS_EXAMPLE}"
-        )
+        shown = origin[:MAX_SHOWN_CHARACTERS]
+        reason = f"the origin {shown!r} is not allowed here: allow it with {ORIGINS_EXAMPLE}"
+        return Reject(403, reason, is_for_scripts=False)
 
     def _has(self, name: str) -> bool:
         return name in self._names or name == "localhost" or name.endswith(".localhost") or is_address(name)

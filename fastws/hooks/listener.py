@@ -1,5 +1,6 @@
 """Hooks, a backend over HTTP; and a listener that leaves everything to it."""
 
+import logging
 from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -14,12 +15,15 @@ from ..v1.decisions import Connect, Refused
 from ..v1.gate import described
 from ..v1.listener import ChannelListener
 from .asking import Asker, Denied
+from .origins import CREDENTIALS
 from .posting import Figures, Poster, Unanswered, forwarded
 from .settings import Ask, HookSettings
 from .shapes import Answer, CallAnswer, ConnectAnswer, PublishAnswer, SubscribeAnswer, given
 from .telling import Teller
 
 __all__ = ["HookListener", "Hooks"]
+
+logger = logging.getLogger("fastws.hooks")
 
 AT_STOP = 5.0  # seconds that a stop waits for the backend
 
@@ -46,12 +50,14 @@ class Hooks:
     """Asks a backend over HTTP, and tells it. One serves all endpoints of a server, as ``backend=`` of their listeners.
 
     ``async with`` starts it, and closes it when all is delivered. ``figures`` counts for metrics. ``counts``, which may
-    be replaced, gives the numbers of users and connections for the heartbeat.
+    be replaced, gives the numbers of users and connections for the heartbeat. ``is_trusted``, which may be, too, says
+    whether a request's page may act in a visitor's name: the backend gets no credentials from any other.
     """
 
     def __init__(self, settings: HookSettings) -> None:
         self.settings = settings
         self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.is_trusted: Callable[[Request], bool] = lambda request: True
         self._poster = Poster(settings)
         self._asker = Asker(self._poster)
         self._teller = Teller(self._poster, lambda: self.counts())
@@ -146,15 +152,29 @@ class Hooks:
         except Unanswered:
             raise Refused("unavailable", SILENT, retry=True) from None
 
+    def _names(self, request: Request) -> list[str]:
+        """The client's header fields that the backend gets."""
+        names = [name for name in self.settings.headers if name in request.headers]
+        if self.is_trusted(request):
+            return names
+        held = [name for name in names if name.lower() in CREDENTIALS]
+        if held:
+            logger.warning(
+                "the backend does not get the %s of a page of %r: add it to origins, if it is yours",
+                " and ".join(held),
+                request.headers.get("origin"),
+            )
+        return [name for name in names if name not in held]
+
     def _fields(self, request: Request) -> Mapping[str, str]:
-        return forwarded(request.headers, self.settings.headers)
+        return forwarded(request.headers, self._names(request))
 
     def _connection(self, request: Request, ws: WebSocket | None) -> dict[str, Any]:
         """What an ask says of the connection that it is about."""
         headers = request.headers
         return {
             **described(request, ws),
-            "headers": {name.lower(): headers[name] for name in self.settings.headers if name in headers},
+            "headers": {name.lower(): headers[name] for name in self._names(request)},
         }
 
 

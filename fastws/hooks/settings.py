@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from ..access.secrets import Discreet, without_password
 from ..errors import ConfigurationError
 from .signing import key_of
 
@@ -52,7 +53,7 @@ Node: TypeAlias = Annotated[
 ]
 
 
-class HookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class HookSettings(Discreet, msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a backend over HTTP is asked and told. A value that cannot work raises ConfigurationError."""
 
     url: Url
@@ -75,8 +76,9 @@ class HookSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.secret is not None and self.secret_file is not None:
             raise ConfigurationError("secret and secret_file are both set: leave one of them out")
         if self.key() is None and not _is_loopback(host):
+            shown = without_password(self.url)
             raise ConfigurationError(
-                f"url={self.url!r} needs a secret, as {host} is not this machine: set secret or secret_file"
+                f"url={shown!r} needs a secret, as {host} is not this machine: set secret or secret_file"
             )
 
     def key(self) -> bytes | None:
@@ -121,7 +123,7 @@ def _host_of(url: str) -> str:
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s{}\x00-\x1f\x7f]", parts.geturl()):
-        raise ConfigurationError(f"url={url!r} does not work: give {_description(Url)}")
+        raise ConfigurationError(f"url={without_password(url)!r} does not work: give {_description(Url)}")
     return host
 
 

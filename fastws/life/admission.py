@@ -179,7 +179,8 @@ class Admission:
             response = accept_response(request)
         except Reject as reject:
             extra = {**(request.response_headers or {}), **reject.headers}
-            self._refuse(ws, reject.status, reject.reason or phrase(reject.status), extra, life=life)
+            reason = reject.reason or phrase(reject.status)
+            self._refuse(ws, reject.status, reason, extra, life=life, in_frame=reject.is_for_scripts)
         except HANDLER_ERRORS as error:
             self._refuse(ws, 500, "internal server error", error=error, life=life)
         else:
@@ -197,7 +198,7 @@ class Admission:
         request._template = template
         origins = life.options.origins
         if origins is not None and request.headers.get("origin") not in origins:
-            raise Reject(403, "origin not allowed")
+            raise Reject(403, "origin not allowed", is_for_scripts=False)
         request.subprotocol = next((p for p in life.options.subprotocols if p in request.subprotocols), None)
         return life, request.path_parameters.get("channel")
 
@@ -241,10 +242,12 @@ class Admission:
         headers: Mapping[str, Any] | None = None,
         error: BaseException | None = None,
         life: Life | None = None,
+        in_frame: bool = True,
     ) -> None:
         """Say why by a status and a JSON body, or by a Close frame where that can be read; log it with the same id.
 
-        ``life`` is that of the endpoint, if the request may know that it exists.
+        ``life`` is that of the endpoint, if the request may know that it exists; ``in_frame``: whether a Close frame
+        may say it.
         """
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
@@ -254,7 +257,7 @@ class Admission:
         if not request.method or is_upgrade(request.headers):  # else it is a page that was asked for
             self.handshakes[path or "", status] += 1
         access.refused(request, status, path)
-        if life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
+        if in_frame and life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
             return
         try:
             response = answer.as_http(request.method)

@@ -16,6 +16,7 @@ from ..errors import ConfigurationError, Reject
 from ..hub import Hub, Sender
 from ..listener import Listener
 from ..manager import ConnectionManager
+from ..nesting import nesting_fault
 from .decisions import STATUSES, Connect, Refused
 from .frames import SAFE, is_text, valid_channel
 
@@ -312,13 +313,22 @@ def content(message: Any) -> dict[str, Any]:
 
 
 def passed_on(raw: msgspec.Raw) -> Any:
-    """Returns JSON as what a hub sends: a string as a str, anything else as it came."""
+    """Returns JSON as what a hub sends: a string as a str, anything else as it came.
+
+    Raises Refused for what some of those who get it could not read.
+    """
     text = bytes(raw)
+    fault = nesting_fault(text)
+    if fault:
+        raise Refused("bad_field", f'"message" is wrong: {fault}')
     return msgspec.json.decode(text, type=str) if text.startswith(b'"') else orjson.Fragment(text)
 
 
 def value_of(raw: msgspec.Raw) -> Any:
     """Returns JSON as Python values, for a backend; raises Refused where they cannot be had."""
+    fault = nesting_fault(bytes(raw))
+    if fault:
+        raise Refused("bad_field", f"it holds JSON that cannot be passed on: {fault}")
     try:
         return msgspec.json.decode(bytes(raw))
     except (msgspec.DecodeError, RecursionError) as error:

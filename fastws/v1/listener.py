@@ -253,8 +253,9 @@ class ChannelListener(Gate):
             if later is not None:
                 rest.append(later)
         if len(channels) > room:
-            left_out = len(channels) - room
-            self._refuse(ws, Refused("too_many", f"{self._full()}: {left_out} of hello are left out"), {})
+            left_out = [channel for channel in channels[room:] if not frames.channel_fault(channel)]
+            message = f"{self._full()}: {len(channels) - room} of hello are left out"
+            self._refuse(ws, Refused("too_many", message), {"channels": left_out})
         return gathered(rest) if rest else None
 
     # -- channels

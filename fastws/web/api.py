@@ -253,7 +253,7 @@ class API:
         send = partial(self.hub.broadcast, message=message, to=to, users=users, exclude=exclude, endpoint=endpoint)
 
         def once(channel: str) -> int:
-            return self._once(channel, command.key, partial(send, channel))
+            return self._once(key, channel, command.key, partial(send, channel))
 
         if command.channels is UNSET:
             channel: Any = command.channel
@@ -266,10 +266,10 @@ class API:
         message = asked.message(command)
         users, to = asked.addressed(command)
         send = partial(self.hub.send, message, users=users, to=to, exclude=asked.value(command.exclude))
-        return lambda: shapes.Connections(self._once("", command.key, send))  # no channel has an empty name
+        return lambda: shapes.Connections(self._once(key, "", command.key, send))  # no channel has an empty name
 
-    def _once(self, channel: str, key: str | UnsetType, do: Callable[[], int]) -> int:
-        return do() if key is UNSET else self._repeats.once(channel, key, do)
+    def _once(self, key: Key, channel: str, repeated: str | UnsetType, do: Callable[[], int]) -> int:
+        return do() if repeated is UNSET else self._repeats.once(key.name, channel, repeated, do)
 
     def subscribe(self, key: Key, command: shapes.Subscribe) -> Do:
         """Have connections join a channel."""
@@ -348,14 +348,14 @@ class API:
             connections = self.hub.user(int(name))  # a path has texts alone
         if not connections:
             raise Reject(404, "this user is not connected")
-        return shapes.UserConnections(name, [_facts(ws) for ws in connections])
+        return shapes.UserConnections(name, [_facts(key, ws) for ws in connections])
 
     def connection(self, key: Key, request: WebRequest) -> shapes.ConnectionFacts:
         """A connection."""
         ws = self.hub.connection(request.params["id"])
         if ws is None:
             raise Reject(404, "there is no such connection")
-        return _facts(ws)
+        return _facts(key, ws)
 
     def last_refusals(self, key: Key, request: WebRequest) -> shapes.RefusalList:
         """The last refusals."""
@@ -412,14 +412,14 @@ def plain(user: Hashable) -> shapes.User:
     return user if isinstance(user, str | int) and not isinstance(user, bool) else str(user)
 
 
-def _facts(ws: WebSocket) -> shapes.ConnectionFacts:
+def _facts(key: Key, ws: WebSocket) -> shapes.ConnectionFacts:
     return shapes.ConnectionFacts(
         ws.id,
         None if ws.user is None else plain(ws.user),
         ws.manager.path,
         ws.path,
         ws.remote_address[0],
-        sorted(ws.channels),
+        sorted(filter(key.covers, ws.channels)),
         getattr(ws, "since", None),
         getattr(ws, "pending", None),
     )

@@ -8,6 +8,7 @@ import msgspec
 import orjson
 from msgspec import UNSET
 
+from ..nesting import nesting_fault
 from . import shapes
 from .app import BadRequest, WebRequest
 from .operations import OPERATIONS, Parameter
@@ -95,6 +96,9 @@ def message(command: shapes.Said) -> Any:
 
 def json_value(raw: bytes, field: str | None) -> Any:
     """Returns JSON as what the hub sends: a string as such, anything else as it was written. Raises BadRequest."""
+    too_deep = nesting_fault(raw)
+    if too_deep:
+        raise BadRequest(f"the message is too deep: {too_deep}", field)
     try:
         text = raw.decode()
         return msgspec.json.decode(raw) if text.startswith('"') else orjson.Fragment(text)
@@ -109,6 +113,9 @@ def as_said(kind: str, body: bytes) -> Any:
     try:
         if JSONS.fullmatch(kind):
             msgspec.json.decode(body, type=msgspec.Raw)
+            too_deep = nesting_fault(body)
+            if too_deep:
+                raise BadRequest(f"the body is too deep: {too_deep}")
             return orjson.Fragment(body.decode())
         return body.decode() if TEXTS.fullmatch(kind) else body
     except UnicodeDecodeError:

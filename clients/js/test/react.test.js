@@ -1,4 +1,4 @@
-// React itself, in a DOM of happy-dom, at the fastws server at FASTWS_URL; pytest starts that (tests/client/test_package.py).
+// React itself, in a DOM of happy-dom, at the fastws server at FASTWS_URL; pytest starts that (tests/clients/test_package.py).
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
 import { Window } from "happy-dom";

@@ -14,22 +14,23 @@ def test_an_answer_is_remembered_for_five_minutes(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(repeats.time, "monotonic", lambda: now[0])
     answers = Repeats()
-    assert answers.once("a", "k", lambda: 1) == answers.once("a", "k", lambda: 2) == 1
-    assert answers.once("b", "k", lambda: 3) == 3
+    assert answers.once("shop", "a", "k", lambda: 1) == answers.once("shop", "a", "k", lambda: 2) == 1
+    assert answers.once("other", "a", "k", lambda: 7) == 7
+    assert answers.once("shop", "b", "k", lambda: 3) == 3
     now[0] = 299.0
-    assert answers.once("a", "k", lambda: 4) == 1
+    assert answers.once("shop", "a", "k", lambda: 4) == 1
     now[0] = 301.0
-    assert answers.once("a", "k", lambda: 5) == 5
+    assert answers.once("shop", "a", "k", lambda: 5) == 5
     assert len(answers) == 1
 
 
 def test_the_oldest_answers_go_first():
     answers = Repeats(most=3)
     for key in "abcd":
-        answers.once("", key, lambda: 1)
+        answers.once("shop", "", key, lambda: 1)
     assert len(answers) == 3
-    assert answers.once("", "d", lambda: 2) == 1
-    assert answers.once("", "a", lambda: 2) == 2
+    assert answers.once("shop", "", "d", lambda: 2) == 1
+    assert answers.once("shop", "", "a", lambda: 2) == 2
 
 
 def test_the_last_refusals_are_kept_the_latest_first():

@@ -246,6 +246,24 @@ async def test_a_refused_channel_says_why(fake):
         assert (error.value.code, error.value.retry, error.value.channel) == ("forbidden", False, "a")
 
 
+async def test_channels_that_are_too_many_for_a_hello_are_refused(fake):
+    fake.silent = {"hello", "subscribe"}
+    entering = asyncio.ensure_future(enter(fake.url, "a"))
+    there = await fake.connection()
+    await there.next("hello")
+    error = {"type": "error", "code": "too_many", "message": "full", "retry": False, "channels": ["a", "unknown"]}
+    await there.send({"type": "welcome", "version": 1, "id": "fake", **fake.welcome})
+    await there.next("subscribe")
+    await there.send(error)
+    with pytest.raises(ChannelError, match="full"):
+        await asyncio.wait_for(entering, 5)
+
+
+async def enter(url, channel):
+    async with connect(url) as ws, ws.channel(channel):
+        pass
+
+
 async def test_a_refusal_that_may_pass_is_tried_again(fake):
     fake.refused["a"] = {"code": "unavailable", "retry": True}
     async with connect(fake.url) as ws:

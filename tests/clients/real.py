@@ -1,6 +1,6 @@
 """The real server: fastws.v1 with tokens and a backend, /fastws.js, and a page for whoever drives it.
 
-python -m tests.client.real PORT runs it on its own, to be killed.
+python -m tests.clients.real PORT runs it on its own, to be killed.
 """
 
 import asyncio

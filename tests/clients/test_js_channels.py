@@ -133,6 +133,17 @@ async def test_a_refused_channel_says_why_and_is_not_asked_for_again(js, fake):
     assert (await (await fake.connection()).next("hello"))["channels"] == {}
 
 
+async def test_channels_that_are_too_many_for_a_hello_are_refused(js, fake):
+    fake.silent = {"hello", "subscribe"}
+    await js.connect(fake.url)
+    await js.channel("a")
+    there = await fake.connection()
+    await there.next("hello")
+    error = {"type": "error", "code": "too_many", "message": "full", "retry": False, "channels": ["a", "unknown"]}
+    await there.send({"type": "welcome", "version": 1, "id": "fake", **fake.welcome}, error)
+    await js.until("a", "state", state="refused", code="too_many", reason="full")
+
+
 async def test_a_refusal_that_may_pass_is_tried_again(js, fake):
     fake.refused["a"] = {"code": "unavailable", "retry": True}
     await js.connect(fake.url)
