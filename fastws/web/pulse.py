@@ -16,7 +16,7 @@ __all__ = ["HISTORY", "Pulse", "Sample"]
 HISTORY = 300  # seconds, one sample each
 SECOND = 1.0
 LOOK = 0.25  # seconds between two looks at the loop's lag
-CLOSE_LOOK = 0.05  # the same, while somebody watches
+CLOSE_LOOK = 0.1  # the same, while somebody watches
 DROPS = "dropped_oldest", "dropped_newest", "closed_slow", "closed_unfinished"
 
 clock = time.perf_counter  # the loop's own stands still while a callback runs
