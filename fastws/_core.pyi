@@ -109,7 +109,7 @@ class WebSocket:
         """Whether messages can be sent: from `on_open` until either side begins to close."""
     @property
     def is_secure(self) -> bool:
-        """Whether it came over TLS, as far as a trusted proxy does not say otherwise."""
+        """Whether it came over TLS, unless a trusted proxy says otherwise."""
     @property
     def user(self) -> Any:
         """Whoever `on_handshake` said, or None."""
