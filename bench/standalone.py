@@ -43,8 +43,12 @@ async def serve(kind: str) -> None:
         print(server.port, flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             gc.collect()
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            print(pages * os.sysconf("SC_PAGE_SIZE"), flush=True)
+            print(bytes_in_use(), flush=True)
+
+
+def bytes_in_use() -> int:
+    """What this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def connect(port: int, kind: str) -> socket.socket:
