@@ -9,7 +9,7 @@ SECONDS := 600
 SEED := 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Flush threads that wait sleep at once: else they spin, on cores that others could use.
+# Flush threads that wait go to sleep at once; otherwise they spin, and take time from other processes.
 export OMP_WAIT_POLICY := passive
 
 .PHONY: help run test build lint typecheck bench soak sdist clean test-asan test-tsan coverage \
@@ -95,7 +95,7 @@ FUZZER := FASTWS_SANITIZE=fuzzer-no-link,address,undefined
 
 # libFuzzer derives inputs from those that reached something new, and keeps these in build/fuzz for the next run. An input
 # that fails is left there; copied to tests/fuzz/corpus, it becomes a test.
-fuzz: fuzz-parser fuzz-handshake  ## fuzzes the parser and the handshake, each for SECONDS, from SEED if it is not 0
+fuzz: fuzz-parser fuzz-handshake  ## fuzzes the parser and the handshake, each for SECONDS; SEED=1 makes it repeatable
 fuzz-parser fuzz-handshake: fuzz-%: fuzz-engine
 	mkdir -p build/fuzz/$*
 	$(call inside,fuzz) $(ASAN_ENVIRONMENT) \

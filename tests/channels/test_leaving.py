@@ -52,7 +52,7 @@ class Everywhere(Named):
 
 @pytest.mark.parametrize("devices", [0, 1, 3], ids=["nobody", "a user", "a user with three devices"])
 async def test_a_connection_in_many_channels_leaves_while_others_are_served(serve, join, devices):
-    took = []  # of this process's time, to which a busy machine makes no difference
+    took = []  # CPU seconds, which a busy machine does not change
     for channels in (CHANNELS // 5, CHANNELS):
         site = await serve(listener := Everywhere(channels), "/ws")
         began = time.process_time()
@@ -67,7 +67,7 @@ async def test_a_connection_in_many_channels_leaves_while_others_are_served(serv
         took.append(time.process_time() - began)
         assert turns > channels / 1000
         assert listener.gone == (channels if len(clients) == 1 else 0)
-    assert took[1] < 15 * took[0]  # a quadratic way would take 25 times as long
+    assert took[1] < 15 * took[0]  # a quadratic algorithm would take 25 times as long
 
 
 async def test_unsubscribe_all_lets_others_have_their_turns(serve, join):

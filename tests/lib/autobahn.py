@@ -55,11 +55,10 @@ def install(python2):
     wstest = FOLDER / "python2" / "bin" / "wstest"
     if not wstest.exists():
         # The last virtualenv that supports Python 2.
-        maker = FOLDER / "python3"
+        maker = FOLDER / "virtualenv"
         commands = [
-            [sys.executable, "-m", "venv", "--clear", maker],
-            [maker / "bin" / "pip", "install", "-q", "virtualenv<20.16"],
-            [maker / "bin" / "virtualenv", "-q", "--clear", "-p", python2, FOLDER / "python2"],
+            [sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", maker, "virtualenv<20.16"],
+            ["env", f"PYTHONPATH={maker}", sys.executable, "-m", "virtualenv", "-q", "-p", python2, FOLDER / "python2"],
             [FOLDER / "python2" / "bin" / "pip", "install", "-q", "autobahntestsuite==25.10.1"],
         ]
         for command in commands:

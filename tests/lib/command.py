@@ -5,7 +5,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
-TIMEOUT = 30  # seconds; nothing takes so long, on a busy machine either
+TIMEOUT = 30  # seconds; nothing takes this long, even on a busy machine
 COMMAND = [sys.executable, "-m", "fastws"]
 APP = """
 from fastws import Listener, Server

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 MASK = b"\x12\x34\x56\x78"
-TIMEOUT = 20.0  # seconds; nothing takes so long, on a busy machine either
+TIMEOUT = 20.0  # seconds; nothing takes this long, even on a busy machine
 
 
 def accept_of(key: str) -> str:
