@@ -51,4 +51,6 @@ def page(url: str, info: dict[str, Any], channels: list[dict[str, Any]], height:
 def _duration(seconds: float) -> str:
     whole = max(int(seconds), 0)
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    return f"{days}d{hours}h" if days else f"{hours}h{minutes}m" if hours else f"{minutes}m{whole % 60}s"
+    if days or hours:
+        return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole} s"

@@ -17,10 +17,7 @@ except ImportError:
 
 CI = os.environ.get("CI") == "true"
 CHROMIUM = shutil.which("chromium")
-HAS_NODE = shutil.which("node") is not None
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-
-needs_node = pytest.mark.skipif(not HAS_NODE and not CI, reason="node is not installed")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -42,7 +39,7 @@ async def open_page(browser):
         yield open_page
 
 
-@pytest_asyncio.fixture(loop_scope="module", params=[pytest.param("node", marks=needs_node), "chromium"])
+@pytest_asyncio.fixture(loop_scope="module", params=["node", "chromium"])
 async def js(request, browser, open_page):
     if request.param == "node":
         async with node() as client:

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from .conftest import needs_node
 from .js import Refusal, node
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -289,7 +288,6 @@ async def test_what_was_sent_without_an_answer_is_lost_and_says_so(js, fake):
     assert (refusal.value.code, refusal.value.retry) == ("lost", False)
 
 
-@needs_node
 async def test_nodes_own_websocket_does_as_well(fake):
     async with node("--experimental-websocket") as client:
         await client.connect(fake.url, tokens=["t0k.en"])
