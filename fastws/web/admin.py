@@ -12,7 +12,7 @@ Everything else comes over a WebSocket at ``/ws`` below the page, whose first fr
 | `{"watch": ""}`                                  | no more of that                                                |
 
 What is watched comes again every few seconds, the less often the longer it takes to find out: never more than 2 % of
-the server's time.
+the server's time for each page.
 """
 
 import asyncio
