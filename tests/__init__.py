@@ -6,10 +6,13 @@ life        a connection's life from the handshake to its end, and the listener'
 limits      slow, dead and greedy peers, and exhausted resources
 people      users, presence, who may see whom
 access      sessions, tokens, and forged ones
-web         HTTP on the same port
+web         HTTP on the same port: applications, the API, metrics, the status page
+v1          the protocol fastws.v1, and plain sockets beside it
+hooks       a backend over HTTP that decides and is told
+standalone  `fastws serve` as a whole: its start, its strangers, its security
 deploy      sockets, signals, readiness, the end of a server
 command     the command line, in a separate process
-clients     third-party clients, and that of fastws.testing
+clients     fastws.js, React, fastws.client, fastws.testing, and third-party clients
 demo        the chat over sockets, and the examples
 browser     the chat's page in Chromium
 hostile     what strangers may send: a corpus of inputs and their answers
