@@ -22,7 +22,7 @@ help:  ## lists these targets
 run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
-test: build system $(VENV)/.test tests/clients/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test tests/interop/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
@@ -72,11 +72,11 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices.
-ABOVE_ENGINE := access browser command demo deploy/test_files.py hooks house soak standalone v1 web
+ABOVE_ENGINE := access browser clients command demo deploy/test_files.py hooks house soak standalone v1 web
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
-test-asan: build $(VENV)/.test tests/clients/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
+test-asan: build $(VENV)/.test tests/interop/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
 	$(call variant,asan,$(ASAN))
 	$(call inside,asan) $(ASAN_ENVIRONMENT) $(call runtimes,asan ubsan) \
 		$(PYTHON_THERE) -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)

@@ -12,7 +12,8 @@ hooks       a backend over HTTP that decides and is told
 standalone  `fastws serve` as a whole: its start, its strangers, its security
 deploy      sockets, signals, readiness, the end of a server
 command     the command line, in a separate process
-clients     fastws.js, React, fastws.client, fastws.testing, and third-party clients
+clients     ours: fastws.js, React, fastws.client, fastws.testing
+interop     third-party clients: websockets, aiohttp, picows, Node's ws
 demo        the chat over sockets, and the examples
 browser     the chat's page in Chromium
 hostile     what strangers may send: a corpus of inputs and their answers

@@ -133,10 +133,10 @@ def what_node_lacks():
     """Why no client runs in Node; "" where one does. Before version 22 it has no WebSocket of its own."""
     if shutil.which("node") is None:
         return "node is not installed"
-    if (HERE / "node" / "node_modules" / "ws").is_dir():
+    if (HERE.parent / "interop" / "node" / "node_modules" / "ws").is_dir():
         return ""
     said = subprocess.run(["node", "-p", "typeof WebSocket"], capture_output=True, text=True, check=True).stdout
-    return "" if said == "function\n" else "Node's ws is not installed: run npm install in tests/clients/node"
+    return "" if said == "function\n" else "Node's ws is not installed: run npm install in tests/interop/node"
 
 
 @asynccontextmanager

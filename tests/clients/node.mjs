@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { driver } from "./driver.mjs";
 
 const fastws = await import(process.argv[2]);
-const WebSocket = globalThis.WebSocket ?? createRequire(new URL("./node/", import.meta.url))("ws");
+const WebSocket = globalThis.WebSocket ?? createRequire(new URL("../interop/node/", import.meta.url))("ws");
 const tell = (what) => process.stdout.write(JSON.stringify(what) + "\n");
 console.warn = (text) => tell({ event: "console", type: "warn", values: [text] });
 process.on("uncaughtException", (error) => tell({ event: "process", type: "uncaught", values: [error.message] }));

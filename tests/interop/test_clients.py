@@ -159,7 +159,7 @@ class NodeClient:
     @asynccontextmanager
     async def open(cls, url):
         if shutil.which("node") is None or not (NODE / "node_modules" / "ws").is_dir():
-            missing = "Node's ws is not installed: run npm install in tests/clients/node"
+            missing = "Node's ws is not installed: run npm install in tests/interop/node"
             if os.environ.get("CI") == "true":
                 pytest.fail(missing)
             pytest.skip(missing)
