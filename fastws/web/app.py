@@ -261,7 +261,7 @@ class Web:
         find = self.instead_of_404
         answer = None if find is None else find(request.method, request.raw_path, request.peer)
         if answer is None:
-            raise Reject(404, "there is nothing here")
+            raise Reject(404, "not found")
         return answer
 
     async def _lifespan(self, scope: Any, receive: Any, send: Any) -> None:

@@ -285,7 +285,7 @@ async def test_nothing_is_wider_than_a_phone(site, visit, scheme):
     for view in ("overview", "channels", "channel/" + "c" * 200, "users", "user/" + "u" * 200, "refusals", "config"):
         await go(page, view)
         await expect(page.locator("#view")).not_to_be_empty()
-        await page.wait_for_function("document.querySelector('#view li, #view table')")
+        await page.locator("#view li, #view table").first.wait_for()
         assert await page.evaluate("document.documentElement.scrollWidth") == 360, view
 
 
