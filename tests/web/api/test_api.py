@@ -1,11 +1,14 @@
 """The HTTP API: every route, by a real client."""
 
+import asyncio
 import base64
 import json
 import time
 
 import pytest
 
+from fastws.web.app import WebRequest
+from fastws.web.operations import OPERATIONS
 from tests.web.api.site import BEARER, KEY, curl
 
 
@@ -267,3 +270,24 @@ async def test_a_command_that_fails_in_a_batch_leaves_the_others(site, call, mon
     status, said = await call("POST", "/batch", {"commands": commands})
     failed, done = said["results"]
     assert (status, failed["error"]["message"], done) == (200, "internal server error", {"connections": 1})
+
+
+async def test_batches_that_come_at_once_have_each_a_turn_of_the_loop(site, monkeypatch):
+    loop, turn, turns = asyncio.get_running_loop(), 0, []
+
+    def count():
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    async def receive():
+        return {"type": "http.request", "body": b'{"commands": [{"send": {"users": "ann", "text": ""}}]}'}
+
+    monkeypatch.setattr(site.hub, "send", lambda *args, **options: turns.append(turn))
+    headers = [(b"x-api-key", KEY.encode()), (b"content-type", b"application/json")]
+    scope = {"method": "POST", "path": "", "raw_path": b"/", "query_string": b"", "headers": headers, "client": None}
+    handle = site.api.handler(next(operation for operation in OPERATIONS if operation.name == "batch"))
+    count()
+    answers = await asyncio.gather(*(handle(WebRequest(scope, receive)) for _ in range(5)))
+    assert [answer.status for answer in answers] == [200] * 5
+    assert len(set(turns)) == 5
