@@ -175,7 +175,7 @@ system: | compiler
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v nginx >/dev/null || test -x /usr/sbin/nginx || missing="$$missing nginx-light"; \
 	test -e /usr/lib/nginx/modules/ngx_stream_module.so || missing="$$missing libnginx-mod-stream"; \
-	command -v php >/dev/null || missing="$$missing php-cli"; \
+	command -v php >/dev/null || missing="$$missing php-cli php-curl"; \
 	$(APT_INSTALL)
 
 clang: | system

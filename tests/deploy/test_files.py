@@ -36,7 +36,7 @@ CONTAINER = POD["containers"][0]
 
 
 def needs(tool):
-    return pytest.mark.skipif(shutil.which(tool) is None, reason=f"{tool} is not installed")
+    return pytest.mark.skipif(shutil.which(tool) is None, reason=f"optional: {tool} is not installed")
 
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
