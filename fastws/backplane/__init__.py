@@ -1,0 +1,1 @@
+"""Stores that several nodes share, so that they behave as one server."""
