@@ -16,20 +16,20 @@ from ..lib.tokens import HOUR, OTHER_SECRET, SECRET, Who, bearer, token, unsigne
 
 
 async def test_a_connection_closes_with_4001_when_its_token_expires(site, join):
-    exp = time.time() + 0.3
+    exp = time.time() + 1
     client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=exp)))
     await client.receive()
     assert await client.closed() == (4001, "token expired")
-    assert 0 <= time.time() - exp < 1
+    assert 0 <= time.time() - exp < 3
 
 
 async def test_the_leeway_counts_at_the_end_too(serve, join):
-    site = await serve(Who(), auth=JWTAuth(SECRET, leeway=0.5))
+    site = await serve(Who(), auth=JWTAuth(SECRET, leeway=1))
     exp = time.time()
     client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=exp)))
     await client.receive()
     assert await client.closed() == (4001, "token expired")
-    assert time.time() - exp >= 0.5
+    assert time.time() - exp >= 1
 
 
 @pytest.mark.parametrize("exp", [2**33, 2**63, 2**64, 10**300, 1e300])
@@ -49,7 +49,7 @@ async def test_a_timer_that_went_off_early_is_set_again(serve, join, monkeypatch
     monkeypatch.setattr("fastws.auth.DAY_SECONDS", 0.05)
     auth = JWTAuth(SECRET)
     site = await serve(Who(), auth=auth)
-    client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 0.4)))
+    client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 1)))
     await client.receive()
     (before,) = auth._timers.values()
     await asyncio.sleep(0.15)
@@ -93,11 +93,11 @@ async def enter(join, site, path="/ws/cars", **claims):
 async def test_a_fresh_token_in_time_keeps_the_connection_open(serve, join):
     listener = Recorder()
     site = await serve(listener, auth=JWTAuth(SECRET))
-    client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 0.5, role="guest")))
+    client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 1, role="guest")))
     expires = int(time.time()) + HOUR
     await client.send({"type": "authenticate", "token": token(exp=expires, role="admin")})
     assert await client.receive_json() == {"type": "authenticated", "expires": expires}
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.1)
     assert await client.received() == []
     (ws,) = listener.sockets
     assert (ws.request.claims["role"], ws.request.claims["exp"]) == ("admin", expires)
@@ -106,7 +106,7 @@ async def test_a_fresh_token_in_time_keeps_the_connection_open(serve, join):
 
 async def test_the_end_of_the_fresh_token_counts(site, join):
     client = await enter(join, site)
-    await client.send({"type": "authenticate", "token": token(exp=time.time() + 0.3)})
+    await client.send({"type": "authenticate", "token": token(exp=time.time() + 1)})
     assert (await client.receive_json())["type"] == "authenticated"
     assert await client.closed() == (4001, "token expired")
 
@@ -187,7 +187,7 @@ async def test_other_messages_go_to_the_listener_as_they_are(serve, join, messag
 
 async def test_without_refresh_such_a_message_is_like_any_other(serve, join):
     site = await serve(Echo(), auth=JWTAuth(SECRET, refresh=False))
-    client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 0.5)))
+    client = await join(f"{site.url}/ws/cars", headers=bearer(token(exp=time.time() + 1)))
     await client.send({"type": "authenticate", "token": "x"})
     assert await client.receive_json() == {"type": "authenticate", "token": "x"}
     assert await client.closed() == (4001, "token expired")

@@ -213,15 +213,15 @@ async def test_the_waiting_time_grows_and_is_drawn_anew(unused_tcp_port):
 
 
 async def test_silence_is_noticed(fake):
-    fake.welcome["heartbeat"] = 0.2
+    fake.welcome["heartbeat"] = 0.5
     async with connect(fake.url) as ws:
         states = States(ws)
         there = await fake.connection()
         for _ in range(6):
             await there.send({})
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
         assert states.seen == []
-        await states.until("waiting", code=1006, reason="nothing was heard for 0.4 s")
+        await states.until("waiting", code=1006, reason="nothing was heard for 1 s")
         await states.until("open")
 
 

@@ -63,7 +63,7 @@ async def test_no_reaches_the_client(backend, site, offered, answer, status, sen
 
 async def test_handshake_timeout_holds_whatever_the_backend_does(backend, site):
     answers(backend, connect=lambda post: asyncio.Event().wait())
-    async with site(timeout=60, options={"server": Server(port=0, handshake_timeout=0.2)}) as there:
+    async with site(timeout=60, options={"server": Server(port=0, handshake_timeout=1)}) as there:
         with pytest.raises(InvalidStatus) as refused:
             await there.dial(subprotocols=None)
         assert refused.value.response.status_code == 503
@@ -201,7 +201,7 @@ async def test_without_a_word_nothing_is_allowed_where_nobody_is_asked(backend, 
 
 
 async def test_a_connection_ends_when_the_backend_said(backend, site):
-    answers(backend, connect=lambda post: {"user": "ann", "expires": time.time() + 0.3})
+    answers(backend, connect=lambda post: {"user": "ann", "expires": time.time() + 1})
     async with site() as there:
         ann = await there.dial()
         await ann.hello()
@@ -215,7 +215,7 @@ async def test_or_is_asked_about_again(backend, site):
         renewals.append(post.json.get("renew", False))
         if len(renewals) == 4:
             return reply(401, {"error": {"message": "logged out"}})
-        return {"user": "ann", "expires": time.time() + 0.2, "renew": True, "data": len(renewals)}
+        return {"user": "ann", "expires": time.time() + 0.4, "renew": True, "data": len(renewals)}
 
     renewals = []
     answers(backend, connect=again)
@@ -235,7 +235,7 @@ async def test_nobody_stays_whose_renewal_is_no_yes(backend, site, answer, code)
     answers(
         backend,
         connect=lambda post: (
-            answer if "renew" in post.json else {"user": "ann", "expires": time.time() + 0.1, "renew": True}
+            answer if "renew" in post.json else {"user": "ann", "expires": time.time() + 1, "renew": True}
         ),
     )
     async with site() as there:
@@ -250,7 +250,7 @@ async def test_what_was_allowed_ends_with_its_time(backend, site):
         connect=lambda post: (
             {"user": "ann"}
             if "renew" in post.json
-            else {"user": "ann", "expires": time.time() + 0.3, "renew": True, "allow": {"subscribe": ["cars"]}}
+            else {"user": "ann", "expires": time.time() + 1, "renew": True, "allow": {"subscribe": ["cars"]}}
         ),
     )
     async with site(ask=["connect"]) as there:

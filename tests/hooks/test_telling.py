@@ -128,7 +128,7 @@ async def test_nothing_is_lost_while_nobody_is_there(backend, hooks):
 
 
 async def test_what_never_arrives_is_dropped_counted_and_logged(backend, hooks, caplog, monkeypatch):
-    teller = hooks(tell=EVERYTHING, retry_for=0.2)
+    teller = hooks(tell=EVERYTHING, retry_for=1)
     await backend.stop()
     tell_users(teller, range(250))
     await eventually(lambda: teller.figures.dropped == 251)  # and that it had started

@@ -134,7 +134,7 @@ async def test_a_handshake_that_ends_early_is_hung_up_on(site, name):
 @pytest.mark.usefixtures("wire")
 @pytest.mark.parametrize("name", STALLED)
 async def test_a_stalled_handshake_ends_with_408(serve, name):
-    site = await serve(handshake_timeout=0.1)
+    site = await serve(handshake_timeout=0.2)
     async with stranger(site) as raw:
         await raw.send(STALLED[name])
         assert (await raw.response()).status == 408

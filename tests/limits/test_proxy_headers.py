@@ -8,7 +8,7 @@ from fastws import Server
 
 from ..lib.http import application_of_client
 from ..lib.proxy import MOST, binary, line
-from ..lib.raw import BINARY, TEXT, frame, request
+from ..lib.raw import BINARY, TEXT, TIMEOUT, frame, request
 from ..lib.support import Echo, Recorder, counted, eventually, needs_proc, nothing_left, resident
 from ..protocol.test_proxy_protocol import IPV4, MALFORMED, WHOLE
 
@@ -169,14 +169,14 @@ async def test_whoever_is_named_is_counted_from_then_on(open_site, call):
         raw = await call(site, ANN + UPGRADE)
         return (await raw.response()).status == 101
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(TIMEOUT):
         while not await has_room():
             await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("sent", [b"", b"P", ANN[:20], ANN, BOB[:13], BOB[:20], BOB, ANN + UPGRADE[:-1]])
 async def test_whoever_stops_halfway_gets_408_and_is_forgotten(open_site, call, sent, caplog):
-    site = await open_site(handshake_timeout=0.15)
+    site = await open_site(handshake_timeout=0.3)
     raw = await call(site, sent)
     assert (await raw.response()).status == 408
     assert await raw.eof() == b""

@@ -101,10 +101,10 @@ async def test_who_is_not_back_in_time_is_offline(serve, enter):
 
 
 async def test_each_absence_has_its_own_time(serve, enter):
-    site = await serve(people := People(), offline_after=0.3)
+    site = await serve(people := People(), offline_after=1)
     for _ in range(3):
         await gone(site, await enter(site, "ann"))
-        await asyncio.sleep(0.15)  # half the time: the last absence is half over when the first would have been
+        await asyncio.sleep(0.5)  # half the time: the last absence is half over when the first would have been
     assert people.of("on_user_offline") == []
     await people.until("on_user_offline")
     assert people.of("on_user_online") == [("ann",)]

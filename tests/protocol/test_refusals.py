@@ -131,7 +131,7 @@ async def test_another_method_is_405(serve, dial, method):
 
 
 async def test_a_slow_handshake_delays_nobody(serve, dial, join):
-    site = await serve(Echo(), handshake_timeout=0.2)
+    site = await serve(Echo(), handshake_timeout=2)
     slow = [await dial(site.url) for _ in range(100)]
     for raw in slow:
         await raw.send(b"GET /ws/cars HTTP/1.1\r\n")

@@ -246,7 +246,7 @@ async def test_plain_text_on_the_tls_port_harms_nobody(serve, dial, join, server
 
 
 async def test_a_client_that_is_silent_after_the_tls_handshake_is_dropped(serve, server_side, client_side):
-    site = await serve(handshake_timeout=0.2, ssl=server_side)
+    site = await serve(handshake_timeout=1, ssl=server_side)
     reader, writer = await asyncio.open_connection("127.0.0.1", site.server.port, ssl=client_side)
     async with asyncio.timeout(TIMEOUT):
         assert (await reader.read())[:13] in (b"", b"HTTP/1.1 408 ")

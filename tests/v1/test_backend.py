@@ -112,7 +112,7 @@ async def test_what_the_backend_allows_counts_as_a_token_does(serve):
 
 
 async def test_when_its_time_is_over_a_connection_is_closed(serve):
-    backend = Backend(connect=lambda request, ws: Connect(user="ann", expires=time.time() + 0.2))
+    backend = Backend(connect=lambda request, ws: Connect(user="ann", expires=time.time() + 1))
     site = await serve(listener(backend=backend))
     client = await site.join()
     assert await client.closed() == (4001, "the connection's time is over")
@@ -120,7 +120,7 @@ async def test_when_its_time_is_over_a_connection_is_closed(serve):
 
 
 async def test_or_the_backend_is_asked_again(serve):
-    answers = [Connect(user="ann", expires=time.time() + 0.1, renew=True, data=1), Connect(user="ann", data=2)]
+    answers = [Connect(user="ann", expires=time.time() + 1, renew=True, data=1), Connect(user="ann", data=2)]
     backend = Backend(connect=lambda request, ws: answers.pop(0))
     site = await serve(listener(backend=backend))
     client = await site.join()
@@ -144,13 +144,13 @@ async def test_or_the_backend_is_asked_again(serve):
     ids=str,
 )
 async def test_what_the_backend_says_the_second_time_holds(serve, again, code):
-    answers = [Connect(user="ann", expires=time.time() + 0.1, renew=True), again]
+    answers = [Connect(user="ann", expires=time.time() + 1, renew=True), again]
     site = await serve(listener(backend=Backend(connect=lambda request, ws: answers.pop(0))))
     assert (await (await site.join()).closed())[0] == code
 
 
 async def test_a_renewal_that_allows_less_takes_it_out_of_channels(serve):
-    first = Connect(user="ann", allow={"subscribe": ["*"]}, expires=time.time() + 0.2, renew=True)
+    first = Connect(user="ann", allow={"subscribe": ["*"]}, expires=time.time() + 1, renew=True)
     answers = [first, Connect(user="ann", allow={"subscribe": ["cars"]})]
     backend = Backend(connect=lambda request, ws: answers.pop(0))
     site = await serve(listener({"pattern": "*", "subscribe": "token"}, backend=backend))

@@ -104,13 +104,13 @@ async def test_the_first_frame_has_to_be_a_hello(serve, frame):
 
 
 async def test_whoever_does_not_say_hello_in_time_is_closed_and_nobody_else(serve):
-    site = await serve(Named(rules("*"), hello_timeout=0.2))
+    site = await serve(Named(rules("*"), hello_timeout=1))
     talker = await site.join("ann", "cars")
     silent = [await site.dial() for _ in range(2)]
     begin = time.monotonic()
     for client in silent:
         assert await client.closed() == (1008, "the first frame is a hello")
-    assert time.monotonic() - begin > 0.1
+    assert time.monotonic() - begin > 0.5
     assert await talker.so_far() == []
 
 

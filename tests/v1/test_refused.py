@@ -138,7 +138,7 @@ async def test_a_decision_that_takes_too_long_is_told():
         async def on_handshake(self, request):
             await asyncio.sleep(60)
 
-    async with serving(Slow(rules("*")), server=Server(port=0, handshake_timeout=0.3)) as site:
+    async with serving(Slow(rules("*")), server=Server(port=0, handshake_timeout=1)) as site:
         code, reason = await (await site.dial()).closed()
     assert code == 4503
     assert reason.startswith("the handshake exceeded")

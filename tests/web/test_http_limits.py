@@ -16,7 +16,7 @@ from ..lib.support import counted, eventually
 
 @pytest.mark.parametrize("part", [b"G", GET[:20], GET[:-1], WAIT[:-2] + b"X-A"])
 async def test_half_a_head_is_held_for_handshake_timeout_and_no_longer(open_site, dial_http, part):
-    site = await open_site(handshake_timeout=0.2, close_timeout=0.2)
+    site = await open_site(handshake_timeout=1, close_timeout=0.2)
     peer = await dial_http(site)
     await peer.send(part)
     status, body = await peer.answer()
@@ -26,7 +26,7 @@ async def test_half_a_head_is_held_for_handshake_timeout_and_no_longer(open_site
 
 
 async def test_drops_of_a_head_buy_no_time(open_site, dial_http):
-    site = await open_site(handshake_timeout=0.3)
+    site = await open_site(handshake_timeout=1)
     peer = await dial_http(site)
 
     async def drip():
@@ -41,7 +41,7 @@ async def test_drops_of_a_head_buy_no_time(open_site, dial_http):
 
 
 async def test_a_connection_without_a_next_request_is_closed_without_a_word(open_site, dial_http):
-    site = await open_site(handshake_timeout=0.2)
+    site = await open_site(handshake_timeout=1)
     peer = await dial_http(site)
     assert await peer.end() == b""
     blank = await dial_http(site)
@@ -50,7 +50,7 @@ async def test_a_connection_without_a_next_request_is_closed_without_a_word(open
 
 
 async def test_the_rest_of_a_body_that_was_answered_already_has_handshake_timeout(open_site, dial_http):
-    site = await open_site(handshake_timeout=0.2)
+    site = await open_site(handshake_timeout=1)
     peer = await dial_http(site)
     await peer.send(b"POST /hello HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
     assert (await peer.answer())[0] == 405
@@ -58,10 +58,10 @@ async def test_the_rest_of_a_body_that_was_answered_already_has_handshake_timeou
 
 
 async def test_a_handler_takes_the_time_that_it_takes(open_site, dial_http, app):
-    site = await open_site(handshake_timeout=0.05, idle_timeout=0.1)
+    site = await open_site(handshake_timeout=1, idle_timeout=1)
     peer = await dial_http(site, kept_alive=False)
     await peer.send(WAIT)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.5)
     app.release.set()
     assert await peer.answer() == (200, "done")
 
@@ -90,7 +90,7 @@ async def test_a_body_that_nobody_asked_for_yet_is_not_missed(open_site, dial_ht
 async def test_an_answer_that_is_not_read_is_kept_for_idle_timeout(open_site, dial_http, caplog, fields):
     caplog.set_level(logging.INFO, logger="fastws.http")
     # For a write this large, uvloop's TLS reports only the end of the answer.
-    site = await open_site(idle_timeout=0.4, handshake_timeout=0.4)
+    site = await open_site(idle_timeout=1, handshake_timeout=1)
     peer = await dial_http(site, limit=1024)
     await peer.send(BIG % fields)
     await eventually(lambda: counted(site) == 0)
@@ -98,23 +98,23 @@ async def test_an_answer_that_is_not_read_is_kept_for_idle_timeout(open_site, di
 
 
 async def test_whoever_reads_slowly_gets_the_whole_answer(open_site, dial_http):
-    site = await open_site(idle_timeout=1.5, handshake_timeout=20)
+    site = await open_site(idle_timeout=3, handshake_timeout=20)
     peer = await dial_http(site, kept_alive=False, limit=1024)
     await peer.send(BIG % b"")
     await peer.until(b"\r\n\r\n")
     for _ in range(20):
         async with asyncio.timeout(TIMEOUT):
             await peer.reader.readexactly(MIB)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
     async with asyncio.timeout(TIMEOUT):
         await peer.reader.readexactly(12 * MIB)
 
 
 async def test_without_idle_timeout_nothing_is_dropped(open_site, dial_http):
-    site = await open_site(idle_timeout=0, handshake_timeout=0.1)
+    site = await open_site(idle_timeout=0, handshake_timeout=1)
     peer = await dial_http(site, kept_alive=False)
     await peer.send(CHUNKED)
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(1.5)
     await peer.send(b"1\r\nx\r\n0\r\n\r\n")
     assert await peer.answer() == (200, "x")
 

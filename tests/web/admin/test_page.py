@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from urllib.parse import quote
 
 import aiohttp
@@ -72,7 +71,7 @@ def tile(page, name):
     return page.locator(".tiles div", has=page.get_by_text(name, exact=True)).locator("dd")
 
 
-async def test_a_thousand_live_connections_are_shown_within_two_seconds(site, visit):
+async def test_a_thousand_live_connections_are_shown(site, visit):
     page = await visit()
     clients = []
     try:
@@ -80,9 +79,7 @@ async def test_a_thousand_live_connections_are_shown_within_two_seconds(site, vi
             clients += await asyncio.gather(
                 *(connect(f"{site.url}/raw/c{n % 10}?user=u{n}", origin=ORIGIN) for n in range(begin, begin + 100))
             )
-        there = time.monotonic()
         await expect(tile(page, "Connections")).to_have_text("1,000")
-        assert time.monotonic() - there < 2
         await expect(tile(page, "Users")).to_have_text("1,000")
         await expect(tile(page, "Channels")).to_have_text("10")
         await expect(tile(page, "Pages like this")).to_have_text("1")

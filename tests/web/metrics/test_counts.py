@@ -248,7 +248,7 @@ async def test_an_api_on_its_own_port_is_counted_with_the_others(serve, unused_t
 
 async def test_hooks_are_counted(serve, backend):
     answers(backend, connect=lambda post: {"user": "ann"} if "yes" in str(post.json) else reply(403))
-    hooks = HookSettings(url=backend.url, ask=("connect",), tell=("online",), heartbeat=0, timeout=0.2)
+    hooks = HookSettings(url=backend.url, ask=("connect",), tell=("online",), heartbeat=0)
     site = await serve(hooks=hooks, raw=RawSettings())
     await site.join("yes")
     for _ in range(2):
