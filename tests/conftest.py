@@ -13,7 +13,7 @@ from fastws.testing import connect, running
 
 from .lib.command import APP
 from .lib.raw import TIMEOUT, Raw
-from .lib.support import CERTIFICATE, Site
+from .lib.support import CERTIFICATE, Site, unused_port
 
 
 def pytest_asyncio_loop_factories(config, item):
@@ -100,6 +100,13 @@ def folder(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("FASTWS_", "LISTEN_"))]:
         monkeypatch.delenv(name)
     return tmp_path
+
+
+@pytest.fixture
+def unused_tcp_port():
+    """A port where nobody listens unless the test does."""
+    with unused_port() as port:
+        yield port
 
 
 @pytest.fixture

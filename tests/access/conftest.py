@@ -16,6 +16,7 @@ from starsessions.stores.redis import RedisStore
 from fastws import JWTAuth
 
 from ..lib.raw import TIMEOUT
+from ..lib.support import unused_port
 from ..lib.tokens import SECRET, Who
 from ..lib.visitors import Browser, Session, SlowSession
 
@@ -45,20 +46,19 @@ def redis_port():
     """The port of a real Redis server without persistence."""
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
-    command = ["redis-server", *itertools.chain.from_iterable((f"--{name}", str(it)) for name, it in options.items())]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_for(port)
-            yield port
-        finally:
-            process.terminate()
+    with unused_port() as port:
+        options = {"port": port, "bind": "127.0.0.1", "save": "", "appendonly": "no"}
+        words = itertools.chain.from_iterable((f"--{name}", str(it)) for name, it in options.items())
+        with subprocess.Popen(["redis-server", *words], stdout=subprocess.DEVNULL) as process:
+            try:
+                wait_for(port)
+                yield port
+            finally:
+                process.terminate()
 
 
 def wait_for(port):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             return socket.create_connection(("127.0.0.1", port), 1).close()

@@ -15,13 +15,9 @@ from fastws import Listener, Server, __version__
 from fastws.config import Options
 
 from ..lib.command import APP, TIMEOUT, port_of, run, serving
+from ..lib.support import unused_port
 
 pytestmark = pytest.mark.usefixtures("folder")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def test_the_demo_is_the_chat_page_and_a_relay():
@@ -102,8 +98,13 @@ def test_the_demo_takes_origins_besides_its_own_and_clients_without_one():
             connect(url, origin="https://evil.example")
 
 
-def test_an_option_beats_the_environment_which_beats_the_file(folder, monkeypatch):
-    ports = [free_port() for _ in range(3)]
+@pytest.fixture
+def ports():
+    with unused_port() as one, unused_port() as two, unused_port() as three:
+        yield one, two, three
+
+
+def test_an_option_beats_the_environment_which_beats_the_file(folder, monkeypatch, ports):
     folder.joinpath("fastws.toml").write_text(f'port = {ports[0]}\ntarget = "app:create"\n')
     with serving() as (_, line):
         assert port_of(line) == ports[0]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sys
 import threading
 
@@ -65,12 +64,10 @@ class Reloading:
 
 
 @pytest.fixture
-def reloading(folder):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    folder.joinpath("live.py").write_text(RELOADED.format(answer="one", port=port))
+def reloading(folder, unused_tcp_port):
+    folder.joinpath("live.py").write_text(RELOADED.format(answer="one", port=unused_tcp_port))
     with serving("live:server", "--reload") as (process, line):
-        site = Reloading(process, line, folder, port)
+        site = Reloading(process, line, folder, unused_tcp_port)
         yield site
         if process.poll() is None:
             process.terminate()

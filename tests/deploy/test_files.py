@@ -4,7 +4,6 @@ import json
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 import tomllib
@@ -197,10 +196,10 @@ def test_nginx_takes_its_file(tmp_path):
 
 @needs_nginx
 @pytest.mark.usefixtures("folder")
-def test_a_websocket_gets_through_nginx(tmp_path, free_port):
+def test_a_websocket_gets_through_nginx(tmp_path, unused_tcp_port):
     text = (DEPLOY / "nginx.conf").read_text()
     with serving("app:create") as (_, line):
-        text = text.replace("listen 80;", f"listen 127.0.0.1:{free_port};")
+        text = text.replace("listen 80;", f"listen 127.0.0.1:{unused_tcp_port};")
         text = text.replace("server 127.0.0.1:8765;", f"server 127.0.0.1:{port_of(line)};")
         tmp_path.joinpath("nginx.conf").write_text(f"error_log stderr;\npid {tmp_path}/pid;\ndaemon off;\n{text}")
         for directive in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"):
@@ -209,18 +208,12 @@ def test_a_websocket_gets_through_nginx(tmp_path, free_port):
             [NGINX, "-p", tmp_path, "-c", tmp_path / "nginx.conf"], stderr=subprocess.PIPE, text=True
         ) as nginx:
             try:
-                with connected(f"ws://127.0.0.1:{free_port}/echo") as client:
+                with connected(f"ws://127.0.0.1:{unused_tcp_port}/echo") as client:
                     client.send("hi")
                     assert client.recv(TIMEOUT) == "hi"
             finally:
                 nginx.terminate()
                 nginx.communicate(timeout=TIMEOUT)
-
-
-@pytest.fixture
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 def connected(url):

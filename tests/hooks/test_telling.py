@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import sys
-from contextlib import closing
 
 import pytest
 
@@ -272,23 +271,16 @@ async def test_after_a_stop_it_can_go_on(backend, hooks):
     assert [event["type"] for event in backend.events] == ["started", "online", "online"]
 
 
-def test_a_loop_that_ends_takes_everything_along(backend_port):
+def test_a_loop_that_ends_takes_everything_along(unused_tcp_port):
     """And warns of nothing that was left open."""
 
     async def run():
-        teller = Hooks(HookSettings(url=f"http://127.0.0.1:{backend_port}/", tell=EVERYTHING))
+        teller = Hooks(HookSettings(url=f"http://127.0.0.1:{unused_tcp_port}/", tell=EVERYTHING))
         tell_users(teller, [1])
         await eventually(lambda: teller.figures.requests["events", "error"])
         return teller
 
     assert asyncio.run(run()).figures.dropped == 2
-
-
-@pytest.fixture
-def backend_port():
-    """Where nobody listens."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as sock:
-        return sock.getsockname()[1]
 
 
 SCRIPT = """
@@ -310,13 +302,13 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-async def test_a_killed_backend_loses_nothing(backend_port, tmp_path):
+async def test_a_killed_backend_loses_nothing(unused_tcp_port, tmp_path):
     """A process of its own, killed -9 again and again in the middle of its work."""
     log = tmp_path / "log"
-    hooks = Hooks(HookSettings(url=f"http://127.0.0.1:{backend_port}/", tell=EVERYTHING, heartbeat=0))
+    hooks = Hooks(HookSettings(url=f"http://127.0.0.1:{unused_tcp_port}/", tell=EVERYTHING, heartbeat=0))
     total = 0
     for _ in range(4):
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SCRIPT, str(backend_port), str(log))
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", SCRIPT, str(unused_tcp_port), str(log))
         for _ in range(20):
             tell_users(hooks, range(total, total + 30))
             total += 30
@@ -326,7 +318,7 @@ async def test_a_killed_backend_loses_nothing(backend_port, tmp_path):
         await process.wait()
         tell_users(hooks, range(total, total + 30))
         total += 30
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SCRIPT, str(backend_port), str(log))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SCRIPT, str(unused_tcp_port), str(log))
     await hooks.close(TIMEOUT)
     os.kill(process.pid, signal.SIGKILL)
     await process.wait()

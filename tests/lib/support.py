@@ -4,8 +4,10 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,18 @@ async def eventually(true: Callable[[], Any]) -> None:
     async with asyncio.timeout(TIMEOUT):
         while not true():
             await asyncio.sleep(0.001)
+
+
+@contextmanager
+def unused_port() -> Iterator[int]:
+    """A port of 127.0.0.1 where nobody listens, except whoever is given it.
+
+    It stays bound all the while, so that the system gives it to no other process.
+    """
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()[1]
 
 
 def records_naming(caplog, text: str) -> list[logging.LogRecord]:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import re
 import shutil
-import socket
 from pathlib import Path
 
 import aiohttp
@@ -12,7 +11,7 @@ import pytest
 
 from ..lib.http import application_of_client
 from ..lib.raw import TIMEOUT
-from ..lib.support import Recorder, counted, eventually, nothing_left
+from ..lib.support import Recorder, counted, eventually, nothing_left, unused_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -61,8 +60,7 @@ async def nginx(tmp_path):
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(site, config):
-            with socket.create_server(("127.0.0.1", 0)) as sock:
-                port = sock.getsockname()[1]
+            port = stack.enter_context(unused_port())
             text = f"pid {tmp_path}/pid;\ndaemon off;\nerror_log stderr;\nevents {{}}\n"
             if "stream {" in config:
                 text = f"load_module {STREAM};\n{text}"

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import socket
 import time
 from dataclasses import replace
 
@@ -244,22 +243,16 @@ async def test_readonly_allows_nothing_but_reading_and_refuses_what_the_page_ask
             assert answer.status == 200
 
 
-async def test_the_page_is_on_the_port_of_the_api(make_site, unused_port):
-    site = await make_site(api=f'listen = "127.0.0.1:{unused_port}"')
+async def test_the_page_is_on_the_port_of_the_api(make_site, unused_tcp_port):
+    site = await make_site(api=f'listen = "127.0.0.1:{unused_tcp_port}"')
     await site.join("cars", user="ann")
-    status = await site.status(port=unused_port)
+    status = await site.status(port=unused_tcp_port)
     assert (await status.hear("now"))["connections"] == 1
     async with aiohttp.ClientSession() as session:
-        async with session.get(f"http://127.0.0.1:{unused_port}/admin") as answer:
+        async with session.get(f"http://127.0.0.1:{unused_tcp_port}/admin") as answer:
             assert answer.status == 200
         async with session.get(site.page) as answer:
             assert answer.status == 404
-
-
-@pytest.fixture
-def unused_port():
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
 
 
 async def test_the_page_says_what_may_be_loaded_and_is_not_sent_twice(site):

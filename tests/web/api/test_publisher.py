@@ -77,11 +77,9 @@ async def test_an_application_that_is_not_the_api_is_told(site):
         await in_thread(publisher.send, "hi", users="ann")
 
 
-def test_nobody_there_is_no_answer():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_nobody_there_is_no_answer(unused_tcp_port):
     with pytest.raises(PublisherError, match="no answer") as caught:
-        Publisher(f"http://127.0.0.1:{port}", KEY).send("hi", users="ann")
+        Publisher(f"http://127.0.0.1:{unused_tcp_port}", KEY).send("hi", users="ann")
     assert caught.value.status is None
 
 
