@@ -141,6 +141,12 @@ class Observer(Protocol):
     def on_disconnected(self, reason: str) -> None:
         """It is gone; the backplane connects again by itself."""
 
+    def on_gone(self, node: NodeKey) -> None:
+        """A node is dead for certain: `bury` it now. Only stores that see nodes end say this, maybe more than once.
+
+        With any other store, and for a node that ends by `Backplane.leave`, one hears nothing.
+        """
+
 
 class Backplane(Protocol):
     """A store, as one node uses it. All is called on the node's loop, and calls back on it, maybe from within a call.
@@ -246,6 +252,7 @@ class Backplane(Protocol):
     async def bury(self, node: NodeKey, beats: int) -> list[NodeKey]:
         """Take a node for dead unless it has beaten since. Returns whose users this node has to release now.
 
+        Of a node that is gone (`Observer.on_gone`) the beats do not matter.
         Exactly one caller gets the dead node; with it whatever the dead one had taken upon itself and not `buried`.
         """
 

@@ -118,6 +118,7 @@ class MemoryStore:
         self._holdings: dict[NodeKey, dict[UserName, None]] = {}
         self._nodes: dict[NodeKey, NodeState] = {}
         self._buriers: dict[NodeKey, NodeKey] = {}  # of the dead whose users are being released
+        self.gone: dict[NodeKey, None] = {}  # nodes that ended without a word, until somebody buries them
 
     # -- messages
 
@@ -234,10 +235,12 @@ class MemoryStore:
 
     def bury(self, node: NodeKey, beats: int, by: NodeKey) -> list[NodeKey]:
         """Take a node for dead; returns whose users are to be released by the caller."""
-        state = self._nodes.get(node)
-        if state is None or state.beats != beats:
+        if node in self.gone:
+            del self.gone[node]
+        elif node in self._nodes and self._nodes[node].beats == beats:
+            del self._nodes[node]
+        else:
             return []
-        del self._nodes[node]
         jobs = [node, *(dead for dead, burier in self._buriers.items() if burier == node)]
         self._buriers.update(dict.fromkeys(jobs, by))
         return jobs
@@ -245,6 +248,11 @@ class MemoryStore:
     def buried(self, node: NodeKey) -> None:
         """All is released."""
         self._buriers.pop(node, None)
+
+    def end(self, node: NodeKey) -> None:
+        """A node ended that did not `leave`: if it had anything, it is gone until somebody buries it."""
+        if self._nodes.pop(node, None) or node in self._holdings or node in self._buriers.values():
+            self.gone[node] = None
 
     def leave(self, node: NodeKey) -> None:
         """A node stops."""
