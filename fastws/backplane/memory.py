@@ -93,8 +93,13 @@ class MemoryLog:
         return "trimmed"
 
     def has(self, seen: Position) -> bool:
-        """Returns whether a position is of this life, as far as can be told."""
-        return seen in (self.top, self.base) or self._status(seen, self.top.offset - seen.offset) != "unknown"
+        """Returns whether a position is of this life, as far as can be told, or one that this life has left behind.
+
+        So of many nodes that miss a record only the first begins the log anew.
+        """
+        if seen.offset <= self.base.offset or seen == self.top:
+            return True
+        return self._status(seen, self.top.offset - seen.offset) != "unknown"
 
     def snapshot(self) -> Read:
         """Returns the newest records."""

@@ -1,0 +1,25 @@
+"""The stores under test. Each starts a store, and yields what makes the backplane of one more node on it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeAlias
+
+import pytest
+
+from fastws.backplane.base import Backplane
+from fastws.backplane.memory import Memory, MemoryStore
+
+Make: TypeAlias = Callable[[], Backplane]
+Store: TypeAlias = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Make]]
+
+
+@asynccontextmanager
+async def memory(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """The store of one process."""
+    store = MemoryStore()
+    yield lambda: Memory(store)
+
+
+#: Whoever adds a store adds it here. A session's fixture may start its server once for all tests
+#: (``request.getfixturevalue``): each test has a prefix of its own.
+STORES: dict[str, Store] = {"memory": memory}
