@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from .config import Options
 from .errors import ConfigurationError
+from .supervised import BACKLOG, worker_number
 
-__all__ = ["BACKLOG", "address_of", "inherited", "open_sockets"]
+__all__ = ["BACKLOG", "address_of", "inherited", "open_group", "open_sockets"]
 
-BACKLOG = 4096  # connections that the kernel may queue
 FIRST_FD = 3  # SD_LISTEN_FDS_START, the first that a service manager passes
 
 
@@ -44,7 +44,25 @@ async def open_sockets(options: Options) -> list[socket.socket]:
         return _adopt(options.fd)
     if options.uds is not None:
         return [UnixSocket.open_at(options.uds, options.uds_permissions)]
-    return await _bind(options.host, options.port)
+    # Further ports of workers, such as that of [api] listen, have a socket in each of them.
+    return await _bind(options.host, options.port, is_group=worker_number() is not None)
+
+
+async def open_group(options: Options, size: int) -> list[list[socket.socket]]:
+    """Returns sockets for each of several workers, which do not listen yet: on one port, among which the kernel spreads
+    connections, or all the same unix socket. Raises OSError if an address is taken.
+    """
+    if options.uds is not None:
+        return [[UnixSocket.open_at(options.uds, options.uds_permissions)]] * size
+    port = options.port
+    if port:
+        for probe in await _bind(options.host, port, listens=False):  # a group lets others of this user's in, unseen
+            probe.close()
+    group: list[list[socket.socket]] = []
+    for _ in range(size):
+        group.append(await _bind(options.host, port, is_group=True, listens=False))
+        port = group[0][0].getsockname()[1]
+    return group
 
 
 def address_of(sock: socket.socket) -> tuple[str, int]:
@@ -127,8 +145,8 @@ def _clear(path: str) -> None:
             pass  # taken, or not accessible: bind() fails
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
-    """Returns sockets on every address of ``host``, all on one port."""
+async def _bind(host: str, port: int, *, is_group: bool = False, listens: bool = True) -> list[socket.socket]:
+    """Returns sockets on every address of ``host``, all on one port; those of a group do not exclude each other."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -139,6 +157,8 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
         for family, kind, protocol, _, address in dict.fromkeys(found):
             sock = opened.enter_context(socket.socket(family, kind, protocol))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if is_group:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             try:
@@ -148,7 +168,8 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
                     continue
                 raise
             port = sock.getsockname()[1]
-            sock.listen(BACKLOG)
+            if listens:
+                sock.listen(BACKLOG)
             sock.setblocking(False)
             sockets.append(sock)
         if not sockets:

@@ -170,6 +170,11 @@ class Link(asyncio.Protocol):
             transport.abort()
             await self._closed
 
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._closed = asyncio.get_running_loop().create_future()

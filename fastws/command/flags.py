@@ -60,6 +60,7 @@ def server_flags() -> Iterator[click.Option]:
     yield click.Option(["--log-level"], type=click.Choice(LOG_LEVELS), help="lowest level to log to stderr")
     yield click.Option(["--log-format"], type=click.Choice(["text", "json"]), help="how a line of the log looks")
     yield click.Option(["--access-log/--no-access-log"], default=None, help="log each handshake and each close")
+    yield click.Option(["--workers"], type=int, help="processes that serve  [default: 1]")
     yield click.Option(
         ["--reload/--no-reload"],
         default=None,

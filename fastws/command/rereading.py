@@ -1,6 +1,7 @@
 """SIGHUP: the configuration is read again, and what may change while the server runs is changed."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from . import logs, notify
 from .settings import SECTIONS, Settings, TopLevel
 from .tls import Certificates
 
-__all__ = ["Rereading"]
+__all__ = ["LIVE", "Rereading", "changes", "failing_softly"]
 
 logger = logging.getLogger("fastws.command")
 
@@ -45,12 +46,8 @@ class Rereading:
 
     def again(self) -> None:
         """Read the configuration. What is wrong with it is a line in the log, and the old one stays."""
-        try:
-            settings = self._load()
-            self._apply(settings)
-        except (click.ClickException, ConfigurationError) as error:
-            message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-            logger.error("the old settings stay: %s", message.replace("\nfastws: ", "; "))
+        with failing_softly():
+            self._apply(self._load())
 
     def _apply(self, settings: Settings) -> None:
         """Change all that may change, or nothing; raises ConfigurationError."""
@@ -67,7 +64,7 @@ class Rereading:
             self._certificates.load_again()
         logs.set_levels(settings.log or logs.LogSettings())
         self._settings = settings
-        changed = list(_changes(old, settings))
+        changed = list(changes(old, settings))
         fixed = [name for name in changed if name not in LIVE]
         done = [name for name in changed if name in LIVE]
         logger.log(
@@ -78,7 +75,17 @@ class Rereading:
         )
 
 
-def _changes(old: Settings, new: Settings) -> Iterator[str]:
+@contextlib.contextmanager
+def failing_softly() -> Iterator[None]:
+    """What is wrong with a configuration is a line in the log."""
+    try:
+        yield
+    except (click.ClickException, ConfigurationError) as error:
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        logger.error("the old settings stay: %s", message.replace("\nfastws: ", "; "))
+
+
+def changes(old: Settings, new: Settings) -> Iterator[str]:
     """What is not as it was, as people would write it."""
     for name in sorted(old.options.keys() | new.options.keys()):
         if old.options.get(name) != new.options.get(name):

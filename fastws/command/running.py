@@ -9,33 +9,58 @@ from collections.abc import Callable
 import click
 
 from ..server import Server
+from ..supervised import READY, STOPPING, Supervision
 from . import notify
 from .failures import CannotListen
 
-__all__ = ["run"]
+__all__ = ["LISTEN_ERRNOS", "cannot_listen", "run"]
 
 LISTEN_ERRNOS = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
 MARGIN = 10  # seconds that a stop may take beyond its own limits
 
 
-def run(server: Server, on_start: Callable[[asyncio.AbstractEventLoop], None] | None) -> None:
-    """Serve until SIGINT or SIGTERM. ``on_start`` is called with the loop once the server listens."""
+def run(
+    server: Server,
+    on_start: Callable[[asyncio.AbstractEventLoop], None] | None,
+    supervision: Supervision | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. ``on_start`` is called with the loop once the server listens.
+
+    How it goes is said to the service manager, or to the supervisor of which this is a worker.
+    """
 
     def started(_: Server) -> None:
         if on_start is not None:
             on_start(server.loop)
-        where = announce(server)
+        where, said = announcement(server)
         spare_what_is_here_to_stay()
-        notify.ready(where)
-        notify.watchdog(server.loop)
+        if supervision is None:
+            click.echo(said)
+            notify.ready(where)
+            notify.watchdog(server.loop)
+        else:
+            supervision.watch(server.loop, lambda: server.reconfigure(restart=True))
+            supervision.say(READY, said)
+            supervision.pulse(server.loop)
+
+    def stopping(_: Server) -> None:
+        if supervision is None:
+            notify.stopping(seconds_to_stop(server))
+        else:
+            supervision.say(STOPPING, seconds_to_stop(server))
 
     try:
-        server.run(on_start=started, on_stop=lambda _: notify.stopping(seconds_to_stop(server)))
+        server.run(on_start=started, on_stop=stopping)
     except OSError as error:
         if error.errno not in LISTEN_ERRNOS:
             raise
-        where = address(server) if server.options.uds is None else f"unix:{server.options.uds}"
-        raise CannotListen(f"cannot listen on {where}: {os.strerror(error.errno)}") from error
+        raise cannot_listen(server.host, server.port, server.options.uds, error) from error
+
+
+def cannot_listen(host: str, port: int, uds: str | None, error: OSError) -> CannotListen:
+    """Returns what ends the command because an address is not to be had."""
+    where = address(host, port) if uds is None else f"unix:{uds}"
+    return CannotListen(f"cannot listen on {where}: {os.strerror(error.errno or 0)}")
 
 
 def spare_what_is_here_to_stay() -> None:
@@ -52,18 +77,17 @@ def seconds_to_stop(server: Server) -> float:
     return server.options.drain_timeout + 3 * server.options.close_timeout + MARGIN
 
 
-def address(server: Server) -> str:
-    host = server.host or "0.0.0.0"
-    return f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
+def address(host: str, port: int) -> str:
+    host = host or "0.0.0.0"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def announce(server: Server) -> str:
-    """Print where the server listens, and its endpoints; returns the former."""
+def announcement(server: Server) -> tuple[str, str]:
+    """Returns where the server listens, in short and with its endpoints."""
     if server.port == 0:
         where, sockets = f"unix:{server.host}", ", ".join(server.endpoints)
     else:
-        secure = "s" if server.options.ssl else ""
-        where = f"http{secure}://{address(server)}"
-        sockets = ", ".join(f"ws{secure}://{address(server)}{path}" for path in server.endpoints)
-    click.echo(f"fastws listening on {where}" + (f"  ({sockets})" if sockets else ""))
-    return f"listening on {where}"
+        secure, place = "s" if server.options.ssl else "", address(server.host, server.port)
+        where = f"http{secure}://{place}"
+        sockets = ", ".join(f"ws{secure}://{place}{path}" for path in server.endpoints)
+    return f"listening on {where}", f"fastws listening on {where}" + (f"  ({sockets})" if sockets else "")

@@ -11,8 +11,10 @@ from typing import Any
 
 import click
 
+from ..config import Options
 from ..server import Server
 from ..sockets import inherited
+from ..supervised import Supervision, worker_number
 from . import logs
 from .failures import Failure
 from .flags import config_flag, ending, loaded, server_flags, with_flags
@@ -43,25 +45,45 @@ def command(target: str | None, config: Path | None, **flags: Any) -> None:
     settings = loaded(config, given)
     if settings.is_empty:
         raise Failure(NOTHING)
-    if reloads(settings):
+    supervision = Supervision.of_environment()
+    if supervision is None and (reloads(settings) or has_workers(settings, lambda: loaded(config, given))):
         return
     with ending(settings):
         logs.set_up(settings.log or logs.LogSettings())
         certificates = Certificates.of(settings.top)
-        server = prepared(created(settings), settings, certificates)
+        server = created(settings)
+        if worker_number() == 1:
+            warn_of_idle_options(server, settings)
+        server = prepared(server, settings, certificates)
         rereading = Rereading(server, settings, certificates, lambda: loaded(config, given))
-        run(server, rereading.begin)
+        if supervision is not None:
+            supervision.listen(server.options.fd)
+        run(server, rereading.begin, supervision)
 
 
 def reloads(settings: Settings) -> bool:
     """Run this command again and again, if that is asked for; whether it was."""
     if not settings.top.reload:
         return False
+    if settings.top.workers > 1:
+        raise Failure("reload and workers exclude each other: take one of them")
     from .reloading import serve_reloading
 
     with ending(settings):
         logs.set_up(settings.log or logs.LogSettings())
         serve_reloading(settings.options.get("fd") or inherited())
+    return True
+
+
+def has_workers(settings: Settings, load: Callable[[], Settings]) -> bool:
+    """Run this command in several processes, if that is asked for; whether it was."""
+    if settings.top.workers == 1:
+        return False
+    from .workers import serve_with_workers
+
+    with ending(settings):
+        logs.set_up(settings.log or logs.LogSettings())
+        serve_with_workers(settings, load)
     return True
 
 
@@ -78,6 +100,14 @@ def created(settings: Settings, *, offline: bool = False) -> Server:
     from ..standalone import create_server
 
     return create_server(settings, offline=offline)
+
+
+def warn_of_idle_options(server: Server, settings: Settings) -> None:
+    """Say which options in code a supervisor, which has opened the sockets, could not know of."""
+    for name in ("host", "port", "uds"):
+        value = getattr(server.options, name)
+        if name not in settings.options and value != getattr(Options, name):
+            logger.warning("%s=%r in code does nothing with workers: give it as an option of the command", name, value)
 
 
 def prepared(server: Server, settings: Settings, certificates: Certificates | None) -> Server:

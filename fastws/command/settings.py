@@ -62,6 +62,9 @@ class TopLevel(Discreet, msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     reload: Annotated[
         bool, Meta(description="for development: restart whenever a Python file in this directory changes")
     ] = False
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)], Meta(description="processes that serve; see workers.md")
+    ] = 1
     anonymous: Annotated[
         bool, Meta(description="whether those may connect whom neither a token nor the backend gives a name")
     ] = True

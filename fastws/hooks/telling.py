@@ -40,6 +40,8 @@ class Teller:
     def __init__(self, poster: Poster, counts: Callable[[], tuple[int, int]]) -> None:
         settings = poster.settings
         self.node = settings.node or socket.gethostname()
+        if (number := worker_number()) is not None:
+            self.node += f"-{number}"  # each forgets what earlier ones of its name had
         #: Of this process. A later one sorts after an earlier one.
         self.boot = f"{time.time_ns() // 1_000_000}-{secrets.token_hex(4)}"
         self._poster = poster

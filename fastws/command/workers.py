@@ -1,0 +1,259 @@
+"""`fastws serve --workers`: a supervisor of several processes that serve one port, and the hub between them."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable
+
+import click
+import uvloop
+
+from ..backplane.hub_server import HubServer
+from ..config import Options
+from ..sockets import inherited, open_group
+from . import logs, notify
+from .process import Process
+from .rereading import LIVE, changes, failing_softly
+from .running import LISTEN_ERRNOS, cannot_listen
+from .settings import Settings
+
+__all__ = ["serve_with_workers"]
+
+logger = logging.getLogger("fastws.workers")
+
+STEADY = 60.0  # seconds that a worker runs after which its end is taken for an accident
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a worker that ended is replaced, the more often the longer
+GRACE = 3.0  # seconds that clients wait in the queue of a worker that has ended
+START_LIMIT = 120.0  # seconds in which a worker that is to replace another must be ready
+# What only the supervisor goes by, which reads it once.
+ITS_OWN = {"workers", "host", "port", "uds", "uds_permissions", "fd", "backplane"}
+
+
+def serve_with_workers(settings: Settings, load: Callable[[], Settings]) -> None:
+    """Serve until SIGINT or SIGTERM. ``load`` reads the settings again, at SIGHUP.
+
+    Raises CannotListen, and SystemExit with the status of a worker that cannot start.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        status = runner.run(Supervisor(settings, load).run())
+    if status:
+        raise SystemExit(status)
+
+
+class Supervisor:
+    """All workers, and what they have in common: the hub, the settings, the signals."""
+
+    def __init__(self, settings: Settings, load: Callable[[], Settings]) -> None:
+        self.settings = settings
+        self.hub = HubServer()
+        self.processes: set[Process] = set()
+        self.has_served = False
+        """Whether any worker was ever ready. Until then one that cannot start ends them all."""
+        self.stop = asyncio.Event()
+        self.status = 0
+        self.uses_hub = settings.options.get("backplane") is None
+        self._load = load
+        self._slots: list[Slot] = []
+        self._reloads = 0  # SIGHUPs that were not seen to yet
+        self._reloading: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        """Returns the exit status, once all workers have ended."""
+        self._slots = await self._open()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        notify.watchdog(loop)
+        if self.settings.top.target is not None:
+            logger.warning("each of %d workers has its own copy of what is in modules' variables", len(self._slots))
+        tasks = [asyncio.create_task(slot.keep()) for slot in self._slots]
+        tasks.append(asyncio.create_task(self._announce()))
+        try:
+            await self.stop.wait()
+        finally:
+            tasks += [] if self._reloading is None else [self._reloading]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._end()
+        return self.status
+
+    async def _open(self) -> "list[Slot]":
+        top, options = self.settings.top, self.settings.options
+        passed = options.get("fd") or inherited()
+        if passed:
+            return [Slot(self, number, passed, []) for number in range(1, top.workers + 1)]
+        try:
+            group = await open_group(Options(**options), top.workers)
+        except OSError as error:
+            if error.errno not in LISTEN_ERRNOS:
+                raise
+            found = Options(**options)
+            raise cannot_listen(found.host, found.port, found.uds, error) from error
+        is_shared = options.get("uds") is not None
+        return [
+            Slot(self, number, [sock.fileno() for sock in sockets], sockets, is_shared=is_shared)
+            for number, sockets in enumerate(group, 1)
+        ]
+
+    async def _announce(self) -> None:
+        said = await asyncio.gather(*(slot.served for slot in self._slots))
+        click.echo(f"{said[0]}  with {len(self._slots)} workers")
+        notify.ready(said[0].removeprefix("fastws ").partition("  ")[0])
+
+    async def _end(self) -> None:
+        """See all workers to their end."""
+        for process in self.processes:
+            process.terminate()
+        while self.processes:
+            await asyncio.wait([process.ended for process in self.processes])
+        await self.hub.stop()
+        for slot in self._slots:
+            slot.close()
+
+    # -- signals
+
+    def _on_stop(self) -> None:
+        """Have all workers stop; the second time, at once."""
+        if self.stop.is_set():
+            for process in self.processes:
+                process.terminate()
+        self.stop.set()
+
+    def on_stopping(self, process: Process, seconds: float) -> None:
+        """A worker has begun to stop: if all do, clients are not to wait in the queue of its socket."""
+        if self.stop.is_set():
+            notify.stopping(seconds)
+            self._slots[process.number - 1].deafen()
+
+    def fail(self, status: int) -> None:
+        """End, because a worker cannot start."""
+        self.status = status
+        self.stop.set()
+
+    def _on_hangup(self) -> None:
+        self._reloads += 1
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        while self._reloads:
+            self._reloads = 0
+            notify.reloading()
+            with failing_softly():
+                await self._apply(self._load())
+            notify.ready("the configuration was read again")
+
+    async def _apply(self, settings: Settings) -> None:
+        """Have the workers read the settings again, if that is enough; else replace them."""
+        changed = set(changes(self.settings, settings))
+        self.settings = settings
+        logs.set_levels(settings.log or logs.LogSettings())
+        if fixed := sorted(changed & ITS_OWN):
+            logger.warning("a restart is needed for %s", ", ".join(fixed))
+        if settings.top.target is None and changed <= LIVE | ITS_OWN:
+            for process in self.processes:
+                process.reread()
+            return
+        for slot in self._slots:
+            if not await slot.replace():
+                logger.error("worker %d could not be replaced: it goes on, like those after it", slot.number)
+                return
+        logger.info("all workers were replaced")
+
+
+class Slot:
+    """The place of one worker: its sockets, and whoever serves them now."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        number: int,
+        descriptors: list[int],
+        sockets: list[socket.socket],
+        *,
+        is_shared: bool = False,
+    ) -> None:
+        self.number = number
+        self.served: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """What its first worker said when it was ready."""
+        self._supervisor = supervisor
+        self._descriptors = descriptors
+        self._sockets = sockets
+        self._is_shared = is_shared
+        self._process: Process | None = None
+        self._lock = asyncio.Lock()  # of whoever starts a process
+        self._pause = 0.0
+        self._grace: asyncio.TimerHandle | None = None
+
+    async def keep(self) -> None:
+        """Have a worker here, always."""
+        while True:
+            async with self._lock:
+                process = self._process
+                if process is None or process.ended.done():
+                    process = self._process = await self._start()
+            status = await asyncio.shield(process.ended)
+            if process is self._process:
+                await self._recover(process, status)
+
+    async def replace(self) -> bool:
+        """Start another worker, and stop this one once that is ready. Returns whether it is."""
+        async with self._lock:
+            new = await self._start()
+            if not await new.becomes_ready(START_LIMIT):
+                new.signal(signal.SIGKILL)
+                return False
+            old, self._process = self._process, new
+        if old is not None:
+            old.retire()
+            await asyncio.shield(old.ended)
+        return True
+
+    async def _start(self) -> Process:
+        supervisor = self._supervisor
+        process = Process(self.number, self._on_ready, supervisor.on_stopping)
+        await process.start(self._descriptors, supervisor.hub, uses_hub=supervisor.uses_hub)
+        supervisor.processes.add(process)
+        process.ended.add_done_callback(lambda _: supervisor.processes.discard(process))
+        return process
+
+    def _on_ready(self, said: str) -> None:
+        self._supervisor.has_served = True
+        if not self.served.done():
+            self.served.set_result(said)
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
+
+    async def _recover(self, process: Process, status: int) -> None:
+        """The worker has ended: let some time pass, the more the less it has run."""
+        if not self._supervisor.has_served and status > 0:
+            self._supervisor.fail(status)
+            return
+        if process.seconds >= STEADY:
+            self._pause = 0.0
+        self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
+        logger.warning("worker %d %s; another starts in %g s", self.number, process.how_it_ended, self._pause)
+        if self._grace is None:
+            self._grace = asyncio.get_running_loop().call_later(GRACE, self._give_up)
+        await asyncio.sleep(self._pause)
+
+    def _give_up(self) -> None:
+        if not self._is_shared and self._sockets:
+            logger.warning("worker %d does not come back: newcomers go to the others", self.number)
+            self.deafen()
+
+    def deafen(self) -> None:
+        """Have no more connections come here, until a worker listens again."""
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):  # nobody listened, or this system cannot do it
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the sockets, and remove the file of one that is not the service manager's."""
+        for sock in self._sockets:
+            sock.close()
