@@ -68,6 +68,9 @@ once, each with its place: `fastws.toml:12: [hooks] 'timout': did you mean timeo
 else needs a restart; one line in the log says what. If the file has an error, one line in the log says so, and
 everything stays as it was.
 
+With `workers` and an application in Python, or where something else has changed, the workers are replaced one after the
+other instead: see [workers.md](workers.md).
+
 ## Before the first section
 
 """

@@ -33,6 +33,8 @@ class Process(asyncio.Protocol):
         self.number = number
         self.ended: asyncio.Future[int] = loop.create_future()
         """Its status; negative, the signal that killed it."""
+        self.leaving: asyncio.Future[int] = loop.create_future()
+        """The same; 0 already when it says that it stops."""
         self._ready: asyncio.Future[None] = loop.create_future()
         self._began = loop.time()
         self._on_ready = on_ready
@@ -77,6 +79,11 @@ class Process(asyncio.Protocol):
         if self._watchdog is not None:
             self._watchdog.cancel()
         self.ended.set_result(status)
+        self._leave(status)
+
+    def _leave(self, status: int) -> None:
+        if not self.leaving.done():
+            self.leaving.set_result(status)
 
     async def becomes_ready(self, seconds: float) -> bool:
         """Returns whether it is ready within so many seconds."""
@@ -92,8 +99,10 @@ class Process(asyncio.Protocol):
     @property
     def how_it_ended(self) -> str:
         """What became of it, for the log."""
-        status = self.ended.result()
         pid = 0 if self._process is None else self._process.pid
+        if not self.ended.done():
+            return f"(pid {pid}) was told to stop"
+        status = self.ended.result()
         if status < 0:
             return f"(pid {pid}) was killed by {signal.Signals(-status).name}"
         return f"(pid {pid}) exited with status {status}"
@@ -135,6 +144,7 @@ class Process(asyncio.Protocol):
                 self._ready.set_result(None)
                 self._on_ready(rest)
             elif word == STOPPING:
+                self._leave(0)
                 self._on_stopping(self, float(rest))
             elif word == ALIVE:
                 self._watch()

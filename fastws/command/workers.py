@@ -194,9 +194,9 @@ class Slot:
         while True:
             async with self._lock:
                 process = self._process
-                if process is None or process.ended.done():
+                if process is None or process.leaving.done():
                     process = self._process = await self._start()
-            status = await asyncio.shield(process.ended)
+            status = await asyncio.shield(process.leaving)
             if process is self._process:
                 await self._recover(process, status)
 
@@ -230,7 +230,7 @@ class Slot:
             self._grace = None
 
     async def _recover(self, process: Process, status: int) -> None:
-        """The worker has ended: let some time pass, the more the less it has run."""
+        """The worker has ended, or stops: let some time pass, the more the less it has run."""
         if not self._supervisor.has_served and status > 0:
             self._supervisor.fail(status)
             return

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from ..supervised import worker_number
 from .posting import Poster, Unanswered, encode, message_id
 
 __all__ = ["Teller"]

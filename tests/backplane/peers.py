@@ -50,12 +50,16 @@ class Peer:
         self.key, self.backplane = key, backplane
         self.connected = 0
         self.reasons: list[str] = []  # of having been disconnected
+        self.gone: list[NodeKey] = []
 
     def on_connected(self) -> None:
         self.connected += 1
 
     def on_disconnected(self, reason: str) -> None:
         self.reasons.append(reason)
+
+    def on_gone(self, node: NodeKey) -> None:
+        self.gone.append(node)
 
     async def listen(self, *subjects: Subject) -> list[bytes]:
         """The payloads that come to any of these subjects."""

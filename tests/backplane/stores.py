@@ -1,5 +1,7 @@
 """The stores under test. Each starts a store, and yields what makes the backplane of one more node on it."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeAlias
@@ -7,6 +9,8 @@ from typing import TypeAlias
 import pytest
 
 from fastws.backplane.base import Backplane
+from fastws.backplane.hub import HubClient
+from fastws.backplane.hub_server import HubServer, HubWorker
 from fastws.backplane.memory import Memory, MemoryStore
 
 Make: TypeAlias = Callable[[], Backplane]
@@ -20,6 +24,23 @@ async def memory(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     yield lambda: Memory(store)
 
 
+@asynccontextmanager
+async def hub(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """The hub of several workers; each node at the other end of a socket pair."""
+    server = HubServer()
+    connecting: list[asyncio.Future[HubWorker]] = []
+
+    def make() -> HubClient:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        connecting.append(asyncio.ensure_future(server.connect(ours)))
+        return HubClient(f"hub://{theirs.detach()}")
+
+    yield make
+    await asyncio.gather(*connecting)
+    await server.stop()
+
+
 #: Whoever adds a store adds it here. A session's fixture may start its server once for all tests
 #: (``request.getfixturevalue``): each test has a prefix of its own.
-STORES: dict[str, Store] = {"memory": memory}
+STORES: dict[str, Store] = {"memory": memory, "hub": hub}

@@ -12,7 +12,7 @@ from fastws.command.settings import load
 from tools import configuration
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-PAGES = [DOCS / "configuration.md", DOCS / "running.md"]
+PAGES = [DOCS / "configuration.md", DOCS / "running.md", DOCS / "workers.md"]
 
 
 def test_the_page_of_the_configuration_is_that_of_the_declarations():
@@ -46,6 +46,5 @@ def test_each_command_line_in_the_pages_is_one(words):
 
 def test_each_flag_in_the_pages_is_one():
     known = {flag for name in COMMANDS for p in cli.get_command(Context(cli), name).params for flag in p.opts}
-    known |= {"--workers"}  # which is said not to be there
     for page in PAGES:
         assert set(re.findall(r"`(--[a-z-]+)", page.read_text())) <= known
