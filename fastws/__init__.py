@@ -2,20 +2,25 @@
 
 from ._core import Headers, Request, WebSocket
 from .auth import JWTAuth
-from .errors import ConfigurationError, FastWSError, ProtocolError, Reject
+from .errors import BackplaneError, ConfigurationError, FastWSError, ProtocolError, Reject
 from .listener import Listener
+from .logs import History, Latest, Position
 from .manager import ConnectionManager
 from .presence import Presence
 from .server import Server
 from .sessions import Session, SignedCookieSessions, StoreSessions
 
 __all__ = [
+    "BackplaneError",
     "ConfigurationError",
     "ConnectionManager",
     "FastWSError",
     "Headers",
+    "History",
     "JWTAuth",
+    "Latest",
     "Listener",
+    "Position",
     "Presence",
     "ProtocolError",
     "Reject",

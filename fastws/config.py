@@ -1,13 +1,15 @@
 """Every option of fastws, declared once: name, type, default, help text and check."""
 
 import os
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from ssl import SSLContext
 from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 from .auth import Auth
 from .errors import ConfigurationError
+from .logs import History, Latest
 from .proxies import fault_of
 from .sessions import Sessions
 
@@ -16,6 +18,7 @@ __all__ = ["EndpointKeywords", "EndpointOptions", "OptionKeywords", "Options", "
 Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 OverRate: TypeAlias = Literal["pause", "close"]
 ProxyProtocol: TypeAlias = Literal["off", "optional", "required"]
+Degraded: TypeAlias = Literal["open", "close"]
 
 # Returns what is wrong with a value, as the end of a sentence that begins with "name=value"; "" if nothing is.
 Check: TypeAlias = Callable[[Any], str]
@@ -84,6 +87,10 @@ def _is_url_path(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/")
 
 
+def _is_prefix(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[A-Za-z0-9_-]{1,40}", value) is not None
+
+
 def _are_strings(value: Any) -> bool:
     is_several = isinstance(value, Collection) and not isinstance(value, str)
     return is_several and all(isinstance(item, str) and item for item in value)
@@ -133,6 +140,21 @@ def _proxies(value: Any) -> str:
     return _strings(value) or fault_of(value)
 
 
+def _logs(value: Any) -> str:
+    if isinstance(value, Mapping) and all(
+        isinstance(glob, str) and isinstance(keep, History | Latest) for glob, keep in value.items()
+    ):
+        return ""
+    return ' must be a dict of globs, as in {"room-*": History()}, each with a History or a Latest'
+
+
+def _backplane(value: Any) -> str:
+    if value is None or (isinstance(value, str) and "://" in value):
+        return ""
+    fits = not isinstance(value, str | type) and hasattr(value, "append") and hasattr(value, "beat")
+    return "" if fits else " must be a URL such as redis://127.0.0.1:6379, or a Backplane"
+
+
 def _permissions(value: Any) -> str:
     return "" if _is_whole(value) and 0o600 <= value <= 0o777 else " is out of range: use 0o600 to 0o777"
 
@@ -147,6 +169,11 @@ def octal(text: str) -> int:
 
 def _show_octal(value: Any) -> str:
     return oct(value) if _is_whole(value) else repr(value)
+
+
+def _show_backplane(value: Any) -> str:
+    """A URL may hold a password."""
+    return "'***'" if isinstance(value, str) and "@" in value else repr(value)
 
 
 # -- the options
@@ -207,6 +234,19 @@ class EndpointOptions:
     )
     auth: Auth | None = _option(
         None, "how clients authenticate, such as a JWTAuth", _optional(_must_be("a JWTAuth", _is_instance_of(Auth)))
+    )
+    logs: Mapping[str, Any] | None = _option(
+        None,
+        "what channels keep: a dict of globs, each with a History or a Latest; the first that matches",
+        _optional(_logs),
+    )
+    presence: Sequence[str] = _option(
+        (), "globs of channels whose presence is kept across nodes though nobody watches them", _strings
+    )
+    resume_limit: int = _option(
+        1000,
+        "maximum messages sent to a client that comes back to a log; one that missed more is told so",
+        _whole(0, 100_000),
     )
 
     def __post_init__(self) -> None:
@@ -281,6 +321,36 @@ class Options(EndpointOptions):
         256 * MIB, "maximum bytes of unfinished messages and requests, for all connections together", _whole(MIB)
     )
     max_arena: int = _option(256 * MIB, "maximum bytes of frames in memory, for all slow readers together", _whole(MIB))
+    backplane: Any = _option(
+        None,
+        "store that nodes share, so that they behave as one server: a URL such as redis://127.0.0.1:6379",
+        _backplane,
+        parse=str,
+        show=_show_backplane,
+    )
+    prefix: str = _option(
+        "fastws",
+        "begins every name in the backplane; servers with the same prefix are one server",
+        _must_be("1 to 40 letters, digits, hyphens and underscores", _is_prefix),
+    )
+    lease: float = _option(
+        6, "seconds without a sign of life after which the other nodes take one for dead", _number(0.5, 3600)
+    )
+    handover: float = _option(
+        5, "seconds that the users of a node that stops have to come back to another one", _number(0, 3600)
+    )
+    degraded: Degraded = _option(
+        "open",
+        "what a node does that has been without its backplane for a lease: stay open, or close its connections (1012)",
+        _choice(Degraded),
+    )
+    backplane_timeout: float = _option(5, "seconds to wait for an answer of the backplane", _number(0.1, 3600))
+    backplane_buffer: int = _option(
+        4 * MIB, "maximum bytes that wait for a backplane that is away; more are dropped", _whole(0, GIB)
+    )
+    log_memory: int = _option(
+        64 * MIB, "maximum bytes of recent messages of logs, kept for clients that come back", _whole(MIB, 64 * GIB)
+    )
     flush_threads: int = _option(
         min(4, _cores()), "threads that write large fan-outs", _whole(1, 64), default_text="min(4, cores)"
     )
@@ -325,6 +395,9 @@ class EndpointKeywords(TypedDict, total=False):
     offline_after: float
     sessions: Sessions | None
     auth: Auth | None
+    logs: Mapping[str, Any] | None
+    presence: Sequence[str]
+    resume_limit: int
 
 
 class ServerKeywords(EndpointKeywords, total=False):
@@ -344,6 +417,14 @@ class ServerKeywords(EndpointKeywords, total=False):
     proxy_protocol: ProxyProtocol
     max_inbound: int
     max_arena: int
+    backplane: Any
+    prefix: str
+    lease: float
+    handover: float
+    degraded: Degraded
+    backplane_timeout: float
+    backplane_buffer: int
+    log_memory: int
     flush_threads: int
     ssl: SSLContext | None
     http: Callable[..., Any] | None

@@ -1,6 +1,6 @@
 """The exceptions of fastws."""
 
-__all__ = ["ConfigurationError", "FastWSError", "ProtocolError", "Reject"]
+__all__ = ["BackplaneError", "ConfigurationError", "FastWSError", "ProtocolError", "Reject"]
 
 
 class FastWSError(Exception):
@@ -9,6 +9,10 @@ class FastWSError(Exception):
 
 class ConfigurationError(FastWSError, ValueError):
     """A setting that cannot work. The message names the value and the fix."""
+
+
+class BackplaneError(FastWSError):
+    """The store that nodes share did not answer: nobody knows whether it has done what it was told."""
 
 
 class ProtocolError(FastWSError):

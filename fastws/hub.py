@@ -5,11 +5,12 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 from ._core import CHANNEL_KIND, USER_KIND, WebSocket, check_close, many
+from .logs import Position
 from .manager import ConnectionManager
 from .presence import Presence
 from .server import Server
 
-__all__ = ["ChannelCount", "ChannelState", "Hub", "Sender"]
+__all__ = ["ChannelCount", "ChannelState", "Hub", "Published", "Sender"]
 
 Connections: TypeAlias = WebSocket | str | Iterable[WebSocket | str]
 Users: TypeAlias = Hashable | Iterable[Hashable]
@@ -20,6 +21,13 @@ class Sender(NamedTuple):
 
     user: Any
     id: str
+
+
+class Published(NamedTuple):
+    """How many connections a message was addressed to here, and where it stands in the channel's log, if it has one."""
+
+    connections: int
+    position: Position | None
 
 
 class ChannelCount(NamedTuple):
@@ -85,11 +93,55 @@ class Hub:
         to, users, exclude = _reusable(to), _reusable(users), _reusable(exclude)
         addressed = 0
         for manager in self.managers if endpoint is None else (self.manager(endpoint),):
-            if manager._count(channel):
-                wrap = getattr(manager.listener, "envelope", None)
-                wrapped = message if wrap is None else wrap(channel, message, sender)
-                addressed += manager.broadcast(channel, wrapped, to=to, users=users, exclude=exclude)
+            if manager._count(channel) or manager.reaches_others:
+                wrapped = self._wrapped(manager, channel, message, sender)
+                if to is None and users is None and exclude is None and manager.keeps(channel):
+                    manager.store(channel, wrapped)  # type: ignore[attr-defined]  # a ClusterManager
+                    addressed += manager._count(channel)
+                else:
+                    addressed += manager.broadcast(channel, wrapped, to=to, users=users, exclude=exclude)
         return addressed
+
+    def keeps(self, channel: str, endpoint: str | None = None) -> bool:
+        """Returns whether a channel has a log, on any endpoint or on one."""
+        managers = self.managers if endpoint is None else (self.manager(endpoint),)
+        return any(manager.keeps(channel) for manager in managers)
+
+    async def publish(
+        self,
+        channel: str,
+        message: Any,
+        *,
+        key: str | None = None,
+        is_deletion: bool = False,
+        id: str | None = None,
+        sender: Sender | None = None,
+        endpoint: str | None = None,
+    ) -> Published:
+        """Send a message to all members of a channel, and where it has a log, wait until the store has it.
+
+        With ``is_deletion`` the ``key`` is removed instead, of a `Latest` log. Raises ValueError for a key where there
+        must be none, or none where there must be one, BackplaneError where the store does not answer.
+        """
+        waiting: list[Any] = []
+        addressed = 0
+        for manager in self.managers if endpoint is None else (self.manager(endpoint),):
+            if manager.keeps(channel):
+                wrapped = None if is_deletion else self._wrapped(manager, channel, message, sender)
+                kept: Any = manager  # a ClusterManager
+                waiting.append(kept.store(channel, wrapped, key=key, is_deletion=is_deletion, id=id))
+                addressed += manager._count(channel)
+        position: Position | None = None
+        for future in waiting:
+            position = await future
+        for manager in self.managers if endpoint is None else (self.manager(endpoint),):
+            if not (is_deletion or manager.keeps(channel)) and (manager._count(channel) or manager.reaches_others):
+                addressed += manager.broadcast(channel, self._wrapped(manager, channel, message, sender))
+        return Published(addressed, position)
+
+    def _wrapped(self, manager: ConnectionManager, channel: str, message: Any, sender: Sender | None) -> Any:
+        wrap = getattr(manager.listener, "envelope", None)
+        return message if wrap is None else wrap(channel, message, sender)
 
     def send(
         self, message: Any, *, users: Users = None, to: Connections | None = None, exclude: Connections | None = None

@@ -74,6 +74,10 @@ class Listener:
         """
         return True
 
+    def on_backplane(self, connected: bool) -> Any:
+        """The store that the nodes share answers (again), or is gone. Until it is back, what is said on other nodes
+        does not arrive here, nor that somebody was logged out there. Only called where there is a backplane."""
+
 
 HANDLERS = [name for name in vars(Listener) if not name.startswith("_")]
 

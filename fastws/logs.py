@@ -9,6 +9,8 @@ __all__ = ["Entry", "History", "Keep", "Latest", "Page", "Position"]
 
 DAY = 24 * 3600.0  # seconds
 MOST_ENTRIES = 100_000
+MOST_OFFSET = 2**53 - 1
+MOST_DIGITS = 36  # of a position as text
 MOST_TTL = 365 * DAY
 
 
@@ -31,8 +33,8 @@ class Position(NamedTuple):
         offset, dash, tag = text.partition("-")
         if not (dash and offset.isascii() and offset.isdigit() and tag.isascii() and tag.isdigit()):
             raise ValueError(f"{text!r} is not a position: they look like '120-1764010000123456'")
-        if len(text) > 40:
-            raise ValueError("a position has at most 40 characters")
+        if len(text) > MOST_DIGITS or int(offset) > MOST_OFFSET:
+            raise ValueError("this is out of range for a position")
         return cls(int(offset), int(tag))
 
 

@@ -1,7 +1,7 @@
 """The connection manager of an endpoint: who is connected, and how to reach them."""
 
 import concurrent.futures
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeAlias
@@ -91,6 +91,21 @@ class ConnectionManager(Endpoint):
 
     def __repr__(self) -> str:
         return f"<ConnectionManager {self.path!r}>"
+
+    # -- logs, which `ClusterManager` has: those of an endpoint with `logs`, or of a server with a backplane
+
+    @property
+    def reaches_others(self) -> bool:
+        """Whether a channel may have members, or a log, though nobody is in it here."""
+        return False
+
+    def keeps(self, channel: str) -> str | None:
+        """Returns what a channel keeps: "history", "latest", or None."""
+        return None
+
+    def listening(self, channel: str) -> "Future[None] | None":
+        """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
+        return None
 
     # -- channels, users, presence
 

@@ -217,7 +217,7 @@ class Notices:
         people = self._list_people(channel)
         self._watches[channel].announced.update(person["user"] for person in people)
         if self._sight.is_free:
-            self._endpoint.broadcast(channel, _notice(channel, "list", users=people))
+            Endpoint.broadcast(self._endpoint, channel, _notice(channel, "list", users=people))
         else:
             for ws in self._endpoint._members(CHANNEL_KIND, channel):
                 self._send_list([ws], channel, people)
@@ -235,7 +235,7 @@ class Notices:
         if user is not None and user not in watch.announced:
             watch.announced.add(user)
             exclude = [*self._endpoint._members(USER_KIND, user), *self._members_who_cannot_see(channel, user)]
-            self._endpoint.broadcast(channel, self._join_notice(channel, user), exclude=exclude)
+            Endpoint.broadcast(self._endpoint, channel, self._join_notice(channel, user), exclude=exclude)
         self._send_list(connections, channel, self._list_people(channel))
 
     def announce_leave(self, channel: str, user: User) -> None:
@@ -246,7 +246,7 @@ class Notices:
         members = self._endpoint._members(CHANNEL_KIND, channel) if watch.hidden else ()
         unaware = [ws for ws in members if watch.is_hidden(user, ws.user)]
         watch.forget(user)
-        self._endpoint.broadcast(channel, _notice(channel, "leave", user=user), exclude=unaware)
+        Endpoint.broadcast(self._endpoint, channel, _notice(channel, "leave", user=user), exclude=unaware)
 
     def review(self, user: User) -> None:
         """Visibility has changed for a user: tell the members for whom somebody appears or disappears."""
@@ -267,7 +267,7 @@ class Notices:
         if not self._sight.is_free:
             viewer = connections[0].user
             people = [person for person in people if self._check_sight(channel, viewer, person["user"])]
-        self._endpoint.broadcast(channel, _notice(channel, "list", users=people), to=connections)
+        Endpoint.broadcast(self._endpoint, channel, _notice(channel, "list", users=people), to=connections)
 
     def _join_notice(self, channel: str, user: User) -> str:
         since, devices = self._endpoint._person(channel, user)
@@ -300,9 +300,9 @@ class Notices:
         notice = self._join_notice(channel, user) if was_hidden else _notice(channel, "leave", user=user)
         if viewer is None:
             strangers = [ws for ws in self._endpoint._members(CHANNEL_KIND, channel) if ws.user is None]
-            self._endpoint.broadcast(channel, notice, to=strangers)
+            Endpoint.broadcast(self._endpoint, channel, notice, to=strangers)
         else:
-            self._endpoint.broadcast(channel, notice, users=(viewer,))
+            Endpoint.broadcast(self._endpoint, channel, notice, users=(viewer,))
 
 
 class Company:

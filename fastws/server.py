@@ -19,7 +19,7 @@ from .config import EndpointKeywords, EndpointOptions, OptionKeywords, Options, 
 from .errors import ConfigurationError
 from .life.admission import Admission
 from .life.connection import Life
-from .life.steps import HANDLER_ERRORS, Runner, Steps
+from .life.steps import Runner
 from .listener import Listener
 from .manager import ConnectionManager
 from .proxies import Peer
@@ -60,6 +60,7 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._transport_servers: list[asyncio.Server] = []
         self._hurry = asyncio.Event()  # a second signal
+        self._node: Any = None  # a cluster.node.Node, while the server runs and any endpoint needs it
 
     @property
     def host(self) -> str:
@@ -117,12 +118,22 @@ class Server:
         name = templates[0].path
         settings = self._endpoint_options(options)
         manager = ConnectionManager(self, templates[0], listener or Listener(), settings, self._runner)
+        self._widen(manager)
         self._router.add(templates, manager.life)
         self.endpoints[name] = manager
         self._overrides[name] = options
         if self._reactor is not None:
+            if manager.reaches_others:
+                raise RuntimeError("the server is running: an endpoint with logs or a backplane has to be there before")
             self._attach(manager)
         return manager
+
+    def _widen(self, manager: ConnectionManager) -> None:
+        """Make a manager one that has logs and other nodes, if it has: no other does a step for these."""
+        if self.options.backplane is not None or manager.options.logs:
+            from .cluster.start import take_over
+
+            take_over(manager)
 
     def reconfigure(self, **options: Unpack[OptionKeywords]) -> None:
         """Replace options before the server starts; options given to an endpoint stay as they are.
@@ -135,6 +146,7 @@ class Server:
         self.options = replace(self.options, **options)
         for path, manager in self.endpoints.items():
             manager.life.options = self._endpoint_options(self._overrides[path])
+            self._widen(manager)
 
     def _endpoint_options(self, overrides: EndpointKeywords) -> EndpointOptions:
         """Returns the server's options, overridden by those given to an endpoint."""
@@ -196,9 +208,11 @@ class Server:
         self._sockets = await open_sockets(self.options)
         host, port = address_of(self._sockets[0])
         self._address = host if self.options.fd or self.options.uds else self.options.host, port
+        run_id = secrets.token_hex(5)
         try:
             admission = self._admission = Admission(self.options, self._router, self._runner, self.pages)
-            admission.reactor = self._reactor = Reactor(loop, admission, self.options, secrets.token_hex(5) + "-")
+            admission.reactor = self._reactor = Reactor(loop, admission, self.options, run_id + "-")
+            await self._start_node(run_id)
             for manager in self.endpoints.values():
                 self._attach(manager)
             if self.options.http is not None:
@@ -207,8 +221,22 @@ class Server:
                 await self._listen(sock)
             admission.is_ready = True
         except BaseException:
+            await self._stop_node()
             self._release()
             raise
+
+    async def _start_node(self, run_id: str) -> None:
+        """Begin what managers have in common with other servers, or with themselves a moment ago: logs."""
+        managers = [manager for manager in self.endpoints.values() if manager.reaches_others]
+        if managers:
+            from .cluster.start import start_node
+
+            self._node = await start_node(run_id, self.options, managers)
+
+    async def _stop_node(self) -> None:
+        if self._node is not None:
+            node, self._node = self._node, None
+            await node.stop()
 
     async def _start_http(self, app: Callable[..., Any], admission: Admission) -> Any:
         from .http import HTTPApp  # needs the `server` extra
@@ -264,11 +292,13 @@ class Server:
                 manager.life.company.away.end_all()
             if not await self._run_unless_hurried(self._runner.finish(timeout)):
                 await self._runner.finish(0)
+            await self._stop_node()
             http = admission.http
             if http is not None and not await self._run_unless_hurried(http.shutdown(timeout)):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(http.shutdown(0), HTTP_STOP_SECONDS_WHEN_HURRIED)
         finally:
+            await self._stop_node()
             self._release()
 
     def _stop_accepting(self, reactor: Reactor) -> None:
@@ -293,7 +323,7 @@ class Server:
             await asyncio.sleep(DRAIN_POLL_SECONDS)
         admission.is_draining = True
         end = loop.time() + self.options.drain_timeout
-        farewells = [self._runner.run(self._tell_shutdown(manager)) for manager in self.endpoints.values()]
+        farewells = [manager.life.tell("on_shutdown") for manager in self.endpoints.values()]
         if unfinished := [task for task in farewells if task is not None]:
             await asyncio.wait(unfinished, timeout=self.options.drain_timeout)
         await self._close_connections(reactor.websockets(), code, reason, end - loop.time())
@@ -302,12 +332,6 @@ class Server:
         if not reactor.is_idle:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(admission.idle.wait(), self.options.close_timeout)
-
-    def _tell_shutdown(self, manager: ConnectionManager) -> Steps:
-        try:
-            yield manager.life.ask("on_shutdown")
-        except HANDLER_ERRORS:
-            logger.exception("on_shutdown of %s failed", manager.path)
 
     async def _close_connections(self, connections: list[WebSocket], code: int, reason: str, seconds: float) -> None:
         """Close connections at the drain rate, or at whatever rate closes all of them within ``seconds``."""

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
-from ..errors import FastWSError
+from ..errors import BackplaneError
 from ..logs import Keep, Latest, Position
 
 __all__ = [
@@ -31,10 +31,6 @@ __all__ = [
 #: "ok": the records are all that came after the position. "trimmed": some of them are gone. "too_many": more than were
 #: asked for. "unknown": the store does not know the position.
 Status: TypeAlias = Literal["ok", "trimmed", "too_many", "unknown"]
-
-
-class BackplaneError(FastWSError):
-    """The store could not be asked, or did not answer in time: nobody knows whether it has done what it was told."""
 
 
 class Subject(NamedTuple):

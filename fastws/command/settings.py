@@ -201,12 +201,16 @@ def section(name: str) -> type[msgspec.Struct]:
 def option_kinds() -> dict[str, inspect.Type]:
     """The options of a Server that text can say, and their types."""
     kinds = {option.name: inspect.type_info(option.type) for option in fields(Options)}
+    as_text = [option.name for option in fields(Options) if option.metadata["parse"] and _is_object(kinds[option.name])]
+    kinds |= dict.fromkeys(as_text, inspect.type_info(str | None))
     return {name: kind for name, kind in kinds.items() if not _is_object(kind)}
 
 
 def _is_object(kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.UnionType):
         return any(map(_is_object, kind.types))
+    if isinstance(kind, inspect.DictType):
+        return _is_object(kind.value_type)
     return isinstance(kind, inspect.CustomType | inspect.AnyType)
 
 

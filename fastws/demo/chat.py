@@ -115,10 +115,16 @@ class Chat(ChannelListener):
     # Nobody is counted, or named, to those who may not see them.
 
     def _tell_subscribed(
-        self, ws: WebSocket, channel: str, subscribers: int, answer: Mapping[str, Any], id: frames.Id
+        self,
+        ws: WebSocket,
+        channel: str,
+        subscribers: int,
+        answer: Mapping[str, Any],
+        id: frames.Id,
+        missed: Any = None,
     ) -> None:
         seen = devices_in(ws, channel) + (channel not in ws.channels)
-        super()._tell_subscribed(ws, channel, seen, answer, id)
+        super()._tell_subscribed(ws, channel, seen, answer, id, missed)
 
     def _acknowledge(self, ws: WebSocket, frame: Any, **more: Any) -> None:
         if isinstance(frame, frames.Publish):

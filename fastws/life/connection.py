@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from .._core import CHANNEL_KIND, SESSION_KIND, USER_KIND, Endpoint, Request, WebSocket, accept_response
 from ..config import EndpointOptions
@@ -25,6 +25,32 @@ ABNORMAL = 1006  # RFC 6455 7.1.5: no Close came
 PIECES_PER_TURN = 500  # of a long job, before the loop gets a turn
 
 
+class Elsewhere(Protocol):
+    """What a life has to do with other nodes. Each may return an awaitable."""
+
+    def listening(self, channel: str) -> Any:
+        """Wait until what others say in a channel arrives here."""
+
+    def came(self, user: Hashable) -> Any:
+        """A user is here. Returns whether no other node has him or her."""
+
+    def went(self, user: Hashable) -> Any:
+        """A user is no longer here. Returns whether no other node has him or her."""
+
+
+class Nowhere:
+    """There is no other node."""
+
+    def listening(self, channel: str) -> None:
+        """There is nobody to listen to."""
+
+    def came(self, user: Hashable) -> bool:
+        """Here is everywhere."""
+        return True
+
+    went = came
+
+
 class Life:
     """What happens to the connections of one endpoint: the engine reports it here, and the listener is called."""
 
@@ -34,6 +60,7 @@ class Life:
         self.endpoint = endpoint
         self.template = template
         self.options = options
+        self.elsewhere: Elsewhere = Nowhere()
         self.greeting: set[WebSocket] = set()  # on_open is running and may still refuse them
         self._runner = runner
         self._handlers = {name: handler(listener, name) for name in HANDLERS}
@@ -53,6 +80,18 @@ class Life:
         """Call a handler of the listener. Returns its result, None if there is no such handler."""
         method = self._handlers[name]
         return None if method is None else call(method, *arguments)
+
+    def tell(self, name: str, *arguments: Any) -> "asyncio.Task[None] | None":
+        """Call a handler that is about no connection; errors are logged. Returns the task of the rest, if any."""
+
+        def steps() -> Steps:
+            try:
+                yield self.ask(name, *arguments)
+            except HANDLER_ERRORS:
+                self.errors[name] += 1
+                logger.exception("%s of %s failed", name, self.template.path)
+
+        return self._runner.run(steps())
 
     @contextlib.contextmanager
     def deciding(self, request: Request) -> Iterator[None]:
@@ -160,9 +199,10 @@ class Life:
         is_online = user is not None and self._join_user(ws, user)
         for name in ws.channels if ws.is_open else ():
             self.company.arrive([ws], name)
-        if is_online:
+        if is_online and (yield self.elsewhere.came(user)):
             yield from self._call(ws, "on_user_online", user)
         if channel is not None:
+            yield self.elsewhere.listening(channel)
             count, joined, is_new = self.endpoint._join(CHANNEL_KIND, channel, ws)
             if joined:
                 yield from self._tell_joined(channel, [(ws, count, is_new)])
@@ -230,7 +270,8 @@ class Life:
 
     def _offline(self, ws: WebSocket) -> Steps:
         self.company.sight.forget(ws.user)
-        yield from self._call(ws, "on_user_offline", ws.user)
+        if (yield self.elsewhere.went(ws.user)):
+            yield from self._call(ws, "on_user_offline", ws.user)
 
     # -- calls from the engine
 

@@ -31,6 +31,7 @@ MOST_NAME = 255  # bytes, of a channel
 MOST_READERS = 1000  # of a whisper
 MOST_POSITION = 64
 MOST_TEXT = 128
+MOST_KEY = 255
 
 Whole: TypeAlias = Annotated[int, Meta(ge=-SAFE, le=SAFE)]
 Id: TypeAlias = Whole | Annotated[str, Meta(max_length=MOST_ID)] | None
@@ -66,11 +67,15 @@ class Unsubscribe(Frame, tag="unsubscribe"):
 
 
 class Publish(Frame, tag="publish"):
-    """A message to all members of a channel; ``message`` is JSON that is passed on as it came."""
+    """A message to all members of a channel; ``message`` is JSON that is passed on as it came.
+
+    ``key`` is given if and only if the channel keeps the latest message of each key.
+    """
 
     channel: str
     message: msgspec.Raw
     exclude: Literal["self"] | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=MOST_KEY)] | None = None
 
 
 class Whisper(Frame, tag="whisper"):

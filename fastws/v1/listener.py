@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 
 from .._core import EVERYONE_KIND, Request, WebSocket
-from ..access.rules import ChannelRule, Rules
+from ..access.rules import Rules
+from ..backplane.base import BackplaneError
 from ..errors import ConfigurationError
 from ..hub import Sender
 from . import frames
+from .channels import Channels
 from .decisions import Refused
 from .frames import AnyFrame, decode, named, valid_channel
-from .gate import Backend, Gate, content, obey, passed_on, sender_of, value_of
+from .gate import Backend, content, obey, passed_on, sender_of, value_of
 
 __all__ = ["PROTOCOL", "Backend", "ChannelListener"]
 
@@ -30,7 +32,7 @@ ALIVE = "{}"
 clock = time.monotonic
 
 
-class ChannelListener(Gate):
+class ChannelListener(Channels):
     """Serves fastws.v1 at ``/ws`` and ``/ws/{room}``: channels, as ``rules`` and the ``backend`` allow.
 
         server.endpoint(["/ws", "/ws/{room}"], ChannelListener(rules))
@@ -52,15 +54,12 @@ class ChannelListener(Gate):
         heartbeat: float = 20,
         hello_timeout: float = 10,
     ) -> None:
-        super().__init__(rules, backend=backend, anonymous=anonymous)
-        self.max_channels = max_channels
+        super().__init__(rules, backend=backend, anonymous=anonymous, max_channels=max_channels)
         self.heartbeat = heartbeat
         self.hello_timeout = hello_timeout
         self._waiting: dict[WebSocket, Waiting] = {}  # for hello, in the order of coming
         self._clock: asyncio.TimerHandle | None = None
         self._heart: asyncio.TimerHandle | None = None
-        self._watched: set[str] = set()  # channels with presence
-        self._told: set[tuple[WebSocket, str]] = set()  # who need not be told by the handlers: joins and leaves
         self._typing: dict[tuple[str, Any], float] = {}  # when, on time's clock; the oldest first
         self._handlers: dict[type[AnyFrame], Callable[[WebSocket, Any], Awaitable[None] | None]] = {
             frames.Hello: self._again,
@@ -98,7 +97,7 @@ class ChannelListener(Gate):
         """Have a connection join a channel, whatever the rules say; after its hello."""
         waiting = self._waiting.get(ws)
         if waiting is None:
-            self._join(ws, channel, {})
+            self._in_background(self._join(ws, frames.Subscribe(channel=channel), {}, None))
         else:
             waiting.channels[channel] = None
 
@@ -239,121 +238,19 @@ class ChannelListener(Gate):
         if frame.client is not None:
             logger.debug("connection %s is %r", ws.id, frame.client, extra={"connection": ws.id})
         ws.send(welcome)
-        for channel in given:
-            self._join(ws, channel, {})
-        return self._join_all(ws, [channel for channel in wanted if channel not in given])
+        rest = [self._join(ws, asked_for(frame, channel), {}, None) for channel in given]
+        rest.append(self._join_all(ws, [asked_for(frame, channel) for channel in wanted if channel not in given]))
+        return gathered([each for each in rest if each is not None])
 
-    def _join_all(self, ws: WebSocket, channels: list[str]) -> Any:
+    def _join_all(self, ws: WebSocket, wanted: list[frames.Subscribe]) -> Awaitable[None] | None:
         """Channels that a hello asks for; one error tells of all that are too many."""
         room = max(self.max_channels - len(ws.channels), 0)
-        rest = []
-        for channel in channels[:room]:
-            frame = frames.Subscribe(channel=channel)
-            later = self._do(ws, frame, self._subscribe)
-            if later is not None:
-                rest.append(later)
-        if len(channels) > room:
-            left_out = [channel for channel in channels[room:] if not frames.channel_fault(channel)]
-            message = f"{self._full()}: {len(channels) - room} of hello are left out"
+        rest = [self._do(ws, frame, self._subscribe) for frame in wanted[:room]]
+        if len(wanted) > room:
+            left_out = [frame.channel for frame in wanted[room:] if not frames.channel_fault(frame.channel)]
+            message = f"{self._full()}: {len(wanted) - room} of hello are left out"
             self._refuse(ws, Refused("too_many", message), {"channels": left_out})
-        return gathered(rest) if rest else None
-
-    # -- channels
-
-    def _subscribe(self, ws: WebSocket, frame: frames.Subscribe) -> Awaitable[None] | None:
-        channel = valid_channel(frame.channel)
-        if channel in ws.channels:
-            self._tell_subscribed(ws, channel, self.subscribers(channel), {}, frame.id)
-            return None
-        rule = self.check(ws, "subscribe", channel)
-        self._check_room(ws, rule, channel)
-        if self.asks("subscribe"):
-            return self._ask_subscribe(ws, frame, rule)
-        self._join(ws, channel, {}, frame.id)
-        return None
-
-    async def _ask_subscribe(self, ws: WebSocket, frame: frames.Subscribe, rule: ChannelRule) -> None:
-        assert self.backend is not None
-        answer = await self.backend.subscribe(ws, frame.channel)
-        self._check_room(ws, rule, frame.channel)  # others may have come meanwhile
-        self._join(ws, frame.channel, answer, frame.id)
-        obey(ws, answer)
-
-    def _check_room(self, ws: WebSocket, rule: ChannelRule, channel: str) -> None:
-        if len(ws.channels) >= self.max_channels:
-            raise Refused("too_many", self._full())
-        self.check_room(rule, channel)
-
-    def _full(self) -> str:
-        return f"a connection can be in {self.max_channels} channels"
-
-    def _join(self, ws: WebSocket, channel: str, answer: Mapping[str, Any], id: frames.Id = None) -> None:
-        """Be in a channel. The client is told first, so that a list of who is there does not come before."""
-        if not ws.is_open or channel in ws.channels:
-            return
-        rule = self.rules.find(channel)
-        self._told.add((ws, channel))  # until on_subscribe
-        self._tell_subscribed(ws, channel, self.subscribers(channel) + 1, answer, id)
-        if answer.get("presence", rule is not None and rule.presence):
-            self._watched.add(channel)
-            ws.manager.watch_presence(channel)
-        ws.subscribe(channel)
-
-    def _tell_subscribed(
-        self, ws: WebSocket, channel: str, subscribers: int, answer: Mapping[str, Any], id: frames.Id
-    ) -> None:
-        frame = {
-            "type": "subscribed",
-            "channel": channel,
-            "subscribers": subscribers,
-            "log": None,
-            "position": None,
-            "recovered": False,
-            "reason": "new",
-            "count": 0,
-        }
-        if id is not None:
-            frame["id"] = id
-        if "message" in answer:
-            frame["message"] = answer["message"]
-        ws.send(frame)
-
-    def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
-        """A connection is in a channel; the client has to know, whoever wanted it."""
-        super().on_subscribe(ws, channel, subscribers)
-        if (ws, channel) in self._told:
-            self._told.discard((ws, channel))
-        else:
-            self._tell_subscribed(ws, channel, self.subscribers(channel), {}, None)
-
-    def _unsubscribe(self, ws: WebSocket, frame: frames.Unsubscribe) -> None:
-        channel = self._own(ws, frame)
-        answer = {"type": "unsubscribed", "channel": channel, "reason": "asked"}
-        self._told.add((ws, channel))
-        ws.unsubscribe(channel)
-        ws.send(answer if frame.id is None else answer | {"id": frame.id})
-
-    def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
-        """A connection has left a channel; one that is still there has to know."""
-        super().on_unsubscribe(ws, channel, subscribers)
-        if (ws, channel) in self._told:
-            self._told.discard((ws, channel))
-        elif ws.is_open:
-            ws.send({"type": "unsubscribed", "channel": channel, "reason": "kicked"})
-
-    def on_channel_close(self, channel: str) -> Any:
-        """Nobody is left to be told who is there."""
-        super().on_channel_close(channel)
-        if channel in self._watched:
-            self._watched.discard(channel)
-            self.manager.unwatch_presence(channel)
-
-    def _own(self, ws: WebSocket, frame: Any) -> str:
-        """The channel that a frame is about, and its sender is in."""
-        channel = valid_channel(frame.channel)
-        if channel not in ws.channels:
-            raise Refused("not_a_member", "this needs a subscription to the channel")
-        return channel
+        return gathered([each for each in rest if each is not None])
 
     # -- messages
 
@@ -362,20 +259,41 @@ class ChannelListener(Gate):
         self.check(ws, "publish", channel)
         if self.asks("publish"):
             return self._ask_publish(ws, frame)
-        self._deliver(ws, frame, passed_on(frame.message), None)
-        return None
+        return self._deliver(ws, frame, passed_on(frame.message), None)
 
     async def _ask_publish(self, ws: WebSocket, frame: frames.Publish) -> None:
         wanted, message, to = await self.ask_publish(ws, frame.channel, *two_ways(frame.message), None)
-        if wanted:
-            self._deliver(ws, frame, message, to)
-        else:
+        if not wanted:
             self._acknowledge(ws, frame, connections=0)
+            return
+        later = self._deliver(ws, frame, message, to)
+        if later is not None:
+            await later
 
-    def _deliver(self, ws: WebSocket, frame: frames.Publish, message: Any, to: Any) -> None:
+    def _deliver(self, ws: WebSocket, frame: frames.Publish, message: Any, to: Any) -> Awaitable[None] | None:
         exclude = ws if frame.exclude == "self" else None
+        if self.hub.keeps(frame.channel) and to is None and exclude is None:
+            return self._store(ws, frame, message)
+        if frame.key is not None:
+            raise Refused("bad_field", '"key" is wrong: it is for messages to everybody in a channel of latest values')
         count = self.hub.broadcast(frame.channel, message, users=to, exclude=exclude, sender=sender_of(ws))
         self._acknowledge(ws, frame, connections=count)
+        return None
+
+    async def _store(self, ws: WebSocket, frame: frames.Publish, message: Any) -> None:
+        """A message to everybody in a channel with a log: it is acknowledged once the store has it."""
+        try:
+            count, position = await self.hub.publish(frame.channel, message, key=frame.key, sender=sender_of(ws))
+        except ValueError:
+            fault = (
+                "missing: this channel keeps the latest message of each"
+                if frame.key is None
+                else "not for this channel"
+            )
+            raise Refused("bad_field", f'"key" is {fault}') from None
+        except BackplaneError:
+            raise Refused("unavailable", "the message may not have been stored", retry=True) from None
+        self._acknowledge(ws, frame, connections=count, position=str(position))
 
     def _whisper(self, ws: WebSocket, frame: frames.Whisper) -> Awaitable[None] | None:
         channel = valid_channel(frame.channel)
@@ -471,9 +389,19 @@ def two_ways(message: msgspec.Raw) -> tuple[Any, Any]:
     return value_of(message), passed_on(message)
 
 
-async def gathered(rest: list[Awaitable[None]]) -> None:
-    """Wait for all; there is nothing to answer."""
+def gathered(rest: list[Awaitable[None]]) -> Awaitable[None] | None:
+    """Returns what to wait for until all is done; None if there is nothing."""
+    return wait_for_all(rest) if rest else None
+
+
+async def wait_for_all(rest: list[Awaitable[None]]) -> None:
+    """Wait until all is done."""
     await asyncio.gather(*rest)
+
+
+def asked_for(hello: frames.Hello, channel: str) -> frames.Subscribe:
+    """Returns what a hello says of one channel."""
+    return frames.Subscribe(channel=channel, position=hello.channels.get(channel))
 
 
 def now() -> int:

@@ -23,12 +23,16 @@ from tools import stub
 ROOT = Path(__file__).parent.parent.parent
 
 PUBLIC = {
+    "BackplaneError",
     "ConfigurationError",
     "ConnectionManager",
     "FastWSError",
     "Headers",
+    "History",
     "JWTAuth",
+    "Latest",
     "Listener",
+    "Position",
     "Presence",
     "ProtocolError",
     "Reject",
@@ -51,7 +55,9 @@ NEEDED_BY_FEW = {
     "difflib",
     "email.utils",
     "fastws.access",
+    "fastws.backplane",
     "fastws.client",
+    "fastws.cluster",
     "fastws.command",
     "fastws.command.main",
     "fastws.hooks",

@@ -1,0 +1,1 @@
+"""What makes several servers one: channels that keep what was sent, and a store that nodes share."""

@@ -1,0 +1,319 @@
+"""The connection manager of an endpoint that has logs, or shares its channels with other nodes."""
+
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
+from fnmatch import translate
+from functools import lru_cache
+from re import compile as compiled
+from typing import Any
+
+from .._core import CHANNEL_KIND, Endpoint, WebSocket, many
+from ..backplane.base import BackplaneError, LogName, Record, Subject
+from ..logs import Entry, Keep, Latest, Page, Position
+from ..manager import ConnectionManager, Connections
+from .follower import LogFollower, Missed
+from .node import Node
+from .payloads import message_of, packed, payload_of, unpacked
+
+__all__ = ["ClusterManager"]
+
+REMEMBERED_CHANNELS = 4096  # of which it is known what they keep
+LINGER_SECONDS = 1.0  # that a channel is listened to after its last member has left
+LINGER_LOG_SECONDS = 10.0  # the same of a log: most who leave are back soon
+NOWHERE = Position(2**53 - 1, 0)  # where no log ever is
+MOST_PAGE = 10_000  # entries
+
+
+class ClusterManager(ConnectionManager):
+    """A `ConnectionManager` whose channels may have logs, and members on other nodes."""
+
+    node: Node | None = None
+
+    def join(self, node: Node) -> None:
+        """The server starts, as this node."""
+        self.node = node
+        self.life.elsewhere = self
+        self._channels: dict[str, _Channel] = {}
+        self._lingering: dict[str, asyncio.TimerHandle] = {}
+        globs = [(compiled(translate(glob)).match, keep) for glob, keep in (self.options.logs or {}).items()]
+        self._keep: Callable[[str], Keep | None] = lru_cache(REMEMBERED_CHANNELS)(
+            lambda channel: next((keep for matches, keep in globs if matches(channel)), None)
+        )
+
+    def on_backplane(self, is_connected: bool) -> None:
+        """The store is there (again), or gone: tell the listener."""
+        self.life.tell("on_backplane", is_connected)
+
+    def part(self) -> None:
+        """The server has stopped."""
+        for timer in self._lingering.values():
+            timer.cancel()
+        self._channels.clear()
+        self.node = None
+
+    @property
+    def reaches_others(self) -> bool:
+        """Whether a channel may have members, or a log, though nobody is in it here."""
+        return True
+
+    # -- channels that somebody is in
+
+    def _join(self, kind: int, name: Any, ws: WebSocket) -> tuple[int, bool, bool]:
+        joined = super()._join(kind, name, ws)
+        if joined[2] and kind == CHANNEL_KIND:
+            self._use(name)
+        return joined
+
+    def _release_group(self, kind: int, name: Any) -> bool:
+        is_over = super()._release_group(kind, name)
+        if is_over and kind == CHANNEL_KIND:
+            self._linger(name)
+        return is_over
+
+    def _use(self, channel: str) -> "_Channel":
+        """Listen to a channel, and follow its log."""
+        timer = self._lingering.pop(channel, None)
+        if timer is not None:
+            timer.cancel()
+        used = self._channels.get(channel)
+        if used is None:
+            used = self._channels[channel] = _Channel(self, channel, self._running())
+        return used
+
+    def _linger(self, channel: str) -> None:
+        used = self._channels.get(channel)
+        if used is not None and channel not in self._lingering:
+            seconds = LINGER_SECONDS if used.follower is None else LINGER_LOG_SECONDS
+            loop = asyncio.get_running_loop()
+            self._lingering[channel] = loop.call_later(seconds, self._leave_alone, channel)
+
+    def _leave_alone(self, channel: str) -> None:
+        del self._lingering[channel]
+        if not self._count(channel):
+            used = self._channels.pop(channel, None)
+            if used is not None:
+                used.drop()
+
+    def _running(self) -> Node:
+        if self.node is None:
+            raise RuntimeError("the server is not running")
+        return self.node
+
+    def listening(self, channel: str) -> "asyncio.Future[None] | None":
+        """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
+        used = self._use(channel)
+        if not self._count(channel):
+            self._linger(channel)
+        return used.listening if used.listening is not None and not used.listening.done() else None
+
+    def came(self, user: Hashable) -> bool:
+        """A user is here."""
+        return True
+
+    def went(self, user: Hashable) -> bool:
+        """A user is no longer here."""
+        return True
+
+    # -- sending
+
+    def broadcast(
+        self,
+        channel: str,
+        message: Any,
+        *,
+        to: Connections | None = None,
+        users: Any = None,
+        exclude: Connections | None = None,
+    ) -> int:
+        """Send a message to the members of a channel, on all nodes. Returns how many were addressed here.
+
+        In a channel with a log it is appended to that, and arrives when it comes back from the store, here as well; but
+        a message that is not for all members is sent to those who are there now, and not kept. ``to``, ``users`` and
+        ``exclude`` are those of a server without logs. Raises ValueError for a message to everybody in a `Latest`
+        channel, which has to have a key: see `publish`.
+        """
+        if to is None and users is None and exclude is None and self._keep(channel) is not None:
+            self.store(channel, self._wrapped(channel, message))
+            return self._count(channel)
+        node = self._running()
+        if node.is_alone:
+            return Endpoint.broadcast(self, channel, message, to=to, users=users, exclude=exclude)
+        payload = payload_of(message)
+        to, exclude, users = _ids(to), _ids(exclude), None if users is None else list(many(users))
+        about = {
+            name: value for name, value in (("to", to), ("users", users), ("exclude", exclude)) if value is not None
+        }
+        node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about or None))
+        return Endpoint.broadcast(self, channel, message_of(payload), to=to, users=users, exclude=exclude)
+
+    def _heard(self, channel: str, data: bytes) -> None:
+        """A message to a channel came from another node."""
+        node = self._running()
+        sender, about, payload = unpacked(data)
+        if sender != node.key.id:
+            Endpoint.broadcast(self, channel, message_of(payload), **(about or {}))
+
+    # -- logs
+
+    def keeps(self, channel: str) -> str | None:
+        """Returns what a channel keeps: "history", "latest", or None."""
+        keep = self._keep(channel)
+        if keep is None:
+            return None
+        return "latest" if isinstance(keep, Latest) else "history"
+
+    def _log(self, channel: str) -> LogName:
+        keep = self._keep(channel)
+        if keep is None:
+            raise ValueError(f"channel {channel!r} keeps nothing: give its endpoint logs={{{channel!r}: History()}}")
+        return LogName(self.path, channel, keep)
+
+    def _wrapped(self, channel: str, message: Any) -> Any:
+        wrap = getattr(self.listener, "envelope", None)
+        return message if wrap is None else wrap(channel, message, None)
+
+    def store(
+        self, channel: str, message: Any, *, key: str | None = None, is_deletion: bool = False, id: str | None = None
+    ) -> "asyncio.Future[Position]":
+        """Append what members are to get, as it is, to a channel's log. The future is done when the store has it."""
+        log = self._log(channel)
+        if log.has_keys != (key is not None):
+            raise ValueError(
+                f"channel {channel!r} keeps the latest message of each key: publish with a key"
+                if log.has_keys
+                else f"channel {channel!r} keeps messages without keys: publish without one"
+            )
+        payload = b"" if is_deletion else payload_of(message)
+        return self._running().append(log, payload, key=key, is_deletion=is_deletion, id=id)
+
+    async def publish(self, channel: str, message: Any, *, key: str | None = None, id: str | None = None) -> Position:
+        """Append a message to a channel's log and wait until the store has it. Returns its position.
+
+        A second one with the same ``id`` is none. Raises ValueError for a channel without a log, for a ``key`` where
+        there must be none, or none where there must be one; BackplaneError after ``backplane_timeout`` if nobody knows
+        whether it is stored: then publish again with the same ``id``.
+        """
+        return await self.store(channel, self._wrapped(channel, message), key=key, id=id)
+
+    async def delete(self, channel: str, key: str) -> Position:
+        """Remove a key from a `Latest` channel, which its members are told. Returns the position of that."""
+        return await self.store(channel, None, key=key, is_deletion=True)
+
+    async def history(self, channel: str, since: Position | None = None, limit: int = 100) -> Page:
+        """Returns up to ``limit`` entries after a position; without one the newest, in order.
+
+        Where not all of them can be had, ``recovered`` is false, ``reason`` says why, and there are no entries. Raises
+        ValueError for a channel without a log, BackplaneError where the store does not answer.
+        """
+        log, store = self._log(channel), self._running().store
+        if since is None:
+            read = await store.snapshot(log)
+            records = read.records[max(len(read.records) - limit, 0) :]
+        else:
+            read = await store.read(log, since, limit)
+            records = read.records
+        is_whole = read.status == "ok"
+        return Page([self._entry(record) for record in records], read.top, is_whole, None if is_whole else read.status)
+
+    async def latest(self, channel: str) -> dict[str, Entry]:
+        """Returns the newest message of each key, the oldest first. Raises ValueError where there are no keys."""
+        log = self._log(channel)
+        if not log.has_keys:
+            raise ValueError(f"channel {channel!r} keeps messages without keys: see history()")
+        read = await self._running().store.snapshot(log)
+        return {str(record.key): self._entry(record) for record in read.records}
+
+    def _entry(self, record: Record) -> Entry:
+        message = None if record.payload is None else message_of(record.payload)
+        contents = getattr(self.listener, "contents", None)
+        if contents is not None and message is not None:
+            message = contents(message)
+        return Entry(record.position, record.key, message)
+
+    async def clear(self, channel: str) -> None:
+        """Have a channel forget what it keeps. Its members are told, as are all who come back to it later."""
+        await self._running().store.clear(self._log(channel))
+
+    def missed_message(self, channel: str, record: Record) -> Any:
+        """Returns what a client gets of a record that it has missed; None: nothing."""
+        return self._use(channel).message_of(record)
+
+    async def catch_up(self, channel: str, position: str | None, is_wanted: Callable[[], bool]) -> Missed | None:
+        """Returns what a client has missed in a log since the position that it brings, or None if it has none.
+
+        True at the moment that it returns. Waits for a store that is away, as long as ``is_wanted``; else returns None.
+        """
+        self.listening(channel)
+        since = None if position is None else _parsed(position)
+        while is_wanted():
+            try:
+                follower = self._use(channel).follower
+                assert follower is not None
+                if not self._count(channel):
+                    self._linger(channel)
+                return await follower.catch_up(since, self.options.resume_limit)
+            except BackplaneError:
+                await asyncio.sleep(1)
+        return None
+
+
+class _Channel:
+    """A channel that this node listens to, and the log that it follows."""
+
+    def __init__(self, manager: ClusterManager, channel: str, node: Node) -> None:
+        self._manager = manager
+        self._channel = channel
+        self._node = node
+        keep = manager._keep(channel)
+        listener = manager.listener
+        self._place: Any = getattr(listener, "placed", None)
+        self._tell_begun: Any = getattr(listener, "log_begun", None)
+        self.listening: asyncio.Future[None] | None = None
+        if not node.is_alone:
+            self.listening = node.listen(self._subject, lambda data: manager._heard(channel, data))
+        self.follower: LogFollower | None = None
+        if keep is not None:
+            self.follower = node.follow(LogName(manager.path, channel, keep), self)
+
+    @property
+    def _subject(self) -> Subject:
+        return Subject("channel", self._manager.path, self._channel)
+
+    def drop(self) -> None:
+        """Nobody is here any more."""
+        if self.listening is not None:
+            self._node.ignore([self._subject])
+        if self.follower is not None:
+            self._node.unfollow(self.follower)
+
+    def on_records(self, records: Sequence[Record]) -> None:
+        """The next messages: to all members."""
+        for record in records:
+            message = self.message_of(record)
+            if message is not None:
+                Endpoint.broadcast(self._manager, self._channel, message)
+
+    def message_of(self, record: Record) -> Any:
+        """Returns what members get of a record; None: nothing."""
+        message = None if record.payload is None else message_of(record.payload)
+        if self._place is None:
+            return message
+        return self._place(self._channel, message, record.position, record.key)
+
+    def on_begun(self, missed: Missed) -> None:
+        """The log's thread was lost, or it was cleared."""
+        if self._tell_begun is not None:
+            self._tell_begun(self._channel, missed)
+
+
+def _ids(connections: Any) -> list[str] | None:
+    if connections is None:
+        return None
+    return [each.id if isinstance(each, WebSocket) else each for each in many(connections)]
+
+
+def _parsed(position: str) -> Position:
+    try:
+        return Position.parse(position)
+    except ValueError:
+        return NOWHERE
