@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 NODE_MODULES := node_modules/.package-lock.json
 SECONDS := 600
 PYTEST := $(if $(MEASURE),-m coverage run) -m pytest
+# Most tests wait for something, so more of them run at once than there are cores. ARGS="-n 0" runs one after the other,
+# as --pdb needs.
+AT_ONCE := -n 4 --dist worksteal
 SEED := 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -23,7 +26,7 @@ run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
 test: build system $(VENV)/.test tests/interop/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
-	$(BIN)/python $(PYTEST) $(ARGS)
+	$(BIN)/python $(PYTEST) $(AT_ONCE) $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
 build: $(VENV)/.run  ## builds the engine in place
@@ -79,7 +82,7 @@ ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 test-asan: build $(VENV)/.test tests/interop/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
 	$(call variant,asan,$(ASAN))
 	$(call inside,asan) $(ASAN_ENVIRONMENT) $(call runtimes,asan ubsan) \
-		$(PYTHON_THERE) -m pytest -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
+		$(PYTHON_THERE) -m pytest $(AT_ONCE) -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
 
 # ThreadSanitizer watches only the engine, since Python and uvloop are not built for it. One test moves more bytes than
 # it can handle. gcc 12's cannot cope with address randomisation.
