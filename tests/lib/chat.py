@@ -11,7 +11,7 @@ from .raw import TIMEOUT
 
 SECRET = "of the tests"
 CALLS = ("invite", "kick", "block", "unblock")
-RELOAD = 0.5  # seconds; in place of the demo's, so that a leave is soon seen
+RELOAD = 1.0  # seconds; in place of the demo's, so that a leave is soon seen
 
 
 class Client:
