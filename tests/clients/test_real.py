@@ -135,21 +135,21 @@ async def test_a_token_is_renewed_and_the_connection_stays(js, server, url):
 
     def renew():
         renewals.append(time.time())
-        return token_of("bob", 3 if len(renewals) == 1 else 3600)
+        return token_of("bob", 6 if len(renewals) == 1 else 3600)
 
-    await js.connect(url, tokens=[token_of("ann", 3), token_of("ann")])
+    await js.connect(url, tokens=[token_of("ann", 6), token_of("ann")])
     async with connect(url, token=renew) as ws:
         await js.state("open")
         connection = await js.ask("get", "ws", "id"), ws.id
-        await asyncio.sleep(3.5)  # longer than the first tokens last
+        await asyncio.sleep(6.5)  # longer than the first tokens last
         assert await js.do("ws", "call", "add", [1]) == await ws.call("add", [1]) == 1
         assert (await js.ask("get", "ws", "id"), ws.id) == connection
         assert len(renewals) == 2
 
 
 async def test_a_token_that_is_over_is_replaced_or_not(js, server, url):
-    await js.connect(url, tokens=[token_of("ann", 2), token_of("ann")])
-    await js.connect(url, name="fixed", token=token_of("bob", 2))
+    await js.connect(url, tokens=[token_of("ann", 4), token_of("ann")])
+    await js.connect(url, name="fixed", token=token_of("bob", 4))
     await js.state("closed", source="fixed", code=4001)
     assert await js.ask("get", "ws", "state") == "open"
 
