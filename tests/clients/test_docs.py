@@ -16,7 +16,7 @@ from .js import HERE, TIMEOUT
 from .real import create, token_of
 from .test_package import PACKAGE, needs_npm
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAGE = HERE.parent.parent / "docs" / "clients.md"
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))

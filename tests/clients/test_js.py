@@ -7,7 +7,7 @@ import pytest
 
 from .js import Refusal, node
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 RETRY = {"retry": [0.01, 0.05]}
 FROM = {"user": "bob", "id": "fake-b"}

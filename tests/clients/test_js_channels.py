@@ -7,7 +7,7 @@ import pytest
 
 from .js import Refusal
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def quiet(there):

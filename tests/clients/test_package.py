@@ -18,7 +18,6 @@ ROOT = HERE.parent.parent
 PACKAGE = ROOT / "clients" / "js"
 IS_INSTALLED = (PACKAGE / "node_modules" / "react").is_dir()
 
-pytestmark = pytest.mark.timeout(120)
 needs_npm = pytest.mark.skipif(not IS_INSTALLED and not CI, reason="clients/js has no node_modules: run make test")
 
 

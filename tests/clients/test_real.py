@@ -13,7 +13,7 @@ from fastws.client import ChannelError, ConnectionRefused, connect
 from .js import TIMEOUT, Page, Refusal
 from .real import create, process, token_of
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHANNELS = 200
 

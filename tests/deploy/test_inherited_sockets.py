@@ -151,7 +151,6 @@ server.endpoint("/who", Who())
 """
 
 
-@pytest.mark.timeout(60)
 async def test_a_restart_refuses_nobody(folder, listening):
     folder.joinpath("who.py").write_text(WHO)
     port, fd = listening.getsockname()[1], str(listening.fileno())

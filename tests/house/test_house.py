@@ -269,7 +269,6 @@ def test_imports_form_no_circle():
     assert list(graphlib.TopologicalSorter(known).static_order())
 
 
-@pytest.mark.timeout(120)
 def test_the_stub_is_true_to_the_engine():
     check("mypy.stubtest", "fastws._core")
 
@@ -278,7 +277,6 @@ def test_the_stub_has_the_docstrings_of_the_engine():
     assert stub.STUB.read_text() == stub.with_docstrings(stub.STUB.read_text()), "run: python -m tools.stub"
 
 
-@pytest.mark.timeout(120)
 def test_types_check():
     check("mypy", "--strict", "fastws", "tools")
 
@@ -320,7 +318,6 @@ server.reconfigure(prot=1)  # error
 """
 
 
-@pytest.mark.timeout(120)
 def test_type_checkers_know_the_options_and_the_connection(tmp_path):
     snippet = tmp_path / "snippet.py"
     snippet.write_text(SNIPPET)

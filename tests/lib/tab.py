@@ -22,7 +22,6 @@ except ImportError:
 MISSING = "playwright" if expect is None else "chromium" if CHROMIUM is None else None
 IN_CHROMIUM = [
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(120),
     pytest.mark.skipif(MISSING is not None and not CI, reason=f"{MISSING} is not installed"),
 ]
 

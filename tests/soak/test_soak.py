@@ -4,15 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from ..lib.support import needs_proc
 
 ROOT = Path(__file__).parent.parent.parent
 
 
 @needs_proc
-@pytest.mark.timeout(150)
 def test_a_crowd_that_comes_and_goes_leaves_nothing_and_loses_nothing():
     soak = [sys.executable, "-m", "tests.soak", "--seconds", "10", "--clients", "300"]
     done = subprocess.run(soak, cwd=ROOT, capture_output=True, text=True, check=False)

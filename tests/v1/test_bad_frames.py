@@ -218,7 +218,6 @@ near_misses = st.builds(
 )
 
 
-@pytest.mark.timeout(120)
 async def test_arbitrary_json_is_answered_and_harms_nobody(serve):
     site = await serve(Named(rules("cars", {"pattern": "boats", "subscribe": "user"})))
     other = await site.join("bob", "cars")

@@ -80,7 +80,6 @@ LANGUAGES = [
 ]
 
 
-@pytest.mark.timeout(90)
 @pytest.mark.parametrize(
     ("text", "command", "name"),
     [
