@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 NODE_MODULES := node_modules/.package-lock.json
 SECONDS := 600
 PYTEST := $(if $(MEASURE),-m coverage run) -m pytest
-# Most tests wait for something, so more of them run at once than there are cores. ARGS="-n 0" runs one after the other,
-# as --pdb needs.
-AT_ONCE := -n 4 --dist worksteal
+# $(call at_once,4) runs four tests at once: most of them wait for something, so there may be more than cores. ARGS="-n 0"
+# runs one after the other, as --pdb needs.
+at_once = -n $1 --dist worksteal
 SEED := 0
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -26,7 +26,7 @@ run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
 test: build system $(VENV)/.test tests/interop/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
-	$(BIN)/python $(PYTEST) $(AT_ONCE) $(ARGS)
+	$(BIN)/python $(PYTEST) $(call at_once,4) $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
 build: $(VENV)/.run  ## builds the engine in place
@@ -68,6 +68,9 @@ PYTHON_THERE := $(CURDIR)/$(BIN)/python
 # $(call runtimes,NAME...) loads gcc's runtime libraries of these sanitizers into a Python built without them.
 runtimes = LD_PRELOAD="$(foreach name,$1,$$(gcc -print-file-name=lib$(name).so))"
 
+# A sanitizer that finds something writes to the real stderr and ends the process, without a word from pytest.
+IN_SIGHT := -p no:cacheprovider --capture=sys
+
 # Python frees some memory only when it exits, or never, so leaks are not checked.
 ASAN := FASTWS_SANITIZE=address,undefined $(if $(MEASURE),FASTWS_COVERAGE=1)
 ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 \
@@ -82,7 +85,7 @@ ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 test-asan: build $(VENV)/.test tests/interop/node/$(NODE_MODULES)  ## runs the engine's tests with AddressSanitizer and UBSan
 	$(call variant,asan,$(ASAN))
 	$(call inside,asan) $(ASAN_ENVIRONMENT) $(call runtimes,asan ubsan) \
-		$(PYTHON_THERE) -m pytest $(AT_ONCE) -p no:cacheprovider $(ENGINE_TESTS) $(ARGS)
+		$(PYTHON_THERE) -m pytest $(call at_once,3) $(IN_SIGHT) $(ENGINE_TESTS) $(ARGS)
 
 # ThreadSanitizer watches only the engine, since Python and uvloop are not built for it. One test moves more bytes than
 # it can handle. gcc 12's cannot cope with address randomisation.
@@ -92,7 +95,7 @@ THREAD_TESTS := $(patsubst %,tests/channels/test_%.py,fanout model threads) test
 test-tsan: build $(VENV)/.test  ## runs the tests of the flush threads with ThreadSanitizer
 	$(call variant,tsan,FASTWS_SANITIZE=thread)
 	$(call inside,tsan) TSAN_OPTIONS=halt_on_error=1 $(call runtimes,tsan) setarch -R \
-		$(PYTHON_THERE) -m pytest -p no:cacheprovider $(THREAD_TESTS) $(ARGS)
+		$(PYTHON_THERE) -m pytest $(call at_once,2) $(IN_SIGHT) $(THREAD_TESTS) $(ARGS)
 
 FUZZER := FASTWS_SANITIZE=fuzzer-no-link,address,undefined
 

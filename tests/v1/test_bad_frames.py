@@ -185,7 +185,8 @@ async def test_thousands_of_subscriptions_leave_nothing_behind(serve):
         await client.send({"type": "subscribe", "channel": f"c{i}"})
         await client.send({"type": "typing", "channel": f"c{i}"})
         await client.send({"type": "unsubscribe", "channel": f"c{i - 5}"})
-    await client.so_far()
+        if i % 100 == 99:  # so that no turn of the loop takes long
+            await client.so_far()
     listener = site.manager.listener
     assert len(site.manager.channels) <= 10
     assert listener._told == set()
