@@ -15,7 +15,6 @@ from .lib.command import APP
 from .lib.raw import TIMEOUT, Raw
 from .lib.support import CERTIFICATE, Site, unused_port
 
-
 # These take longest, or share what takes long to build.
 FIRST = ("tests/house/test_package.py", "tests/protocol/test_autobahn.py", "tests/soak/")
 
