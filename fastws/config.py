@@ -141,11 +141,13 @@ def _proxies(value: Any) -> str:
 
 
 def _logs(value: Any) -> str:
+    if callable(value):
+        return ""
     if isinstance(value, Mapping) and all(
         isinstance(glob, str) and isinstance(keep, History | Latest) for glob, keep in value.items()
     ):
         return ""
-    return ' must be a dict of globs, as in {"room-*": History()}, each with a History or a Latest'
+    return ' must be a dict of globs, as in {"room-*": History()}, each with a History or a Latest, or a function'
 
 
 def _backplane(value: Any) -> str:
@@ -235,9 +237,9 @@ class EndpointOptions:
     auth: Auth | None = _option(
         None, "how clients authenticate, such as a JWTAuth", _optional(_must_be("a JWTAuth", _is_instance_of(Auth)))
     )
-    logs: Mapping[str, Any] | None = _option(
+    logs: Any = _option(
         None,
-        "what channels keep: a dict of globs, each with a History or a Latest; the first that matches",
+        "what channels keep: globs, each with a History or a Latest, of which the first counts; or a function",
         _optional(_logs),
     )
     presence: Sequence[str] = _option(
@@ -334,10 +336,10 @@ class Options(EndpointOptions):
         _must_be("1 to 40 letters, digits, hyphens and underscores", _is_prefix),
     )
     lease: float = _option(
-        6, "seconds without a sign of life after which the other nodes take one for dead", _number(0.5, 3600)
+        6, "a node is dead to the others if they have heard nothing of it for this many seconds", _number(0.5, 3600)
     )
     handover: float = _option(
-        5, "seconds that the users of a node that stops have to come back to another one", _number(0, 3600)
+        5, "users of a node that stops count as there for this many seconds, in which they come back elsewhere", _number(0, 3600)
     )
     degraded: Degraded = _option(
         "open",
@@ -395,7 +397,7 @@ class EndpointKeywords(TypedDict, total=False):
     offline_after: float
     sessions: Sessions | None
     auth: Auth | None
-    logs: Mapping[str, Any] | None
+    logs: Any
     presence: Sequence[str]
     resume_limit: int
 

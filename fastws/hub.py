@@ -102,10 +102,15 @@ class Hub:
                     addressed += manager.broadcast(channel, wrapped, to=to, users=users, exclude=exclude)
         return addressed
 
-    def keeps(self, channel: str, endpoint: str | None = None) -> bool:
-        """Returns whether a channel has a log, on any endpoint or on one."""
+    def keeps(self, channel: str, endpoint: str | None = None) -> str | None:
+        """Returns what a channel keeps on any endpoint, or on one: "history", "latest" or None."""
+        keeper = self.keeper(channel, endpoint)
+        return None if keeper is None else keeper.keeps(channel)
+
+    def keeper(self, channel: str, endpoint: str | None = None) -> Any:
+        """Returns the manager (a `ClusterManager`) of the first endpoint where a channel has a log, or None."""
         managers = self.managers if endpoint is None else (self.manager(endpoint),)
-        return any(manager.keeps(channel) for manager in managers)
+        return next((manager for manager in managers if manager.keeps(channel)), None)
 
     async def publish(
         self,

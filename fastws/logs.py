@@ -43,7 +43,8 @@ class Entry(NamedTuple):
 
     position: Position
     key: str | None
-    message: str | bytes | None
+    message: Any
+    """As it was published; where fastws.v1 is spoken any JSON value, else ``str`` or ``bytes``."""
 
 
 class Page(NamedTuple):

@@ -113,7 +113,9 @@ def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Ser
     subprotocols = [PROTOCOL, *server.options.subprotocols]
     # A fresh token is a frame of the protocol there; with plain sockets it is looked for in what is sent.
     auth = None if tokens is None else tokens.auth(refresh=False)
-    server.endpoint(PATHS, listener, subprotocols=subprotocols, auth=auth)
+    # What channels keep is settled at the start; plain sockets get what is said now.
+    logs = rules.keep if rules.keep_anything else None
+    server.endpoint(PATHS, listener, subprotocols=subprotocols, auth=auth, logs=logs)
     if settings.raw is not None:
         raw = RawListener(rules, backend=backend, anonymous=settings.anonymous)
         server.endpoint(settings.raw.path, raw, auth=None if tokens is None else tokens.auth())

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from ..errors import ConfigurationError
+from ..logs import History, Keep, Latest
 from ..v1.decisions import Refused
 
 __all__ = ["Action", "Answer", "ChannelRule", "Explanation", "Rules", "Visitor"]
@@ -37,6 +38,12 @@ class ChannelRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Whether members get lists of who is there, joins and leaves."""
     max_subscribers: Annotated[int, Meta(ge=1)] | None = None
     """Connections that the channel takes; None: any number."""
+    history: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    """Messages that the channel keeps, for members who come back; None: none."""
+    latest: bool = False
+    """Whether the channel keeps the latest message of each key, and whoever joins gets them all."""
+    ttl: Annotated[float, Meta(ge=1, le=31_536_000)] | None = None
+    """Seconds for which they are kept after the last one; None: 300 of a history, 3,600 of latest messages."""
     overflow: Literal["close", "drop_oldest", "drop_newest"] | None = None
     """Not for single channels yet: a value is refused at start."""
 
@@ -109,6 +116,16 @@ class Rules:
         """Returns the rule that covers a channel, or None."""
         pattern = self._find(channel)
         return None if pattern is None else pattern.rule
+
+    def keep(self, channel: str) -> Keep | None:
+        """Returns what the channel's rule says that it keeps."""
+        pattern = self._find(channel)
+        return None if pattern is None else pattern.keep
+
+    @property
+    def keep_anything(self) -> bool:
+        """Whether any channel keeps what was sent."""
+        return any(pattern.keep is not None for pattern in self._patterns)
 
     def check(self, action: Action, channel: str, visitor: Visitor) -> ChannelRule:
         """Returns the channel's rule if that allows an action, or leaves it to the backend; raises Refused."""
@@ -197,6 +214,7 @@ class Pattern:
         self.rule = rule
         self.text = rule.pattern
         self.is_mine = MINE in self.text
+        self.keep = keep_of(rule)
         if rule.overflow is not None:
             raise ConfigurationError(
                 f"[[channels]] {self.text!r}: overflow = {rule.overflow!r} cannot be set for a channel yet, "
@@ -223,6 +241,20 @@ class Pattern:
 @lru_cache(KEPT)
 def _of_user(pattern: str, user: str) -> Callable[[str], Any]:
     return re.compile(translate(pattern.replace(MINE, "".join(f"[{c}]" if c in "*?[" else c for c in user)))).match
+
+
+def keep_of(rule: ChannelRule) -> Keep | None:
+    """Returns what a rule says that its channels keep; raises ConfigurationError where it contradicts itself."""
+    ttl: dict[str, Any] = {} if rule.ttl is None else {"ttl": rule.ttl}
+    if rule.history is not None and rule.latest:
+        raise ConfigurationError(f"[[channels]] {rule.pattern!r}: history and latest exclude each other: choose one")
+    if rule.history is not None:
+        return History(rule.history, **ttl)
+    if rule.latest:
+        return Latest(**ttl)
+    if ttl:
+        raise ConfigurationError(f"[[channels]] {rule.pattern!r}: ttl needs history or latest, which are not there")
+    return None
 
 
 # What stands for characters: those of a set; all but those of a set; or any number of any, "*".

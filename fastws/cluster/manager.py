@@ -1,7 +1,7 @@
 """The connection manager of an endpoint that has logs, or shares its channels with other nodes."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
 from re import compile as compiled
@@ -35,10 +35,7 @@ class ClusterManager(ConnectionManager):
         self.life.elsewhere = self
         self._channels: dict[str, _Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
-        globs = [(compiled(translate(glob)).match, keep) for glob, keep in (self.options.logs or {}).items()]
-        self._keep: Callable[[str], Keep | None] = lru_cache(REMEMBERED_CHANNELS)(
-            lambda channel: next((keep for matches, keep in globs if matches(channel)), None)
-        )
+        self._keep = keeper(self.options.logs or {})
 
     def on_backplane(self, is_connected: bool) -> None:
         """The store is there (again), or gone: tell the listener."""
@@ -230,9 +227,12 @@ class ClusterManager(ConnectionManager):
             message = contents(message)
         return Entry(record.position, record.key, message)
 
-    async def clear(self, channel: str) -> None:
-        """Have a channel forget what it keeps. Its members are told, as are all who come back to it later."""
-        await self._running().store.clear(self._log(channel))
+    async def clear(self, channel: str) -> Position:
+        """Have a channel forget what it keeps. Its members are told, as are all who come back to it later.
+
+        Returns the log's end. Raises ValueError for a channel without a log.
+        """
+        return await self._running().store.clear(self._log(channel))
 
     def missed_message(self, channel: str, record: Record) -> Any:
         """Returns what a client gets of a record that it has missed; None: nothing."""
@@ -304,6 +304,16 @@ class _Channel:
         """The log's thread was lost, or it was cleared."""
         if self._tell_begun is not None:
             self._tell_begun(self._channel, missed)
+
+
+def keeper(logs: Mapping[str, Keep] | Callable[[str], Keep | None]) -> Callable[[str], Keep | None]:
+    """Returns a function that tells what a channel keeps: by the first glob that matches, or as one was given."""
+    if callable(logs):
+        return lru_cache(REMEMBERED_CHANNELS)(logs)
+    globs = [(compiled(translate(glob)).match, keep) for glob, keep in logs.items()]
+    return lru_cache(REMEMBERED_CHANNELS)(
+        lambda channel: next((keep for matches, keep in globs if matches(channel)), None)
+    )
 
 
 def _ids(connections: Any) -> list[str] | None:

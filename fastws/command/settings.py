@@ -209,8 +209,6 @@ def option_kinds() -> dict[str, inspect.Type]:
 def _is_object(kind: inspect.Type) -> bool:
     if isinstance(kind, inspect.UnionType):
         return any(map(_is_object, kind.types))
-    if isinstance(kind, inspect.DictType):
-        return _is_object(kind.value_type)
     return isinstance(kind, inspect.CustomType | inspect.AnyType)
 
 

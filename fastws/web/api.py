@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Callable, Hashable
 from functools import partial
+from inspect import isawaitable
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
@@ -20,6 +21,7 @@ from ..hub import Hub
 from ..server import Server
 from . import asked, shapes
 from .app import BadRequest, Web, WebRequest
+from .logs import Logs, Sent, check_latest_key
 from .openapi import document
 from .operations import COMMANDS, OPERATIONS, Operation
 from .refusals import Refusals
@@ -37,8 +39,8 @@ ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*)):([0-9]{1,5})")
 
 encode = msgspec.json.encode
 
-#: What is left to do of a command that was looked through.
-Do: TypeAlias = Callable[[], shapes.Connections | shapes.ConnectionsByChannel]
+#: What is left to do of a command that was looked through: returns its answer, or an awaitable of it.
+Do: TypeAlias = Callable[[], Any]
 
 
 class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +108,8 @@ class API:
             "unsubscribe": self.unsubscribe,
             "close": self.close,
         }
+        self._logs = Logs(hub)
+        self._log_operations = {"log": self._logs.look, "clear": self._logs.clear, "delete": self._logs.delete}
         self._reads: dict[str, Callable[[Key, WebRequest], Any]] = {
             "channels": self.channels,
             "channel": self.channel,
@@ -123,12 +127,16 @@ class API:
             return self._describe
         if operation.name in self._reads:
             return partial(self._read, operation, self._reads[operation.name])
+        if operation.name in self._log_operations:
+            return partial(self._log, operation, self._log_operations[operation.name])
         if operation.name in self._commands:
             return partial(self._command, operation, self._commands[operation.name])
         return partial({"publish": self._publish, "batch": self._batch}[operation.name], operation)
 
     def at_once(self, operation: Operation) -> Callable[[WebRequest, bytes], Answer] | None:
-        """Returns what answers a command whose body is there."""
+        """Returns what answers a command whose body is there, unless that may have to wait for a store."""
+        if any(manager.reaches_others for manager in self.hub.managers):
+            return None
         command = self._commands.get(operation.name)
         return None if command is None else partial(self._command_at_once, operation, command)
 
@@ -148,7 +156,7 @@ class API:
         asked.no_query(request)
         asked.need_json(request)
         do = command(key, self._decoded(operation, await request.body(self.body_limit)))
-        return Answer(200, encode(do()), JSON)
+        return Answer(200, encode(await settled(do())), JSON)
 
     def _command_at_once(
         self, operation: Operation, command: Callable[[Key, Any], Do], request: WebRequest, body: bytes
@@ -173,6 +181,12 @@ class API:
         key = self._key(operation, request)
         asked.no_query(request, operation.query)
         return Answer(200, encode(read(key, request)), JSON)
+
+    async def _log(self, operation: Operation, do: Callable[[str, WebRequest], Any], request: WebRequest) -> Answer:
+        key = self._key(operation, request)
+        asked.no_query(request, operation.query)
+        self._check_channel(key, request.params["name"], "name")
+        return Answer(200, encode(await do(request.params["name"], request)), JSON)
 
     def _describe(self, request: WebRequest) -> Answer:
         described = document(self.path, [manager.path for manager in self.hub.managers])
@@ -199,7 +213,9 @@ class API:
         results: list[Any] = []
         for do in prepared:
             try:
-                results.append(do())
+                results.append(await settled(do()))
+            except Reject as reject:
+                results.append(failed(reject.status, reject.reason))
             except Exception as error:
                 results.append(failed(500, "internal server error", error))
             await turn.may_end()
@@ -231,6 +247,12 @@ class API:
         message = asked.as_said(kind, await request.body(self.body_limit))
         to, users = request.query_all("to") or None, request.query_all("users") or None
         exclude = request.query_all("exclude") or None
+        latest_key = request.query.get("latest_key")
+        kept = self._kept(channel, endpoint, to, users, exclude)
+        check_latest_key(kept, latest_key, "latest_key")
+        if kept is not None:
+            published = await self._logs.append(channel, Sent(message, latest_key, None, endpoint))
+            return Answer(200, encode(shapes.Connections(published.connections, str(published.position))), JSON)
         count = self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
         return Answer(200, encode(shapes.Connections(count)), JSON)
 
@@ -252,15 +274,42 @@ class API:
         self._check_endpoint(endpoint, "$.endpoint")
         to, users, exclude = asked.value(command.to), asked.value(command.users), asked.value(command.exclude)
         send = partial(self.hub.broadcast, message=message, to=to, users=users, exclude=exclude, endpoint=endpoint)
+        latest_key = asked.value(command.latest_key)
+        channels: Any = [command.channel] if command.channels is UNSET else command.channels
+        kept = {channel: self._kept(channel, endpoint, to, users, exclude) for channel in channels}
+        for each in kept.values():
+            check_latest_key(each, latest_key, "$.latest_key")
 
         def once(channel: str) -> int:
             return self._once(key, channel, command.key, partial(send, channel))
 
+        if any(kept.values()):
+            repeated = None if command.key is UNSET else f"{key.name} {command.key}"
+            sent = Sent(message, latest_key, repeated, endpoint)
+            return partial(self._append, kept, sent, once, command.channels is UNSET)
         if command.channels is UNSET:
-            channel: Any = command.channel
-            return lambda: shapes.Connections(once(channel))
-        channels = command.channels
+            return lambda: shapes.Connections(once(channels[0]))
         return lambda: shapes.ConnectionsByChannel({channel: once(channel) for channel in channels})
+
+    def _kept(self, channel: str, endpoint: str | None, *narrowed: Any) -> str | None:
+        """What a channel keeps of a message; nothing of one that is not for all members."""
+        return self.hub.keeps(channel, endpoint) if narrowed == (None, None, None) else None
+
+    async def _append(
+        self, kept: dict[str, str | None], sent: Sent, once: Callable[[str], int], is_single: bool
+    ) -> shapes.Connections | shapes.ConnectionsByChannel:
+        """Send to channels of which some have logs; a repeated request is known there by its id, on any node."""
+        counts, positions = {}, {}
+        for channel, keeps in kept.items():
+            if keeps is None:
+                counts[channel] = once(channel)
+            else:
+                published = await self._logs.append(channel, sent)
+                counts[channel], positions[channel] = published.connections, str(published.position)
+        if is_single:
+            channel = next(iter(kept))
+            return shapes.Connections(counts[channel], positions[channel])
+        return shapes.ConnectionsByChannel(counts, positions)
 
     def send(self, key: Key, command: shapes.Send) -> Do:
         """Send to users or connections."""
@@ -402,6 +451,11 @@ class Failed:
             said: Any = refusal(self._request.peer, status, message, error=error, about=about).content
             self._request_id = said["error"]["request_id"]
         return shapes.Failure(shapes.Detail(status, message, str(self._request_id)))
+
+
+async def settled(result: Any) -> Any:
+    """Returns what a command came to, waiting for a store where it has to."""
+    return await result if isawaitable(result) else result
 
 
 def _same(failure: shapes.Failure) -> shapes.Failure:

@@ -43,11 +43,14 @@ def _limit(limit: tuple[int, int]) -> Parameter:
     return Parameter("limit", "how many at most", "integer", limit)
 
 
+ENDPOINT = Parameter("endpoint", "the path template of the only endpoint that is meant")
+LATEST_KEY = Parameter("latest_key", "in a channel of latest messages: the one it replaces")
 TARGETS = (
     Parameter("users", "only to these users", "array"),
     Parameter("to", "only to these connections", "array"),
     Parameter("exclude", "not to these connections", "array"),
-    Parameter("endpoint", "the path template of the only endpoint that is meant"),
+    ENDPOINT,
+    LATEST_KEY,
 )
 
 OPERATIONS = (
@@ -130,6 +133,43 @@ OPERATIONS = (
         shapes.Members,
         query=(_limit(MEMBERS_LIMIT),),
         parameters=_name("the channel"),
+        can_be_missing=True,
+    ),
+    Operation(
+        "log",
+        "GET",
+        "/channels/{name}/log",
+        "read",
+        "What a channel keeps: after a position, or the last messages",
+        shapes.Log,
+        query=(
+            Parameter("since", "the position after which; without it the last ones, or all latest ones"),
+            ENDPOINT,
+            _limit(LIMIT),
+        ),
+        parameters=_name("the channel"),
+        can_be_missing=True,
+    ),
+    Operation(
+        "clear",
+        "DELETE",
+        "/channels/{name}/log",
+        "broadcast",
+        "Have a channel forget what it keeps; members are told",
+        shapes.Done,
+        query=(ENDPOINT,),
+        parameters=_name("the channel"),
+        can_be_missing=True,
+    ),
+    Operation(
+        "delete",
+        "DELETE",
+        "/channels/{name}/log/{key}",
+        "broadcast",
+        "Remove a key from a channel of latest messages; members are told",
+        shapes.Done,
+        query=(ENDPOINT,),
+        parameters=(*_name("the channel"), Parameter("key", "the key")),
         can_be_missing=True,
     ),
     Operation(

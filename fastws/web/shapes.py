@@ -18,8 +18,10 @@ __all__ = [
     "Connections",
     "ConnectionsByChannel",
     "Detail",
+    "Done",
     "Failure",
     "Info",
+    "Log",
     "Members",
     "RefusalList",
     "Results",
@@ -33,6 +35,7 @@ MOST_CHANNELS = 1000  # of one broadcast
 MOST_COMMANDS = 1000  # of one batch
 NAME_BYTES = 255  # of a channel's name, as UTF-8
 MOST_KEY = 64  # characters of an idempotency key
+MOST_LATEST_KEY = 255  # characters
 REASON_BYTES = 123  # of a Close, as UTF-8
 BASE64 = "^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]*$"
@@ -60,6 +63,11 @@ IdempotencyKey: TypeAlias = Annotated[
         description="Again within 5 minutes, and in the same channel, it sends nothing and is answered alike.",
     ),
 ]
+LatestKey: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=MOST_LATEST_KEY, description="In a channel of latest messages: the one it replaces."),
+]
+Position: TypeAlias = Annotated[str, Meta(description="Where a message stands in the channel's log.")]
 EndpointPath: TypeAlias = Annotated[str, Meta(description="The path template of the only endpoint that is meant.")]
 CloseCode: TypeAlias = Annotated[
     int,
@@ -101,6 +109,7 @@ class Broadcast(Said, frozen=True, kw_only=True):
     to: Ids | UnsetType = UNSET
     exclude: Ids | UnsetType = UNSET
     key: IdempotencyKey | UnsetType = UNSET
+    latest_key: LatestKey | UnsetType = UNSET
     endpoint: EndpointPath | UnsetType = UNSET
 
 
@@ -154,15 +163,47 @@ class Batch(Shape, frozen=True, kw_only=True):
 
 
 class Connections(Struct, frozen=True):
-    """How many connections were addressed."""
+    """How many connections were addressed, and where the message stands in the channel's log if that has one."""
 
     connections: int
+    position: Position | UnsetType = UNSET
 
 
 class ConnectionsByChannel(Struct, frozen=True):
-    """How many connections were addressed in each channel."""
+    """How many connections were addressed in each channel, and the positions in those that have a log."""
 
     connections: dict[str, int]
+    positions: dict[str, Position] | UnsetType = UNSET
+
+
+class LogEntry(Struct, frozen=True):
+    """A message of a log. ``key`` is there in a channel of latest messages, ``deleted`` if that key was deleted."""
+
+    position: Position
+    message: Any | UnsetType = UNSET
+    base64: Binary | UnsetType = UNSET
+    key: str | UnsetType = UNSET
+    deleted: bool | UnsetType = UNSET
+
+
+class Log(Struct, frozen=True):
+    """What a channel keeps: entries in order, and the log's end.
+
+    Where something is missing before them, ``recovered`` is false and ``reason`` says why: "trimmed", "unknown" or
+    "too_many".
+    """
+
+    name: str
+    entries: list[LogEntry]
+    position: Position
+    recovered: bool
+    reason: str | None
+
+
+class Done(Struct, frozen=True):
+    """It is done; the log's end after that."""
+
+    position: Position
 
 
 class Detail(Struct, frozen=True, omit_defaults=True):
