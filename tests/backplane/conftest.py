@@ -4,8 +4,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ..lib.redis import RedisServer
 from .peers import Backplanes
 from .stores import STORES
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    """A Redis server without persistence."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=sorted(STORES))
