@@ -11,12 +11,13 @@ cdef class Request
 
 cdef struct Block:
     # Bytes of encoded frames, `size` of them behind this header. Owned by its references: one for each Range
-    # that names it, one for whoever writes to it now, one for the arena while it is `current`.
+    # that names it, one for whoever writes to it now, one for the arena while it is `current`, one for its Run.
     Arena* arena
     Block* previous             # the arena's live blocks, by age
     Block* next
     Block* emptied_next         # the arena's stack of emptied blocks, or its pool
     int references              # atomic
+    uint32_t is_held            # by a Run, so that readers cannot give it back
     uint64_t born               # a number that grows with every block
     uint32_t size
     uint32_t used
@@ -32,6 +33,7 @@ cdef struct Arena:
     uint32_t pooled
     uint32_t blocks             # live
     uint64_t bytes              # of all live blocks
+    uint64_t held               # of them, those of Runs
 
 cdef struct Range:
     # `length` bytes of `block` from `offset`; holds one reference.
@@ -146,6 +148,7 @@ cdef struct Conn:
     uint8_t again               # on the reactor's again list
     uint8_t handler_runs        # an async message handler
     uint8_t outcome             # what the last flush met
+    uint8_t when_empty          # what a flush meets that empties the outbox; OUTCOME_PYTHON: `life` is to be told
     uint8_t doom                # why it must go; set where no Python may run
     uint8_t closed_told         # the application was told that it is over
     uint8_t fin_sent            # our side of the socket is shut down
@@ -223,7 +226,17 @@ cdef class WebSocket:
     cdef object __weakref__
 
 
-# peer: groups, endpoint ----------------------------------------------------------------------------------
+# peer: runs, groups, endpoint ----------------------------------------------------------------------------
+
+cdef class Run:
+    # Frames one after the other in a block of their own.
+    cdef Reactor reactor                    # whose arena the block belongs to
+    cdef Block* block                       # one reference is the run's; NULL: there are no frames
+    cdef uint32_t* starts                   # of each frame in the block, and the end of the last one; owned
+    cdef uint32_t count
+
+    cdef int gather(self, const Frame* frames, uint32_t count) except -1
+
 
 cdef class Group:
     # Connections under one name: a channel, a user, an HTTP session, or all of an endpoint. Owned by its endpoint; all
@@ -274,7 +287,8 @@ cdef class Endpoint:
 
     cdef dict groups(self, int kind)
     cdef send_chosen(self, ids, users, message, exclude)
-    cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0
+    cdef uint32_t deliver_all(self, Group group, Frame* frame, uint64_t excluded) except? 0
+    cdef list pass_over(self, Group group, const Frame* frame, uint32_t limit, uint64_t excluded)
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
     cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken)
     cdef uint64_t mark_excluded(self, exclude) except 0

@@ -39,6 +39,7 @@ include "engine/peer/inbound.pxi"           # input that is unfinished
 include "engine/peer/groups.pxi"            # connections under one name
 include "engine/peer/agenda.pxi"            # what has to be done before a tick ends
 include "engine/peer/output.pxi"            # from a message to bytes in an outbox; the overflow policy
+include "engine/peer/runs.pxi"              # many messages, encoded once for many connections
 include "engine/peer/closing.pxi"           # every end of a connection, and every close code
 include "engine/peer/shedding.pxi"          # which connections go when memory runs out
 include "engine/peer/rates.pxi"             # peers that send too fast

@@ -43,15 +43,18 @@ export interface UsedChannel {
   whisper: Channel["whisper"];
   presence: Channel["presence"];
   typing: Channel["typing"];
+  /** Where to resume, as it is now; null while there is none. */
+  position: () => string | null;
 }
 
 /**
  * Is in a channel for as long as the component is there; `heard` gets its messages, or is an object of listeners by event,
- * and may be another at each render. A `name` of null is no channel.
+ * and may be another at each render. A `name` of null is no channel. `position`: where to resume, of an earlier page.
  */
 export function useChannel(
   name: string | null,
   heard?: ((message: Message, origin: MessageOrigin) => void) | Partial<ChannelEvents>,
+  options?: { position?: string | null },
 ): UsedChannel;
 
 /** Who is in a channel, where its rule has `presence = true`; being in it is part of it. */

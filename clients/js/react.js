@@ -62,14 +62,14 @@ export function useConnection() {
 }
 
 /** Is in a channel for as long as the component is there. */
-export function useChannel(name, heard) {
+export function useChannel(name, heard, options) {
   const ws = useContext(Connection);
   const [how, setHow] = useState(JOINING);
   const latest = useLatest(typeof heard === "function" ? { message: heard } : heard ?? {});
   const use = useRef(null);
   useEffect(() => {
     if (!ws || name == null) return;
-    const channel = use.current = ws.channel(name);
+    const channel = use.current = ws.channel(name, options);
     for (const type of HEARD) channel.on(type, (...values) => latest.current[type]?.(...values));
     channel.on("error", (error) => {
       if (latest.current.error) latest.current.error(error);
@@ -90,6 +90,7 @@ export function useChannel(name, heard) {
       whisper: async (...values) => existing(use.current).whisper(...values),
       presence: async () => existing(use.current).presence(),
       typing: () => use.current?.typing(),
+      position: () => use.current?.position ?? null,
     }),
     [name, how],
   );

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Literal, Protocol, Self
 
 from .errors import ChannelError
 from .events import Emitter, Member, Message, Subscribed
+from .progress import Progress
 
 __all__ = ["Channel", "ChannelState", "There"]
 
@@ -39,7 +40,7 @@ class There:
         self.uses: list[Channel] = []
         self.members: dict[Any, Member] = {}
         self.state: ChannelState = "joining"
-        self.position: str | None = None
+        self.progress = Progress()
         self.last: Subscribed | None = None
         self.typed = -TYPING_EVERY
         self.tries = 0
@@ -72,8 +73,11 @@ class Channel(Emitter):
         self.dropped = 0
         self._ws = ws
         self._there = there
-        self._position = position
-        self._unread: deque[Message] = deque()
+        self._start = position  # that it comes with
+        self._is_told = False  # that it is in the channel
+        self._unread: deque[tuple[Message | Subscribed, str | None]] = deque()  # and the position after each
+        self._is_read = False  # by iteration
+        self._done = self._given = position  # the positions after what was read to its end, and after what was begun
         self._is_over = False
         self._error: Exception | None = None
         self._changed = asyncio.Event()
@@ -96,8 +100,14 @@ class Channel(Emitter):
 
     @property
     def position(self) -> str | None:
-        """Where to resume, in a channel that keeps what was sent."""
-        return self._there.position
+        """Where to resume, in a channel that keeps what was sent: for an application that keeps this over its end.
+
+        A message is behind it when all listeners have returned; where messages are iterated over, when the next one is
+        asked for.
+        """
+        if self._is_read:
+            return self._done
+        return self._start if self._is_over else self._there.progress.position
 
     async def publish(self, message: Any, *, exclude: Literal["self"] | None = None, queue: bool | None = None) -> int:
         """Send to all in the channel; returns how many connections that is addressed to. Raises ChannelError."""
@@ -130,7 +140,7 @@ class Channel(Emitter):
             return
         self._is_over, self._error = False, None
         self._joined = asyncio.get_running_loop().create_future()
-        self._there = self._ws._use(self, self.name, self._position)
+        self._there = self._ws._use(self, self.name, self._start)
         try:
             await self._joined
         except BaseException:
@@ -155,33 +165,51 @@ class Channel(Emitter):
         return self
 
     async def __anext__(self) -> Message:
+        while not isinstance(event := await self._next(), Message):
+            pass
+        return event
+
+    async def events(self) -> AsyncIterator[Message | Subscribed]:
+        """Iterate as over the channel itself, with each Subscribed in its place among the messages."""
+        while True:
+            try:
+                event = await self._next()
+            except StopAsyncIteration:
+                return
+            yield event
+
+    async def _next(self) -> Message | Subscribed:
+        self._is_read, self._done = True, self._given
         while not self._unread:
             if self._is_over:
                 raise self._error or StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()
-        return self._unread.popleft()
+        event, self._given = self._unread.popleft()
+        return event
 
     # What the connection calls.
 
-    def _receive(self, event: Literal["message", "whisper"], message: Message) -> bool:
-        if len(self._unread) >= MOST_UNREAD:
-            self._unread.popleft()
+    def _append(self, event: Message | Subscribed) -> None:
+        """Keep it until it is read."""
+        if len(self._unread) >= MOST_UNREAD and isinstance(self._unread.popleft()[0], Message):
             self.dropped += 1
             if self.dropped == 1:
                 logger.warning("channel %r: more than %d messages are unread; the oldest go", self.name, MOST_UNREAD)
-        self._unread.append(message)
+        self._unread.append((event, self._there.progress.position))
         self._changed.set()
-        return self._emit(event, message)
 
-    def _subscribed(self) -> None:
+    def _subscribed(self, subscribed: Subscribed) -> bool:
+        self._is_told = True
         if self._joined is not None and not self._joined.done():
             self._joined.set_result(None)
+        return self._emit("subscribed", subscribed)
 
     def _finish(self, error: Exception | None) -> None:
         """Nothing more comes: whoever waits is told why."""
         if not self._is_over:
             self._is_over, self._error = True, error
+            self._start, self._is_told = self._there.progress.position, False
         self._changed.set()
         if self._joined is not None and not self._joined.done():
             self._joined.set_exception(error or ChannelError("left", "the channel was left", channel=self.name))

@@ -176,7 +176,7 @@ class Connection(Talk):
         for there in self._there.values():
             if there.wanted:
                 there.asked = True
-                channels[there.name] = there.position
+                channels[there.name] = there.progress.position
         self._send({"type": "hello", "version": VERSION, "client": CLIENT, "channels": channels})
         self._greeted = True
         while True:

@@ -50,12 +50,17 @@ export interface Origin {
   user: User | null;
   /** Of the connection that sent it. */
   id: string | null;
-  /** Milliseconds since 1970. */
+  /** Milliseconds since 1970; 0 for a key that was deleted. */
   time: number;
 }
 
 export interface MessageOrigin extends Origin {
+  /** Its place in what the channel keeps; null for what it does not keep. */
   position: string | null;
+  /** Of which this is the newest message, in a channel that keeps the latest. */
+  key: string | null;
+  /** Whether the key is gone instead; then the message is null. */
+  deleted: boolean;
 }
 
 export interface WhisperOrigin extends Origin {
@@ -73,12 +78,16 @@ export interface Member {
 export interface Subscribed {
   channel: string;
   subscribers: number;
-  log: string | null;
+  /** What the channel keeps: every message for some time, the latest of each key, or nothing. */
+  log: "history" | "latest" | null;
   position: string | null;
   /** True: the `count` messages that follow are all that were missed. False: load anew what is shown, since `reason`. */
   recovered: boolean;
-  reason: "new" | "trimmed" | "unknown" | "too_many" | "gap" | null;
+  /** Only where it is not recovered. */
+  reason?: "new" | "trimmed" | "unknown" | "too_many" | "gap" | "cleared";
   count: number;
+  /** The `count` messages that follow are all keys that there are: any others are gone. */
+  snapshot?: boolean;
   /** What the backend has to say of the channel. */
   message?: Message;
 }
@@ -134,7 +143,10 @@ export interface Channel extends Emitter<ChannelEvents & { state: (event: Channe
   readonly state: ChannelState;
   /** By user; filled where the channel's rule has `presence = true`. */
   readonly members: ReadonlyMap<User, Member>;
-  /** Where to resume, in a channel that keeps what was sent. */
+  /**
+   * Where to resume, in a channel that keeps what was sent: the position of the last message that all listeners have
+   * returned from. What one throws at comes once more, after the next connection is made, with all that followed it.
+   */
   readonly position: string | null;
   /** Resolves with how many connections it was addressed to. `exclude`: "self" leaves this connection out. */
   publish(message: Message, options?: Sending & { exclude?: "self" }): Promise<{ connections: number }>;
@@ -163,6 +175,8 @@ export class FastWS implements Emitter<Events> {
   readonly id: string | null;
   readonly user: User | null;
   readonly data: any;
+  /** Messages of logs that came a second time and were dropped; there should be none. */
+  readonly duplicates: number;
   /** Is in a channel; `position`: where to resume, of an earlier page. */
   channel(name: string, options?: { position?: string | null }): Channel;
   /** Asks the backend. */

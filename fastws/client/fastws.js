@@ -1,4 +1,4 @@
-// The client of fastws.v1 for browsers and Node; fastws.d.ts describes all of it, docs/clients.md shows it at work.
+// The client of fastws.v1 for browsers and Node. fastws.d.ts describes it, docs/clients.md shows it at work.
 
 const SOON = [1000, 1001, 1012];                  // close codes after which the first wait is a short one
 const FINAL = [1002, 1003, 1007, 1008, 1009];     // and those after which nobody comes back
@@ -9,9 +9,8 @@ const TYPING_EVERY = 2000;                        // ms
 
 const isFinal = (code) => FINAL.includes(code) || (code >= 4400 && code < 4500 && !PASSING.includes(code));
 
-/** What was refused, or cannot be done: `code` is for programs, `retry` says whether trying again may help. */
+/** What was refused, or cannot be done. */
 export class FastWSError extends Error {
-  /** @param {string} code @param {string} [message] @param {boolean} [retry] @param {string | null} [channel] */
   constructor(code, message, retry = false, channel = null) {
     super(message || code);
     Object.assign(this, { name: "FastWSError", code, retry, channel });
@@ -21,7 +20,7 @@ export class FastWSError extends Error {
 class Emitter {
   #listeners = {};
 
-  /** Calls `listener` from now on; returns a function that ends it. */
+  /** Returns a function that ends it. */
   on(type, listener) {
     (this.#listeners[type] ??= new Set()).add(listener);
     return () => this.off(type, listener);
@@ -31,29 +30,35 @@ class Emitter {
     this.#listeners[type]?.delete(listener);
   }
 
-  /** Returns whether anybody listened. One that throws keeps nothing from the others. */
+  _hears(type) {
+    return this.#listeners[type]?.size > 0;
+  }
+
+  /** Returns whether none threw; one that does keeps nothing from the others. */
   _emit(type, ...values) {
-    const listeners = [...this.#listeners[type] ?? []];
-    for (const listener of listeners) {
+    let well = true;
+    for (const listener of [...this.#listeners[type] ?? []]) {
       try {
         listener(...values);
       } catch (error) {
+        well = false;
         setTimeout(() => { throw error; });
       }
     }
-    return listeners.length > 0;
+    return well;
   }
 }
 
-/** One use of a channel; a connection is in the channel for as long as anybody uses it. */
+/** One use of a channel. */
 class Channel extends Emitter {
   #ws;
   #there;
 
-  constructor(ws, there) {
+  constructor(ws, there, from) {
     super();
     this.#ws = ws;
     this.#there = there;
+    this._from = from;    // its own position until it is told that it is in the channel
   }
 
   get name() { return this.#there.name; }
@@ -73,7 +78,6 @@ class Channel extends Emitter {
     return this.#ws._ask({ type: "presence", channel: this.name });
   }
 
-  /** May be called at each key: it says so at most once in two seconds. */
   typing() {
     const there = this.#there;
     if (there.state !== "joined" || Date.now() - there.typed < TYPING_EVERY) return;
@@ -98,6 +102,7 @@ export class FastWS extends Emitter {
   id = null;
   user = null;
   data = null;
+  duplicates = 0;
 
   #options;
   #channels = new Map();     // name -> what #channel() makes
@@ -113,7 +118,6 @@ export class FastWS extends Emitter {
   #silence = 0;              // ms of it that are too many
   #timers = {};
 
-  /** @param {string | URL} url @param {import("./fastws.js").Options} [options] */
   constructor(url, options = {}) {
     super();
     this.url = new URL(url, globalThis.location?.href);
@@ -124,25 +128,22 @@ export class FastWS extends Emitter {
     this.#open();
   }
 
-  /** Is in a channel until all that use it have left. @param {string} name */
-  channel(name, { position } = {}) {
+  channel(name, { position = null } = {}) {
     const there = this.#channel(name);
-    there.position ??= position ?? null;
-    const use = new Channel(this, there);
+    there.position ??= position;
+    const use = new Channel(this, there, position);
     there.uses.add(use);
     there.wanted = true;
     there.left = false;
-    if (there.state === "joined") queueMicrotask(() => there.uses.has(use) && use._emit("subscribed", there.info));
+    if (there.state === "joined") queueMicrotask(() => there.uses.has(use) && this.#admit(use, there));
     else if (!there.asked) this.#subscribe(there);
     return use;
   }
 
-  /** Asks the backend. @param {string} method */
   call(method, params = null, { queue } = {}) {
     return this._ask({ type: "call", method, params }, queue);
   }
 
-  /** Tries now rather than after the rest of the waiting time, or after all. */
   retry() {
     if (this.state === "closed") {
       this.#tries = 0;
@@ -164,10 +165,10 @@ export class FastWS extends Emitter {
   }
 
   #woken = ({ type }) => {
-    if (this.state === "waiting" && (type === "online" || !document.hidden)) this.#open();
+    if (this.state === "waiting" && (type === "online" || !document.hidden)) this.#again(Math.random() * 500);
   };
 
-  /* ---- Coming and going ---- */
+  /* Coming and going */
 
   async #open() {
     const attempt = {};
@@ -239,8 +240,13 @@ export class FastWS extends Emitter {
     const wait = this.#backOff(this.#tries++);
     this.#drop();
     this.#lose();
-    this.#timers.again = setTimeout(() => this.#open(), wait);
+    this.#again(wait);
     this.#become("waiting", code, reason, wait);
+  }
+
+  #again(wait) {
+    clearTimeout(this.#timers.again);
+    this.#timers.again = setTimeout(() => this.#open(), wait);
   }
 
   #stop(code, reason) {
@@ -273,8 +279,8 @@ export class FastWS extends Emitter {
 
   #become(state, code = null, reason = "", wait) {
     Object.assign(this, { state, code, reason });
-    const told = this._emit("state", { state, code, reason, ...wait === undefined ? {} : { in: wait } });
-    if (state === "closed" && code !== 1000 && !told) console.warn(`fastws: closed with ${code} ${reason}`);
+    this._emit("state", { state, code, reason, in: wait });
+    if (state === "closed" && code !== 1000 && !this._hears("state")) console.warn(`fastws: closed with ${code} ${reason}`);
   }
 
   #backOff(tries) {
@@ -306,17 +312,21 @@ export class FastWS extends Emitter {
     }, Math.min(wait, 2 ** 31 - 1));
   }
 
-  /* ---- Channels ---- */
+  /* Channels */
 
   #channel(name) {
     let there = this.#channels.get(name);
     if (!there) {
       there = {
-        name, uses: new Set(), members: new Map(), state: "joining", position: null, info: null, typed: 0, tries: 0,
-        wanted: false,     // to be brought in each hello
+        name, uses: new Set(), members: new Map(), state: "joining", info: null, typed: 0, tries: 0,
+        position: null,    // of the last message that listeners are done with
+        offset: NaN,       // of the last message
+        held: false,       // the position, until the next connection
+        failed: null,      // the position that a listener threw at
+        wanted: false,     // in each hello
         asked: false,      // on this connection
-        leaving: 0,        // requests to be taken out that are not answered yet
-        left: false,       // before the welcome: it has to be undone what the hello asked for
+        leaving: 0,        // requests that are not answered
+        left: false,       // before the welcome: to be undone
       };
       this.#channels.set(name, there);
     }
@@ -349,20 +359,41 @@ export class FastWS extends Emitter {
     await this._ask({ type: "unsubscribe", channel: there.name }, false, there).catch(() => {});
   }
 
+  /** Tells a use that it is in the channel. One that comes later than others has nothing of a log. */
+  #admit(use, there) {
+    let { info, position } = there;
+    if (info.log && use._hears("message") && ![undefined, position].includes(use._from)) {
+      if (info.log === "latest") {
+        there.position = null;    // so there will be a snapshot
+        if (there.state === "joined") this.#subscribe(there);
+        return true;
+      }
+      info = { ...info, position, recovered: false, reason: "new", count: 0 };
+    }
+    use._from = undefined;
+    return use._emit("subscribed", info);
+  }
+
+  /** What a listener threw at comes once more, after the next connection is made. */
+  #move(there, well, position) {
+    if (!well && !there.held && there.failed !== position) Object.assign(there, { held: true, failed: position });
+    if (position && !there.held) there.position = position;
+  }
+
   #enter(there, state, reason = "", code = null) {
     if (there.state === state) return;
     there.state = state;
     for (const use of there.uses) use._emit("state", { state, code, reason });
   }
 
-  /** To those that use the channel, and to those that listen to all of the connection's. */
+  /** To those that use the channel, and to those that listen to all. */
   #tell(there, ...event) {
-    let told = false;
-    for (const use of [...there.uses]) told = use._emit(...event) || told;
-    return this._emit(...event) || told;
+    let well = true;
+    for (const use of [...there.uses, this]) well = use._emit(...event) && well;
+    return well;
   }
 
-  /* ---- Frames ---- */
+  /* Frames */
 
   _send(frame) {
     if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(frame));
@@ -389,9 +420,7 @@ export class FastWS extends Emitter {
     try {
       const frame = JSON.parse(data);
       const { type, channel } = frame;
-      // Only those named here may name a channel that we are not in.
-      const there = channel === undefined ? null
-        : type === "subscribed" ? this.#channel(channel) : this.#channels.get(channel) ?? { uses: [], members: new Map() };
+      const there = this.#channels.get(channel) ?? (type === "subscribed" ? this.#channel(channel) : nowhere());
       if (Object.hasOwn(this.#HEARD, type ?? "")) this.#HEARD[type](frame, there);
     } catch (error) {
       this.#trouble(new FastWSError("bad_frame", `the server sent what cannot be understood: ${error.message}`));
@@ -416,32 +445,40 @@ export class FastWS extends Emitter {
     },
     subscribed: ({ type, id, ...info }, there) => {
       if (there.leaving) return;
-      there.asked = true;
-      there.tries = 0;
-      there.info = info;
-      // Of those missed, the position comes with each.
-      if (info.position && !info.count) there.position = info.position;
+      const { position, recovered, count, snapshot } = info;
+      Object.assign(there, { asked: true, tries: 0, info });
       this.#enter(there, "joined");
       if (there.left) return this.#unsubscribe(there);
-      this.#tell(there, "subscribed", info);
+      let well = true;
+      for (const use of [...there.uses]) {
+        if (snapshot) use._from = undefined;
+        well = this.#admit(use, there) && well;
+      }
+      well = this._emit("subscribed", info) && well;
+      if (snapshot) there.position = null;
+      there.offset = parseInt(recovered ? there.position : position);
+      there.held = false;
+      // Of those missed, the position comes with each.
+      this.#move(there, well, recovered && count ? null : position);
     },
     unsubscribed: ({ id, channel, reason }, there) => {
       const own = this.#answer(id, null);
       if (own && there.asked) return;    // since then it was asked for again
       there.asked = there.wanted = false;
-      if (there.name) this.#enter(there, "left", reason);
+      this.#enter(there, "left", reason);
       this.#tell(there, "unsubscribed", { channel, reason });
       if (!there.uses.size) this.#channels.delete(channel);
     },
     message: (frame, there) => {
-      const { channel, from, time, position } = frame;
-      const origin = { channel, user: from?.user ?? null, id: from?.id ?? null, time, position: position ?? null };
-      this.#tell(there, "message", body(frame), origin);
-      if (position) there.position = position;
+      const { position = null, key = null, deleted = false } = frame, offset = parseInt(position);
+      if (offset <= there.offset) return this.duplicates++;
+      const well = this.#tell(there, "message", body(frame), { ...origin(frame), position, key, deleted });
+      if (!position) return;
+      there.offset = offset;
+      this.#move(there, well, position);
     },
     whisper: (frame, there) => {
-      const { channel, from, to, time } = frame;
-      this.#tell(there, "whisper", body(frame), { channel, user: from?.user ?? null, id: from?.id ?? null, to, time });
+      this.#tell(there, "whisper", body(frame), { ...origin(frame), to: frame.to });
     },
     typing: ({ channel, user }, there) => this.#tell(there, "typing", { channel, user }),
     presence: ({ id, channel, event, users, user, since }, there) => {
@@ -485,8 +522,9 @@ export class FastWS extends Emitter {
     }, this.#backOff(++there.tries));
   }
 
-  #trouble(error, there = { uses: [] }) {
-    if (!this.#tell(there ?? { uses: [] }, "error", error)) console.warn(`fastws: ${error.code}: ${error.message}`);
+  #trouble(error, there = nowhere()) {
+    if (![...there.uses, this].some((each) => each._hears("error"))) console.warn(`fastws: ${error.code}: ${error.message}`);
+    this.#tell(there, "error", error);
   }
 
   #answer(id, value) {
@@ -506,8 +544,11 @@ export class FastWS extends Emitter {
 const unavailable = (closed) =>
   new FastWSError(closed ? "closed" : "unavailable", "there is no connection: nothing was sent", !closed);
 
-const body = ({ message, base64 }) =>
+const nowhere = () => ({ uses: [], members: new Map() });
+
+const origin = ({ channel, from, time = 0 }) => ({ channel, user: from?.user ?? null, id: from?.id ?? null, time });
+
+const body = ({ message = null, base64 }) =>
   base64 === undefined ? message : Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 
-/** Opens a connection, which comes back by itself until it is closed. */
 export const connect = (url, options) => new FastWS(url, options);

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -57,6 +57,7 @@ class Talk(Emitter):
         self._back_off = back_off
         self._state = State("connecting")
         self._end: Exception | None = None
+        self.duplicates = 0
         self._wire: Wire | None = None
         self._greeted = False
         self._silence = 0.0  # seconds of it that are too many
@@ -91,12 +92,16 @@ class Talk(Emitter):
         if self.state == "closed":
             raise self._end or unavailable(True)
         there = self._know(name)
-        there.position = there.position or position
+        if there.progress.position is None:
+            there.progress.position = position
         there.uses.append(use)
         there.wanted = True
         there.left = False
         if there.state == "joined":
-            use._subscribed()
+            told = self._view(use, there)
+            if told is not None:
+                use._subscribed(told)
+                use._append(told)
         elif not there.asked:
             self._subscribe(there)
         return there
@@ -106,7 +111,24 @@ class Talk(Emitter):
         if self._greeted:  # otherwise the hello brings it
             there.asked = True
             frame = {"type": "subscribe", "channel": there.name}
-            self._send(frame if there.position is None else {**frame, "position": there.position})
+            position = there.progress.position
+            self._send(frame if position is None else {**frame, "position": position})
+
+    def _view(self, use: Channel, there: There) -> Subscribed | None:
+        """What a use is told as the channel is joined: it has nothing of a log if it comes later than others.
+
+        None: it is told with the next snapshot.
+        """
+        subscribed, position = there.last, there.progress.position
+        assert subscribed is not None
+        if not subscribed.log or use._is_told or use._start == position:
+            return subscribed
+        if subscribed.log != "latest":
+            return replace(subscribed, position=position, recovered=False, reason="new", count=0)
+        there.progress.position = None  # so there will be a snapshot
+        if there.state == "joined":
+            self._subscribe(there)
+        return None
 
     def _leave(self, use: Channel, there: There) -> None:
         if use not in there.uses:
@@ -188,15 +210,17 @@ class Talk(Emitter):
         if there.leaving:
             return
         there.asked, there.tries, there.state, there.last = True, 0, "joined", subscribed
-        if subscribed.position and not subscribed.count:  # of those missed, the position comes with each
-            there.position = subscribed.position
         if there.left:
             self._unsubscribe(there)
             return
-        for use in list(there.uses):
-            use._subscribed()
-            use._emit("subscribed", subscribed)
-        self._emit("subscribed", subscribed)
+        uses = list(there.uses)
+        for use in uses:
+            use._is_told = use._is_told or subscribed.snapshot
+        told = [(use, view) for use in uses if (view := self._view(use, there)) is not None]
+        results = [*(use._subscribed(view) for use, view in told), self._emit("subscribed", subscribed)]
+        there.progress.begin(subscribed, all(results))
+        for use, view in told:
+            use._append(view)
 
     def _hear_unsubscribed(self, frame: Mapping[str, Any]) -> None:
         there = self._there.get(frame["channel"])
@@ -216,13 +240,15 @@ class Talk(Emitter):
 
     def _hear_message(self, frame: Mapping[str, Any]) -> None:
         message = Message.of(frame)
-        event: Literal["message", "whisper"] = "message" if frame["type"] == "message" else "whisper"
-        there = self._there.get(frame["channel"])
-        if there is not None:
-            for use in list(there.uses):
-                use._receive(event, message)
-            there.position = message.position or there.position
-        self._emit(event, message)
+        there = self._there.get(frame["channel"]) or There(frame["channel"])
+        if not there.progress.is_new(message.position):
+            self.duplicates += 1
+            return
+        uses = list(there.uses)
+        results = [each._emit(frame["type"], message) for each in (*uses, self)]
+        there.progress.passed(message.position, all(results))
+        for use in uses:
+            use._append(message)
 
     _hear_whisper = _hear_message
 
@@ -291,9 +317,11 @@ class Talk(Emitter):
             self._subscribe(there)
 
     def _trouble(self, error: ChannelError, there: There | None = None) -> None:
-        told = [use._emit("error", error) for use in list(there.uses if there else ())]
-        if not any([self._emit("error", error), *told]):
+        those = (*(there.uses if there else ()), self)
+        if not any(each._hears("error") for each in those):
             logger.warning("%s", error)
+        for each in those:
+            each._emit("error", error)
 
     def _tell(self, channel: str, event: str, value: Any) -> None:
         there = self._there.get(channel)

@@ -70,6 +70,7 @@ class Life:
         self._turned_away: set[WebSocket] = set()
         self.closes: Counter[tuple[int, str]] = Counter()  # by code and by whom: "peer", "server" or "lost"
         self.errors: Counter[str] = Counter()  # by the handler that raised
+        self.on_drained: Callable[[WebSocket], None] | None = None
         if inspect.iscoroutinefunction(self._handlers["can_see"]):
             raise ConfigurationError(
                 f"{type(listener).__name__}.can_see is async: make it a plain def that answers from memory"
@@ -290,6 +291,11 @@ class Life:
             self._opening[ws] = code, reason  # on_open is still running and has to end first
         else:
             self._run(self._tell_closed(ws, code, reason))
+
+    def drained(self, ws: WebSocket) -> None:
+        """All that a connection had pending is written, as `WebSocket._notify_when_drained` asked to be told."""
+        if self.on_drained is not None:
+            self.on_drained(ws)
 
     # -- messages
 

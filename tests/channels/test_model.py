@@ -264,6 +264,26 @@ class World(RuleBasedStateMachine):
             reached -= excluded
         self.deliver(carried, reached, self.manager.broadcast(channel, message, **arguments))
 
+    @rule(channel=channels, message=messages, limit=st.sampled_from([0, 50_000, 1 << 20]), exclude=st.none() | named)
+    def broadcast_to_ready(self, channel, message, limit, exclude):
+        message, carried = self.message(message)
+        excluded = set() if exclude is None else given(exclude)[1]
+        meant = self.members(channel) - excluded
+        arguments = {} if exclude is None else {"exclude": given(exclude)[0]}
+        count, lagging = self.manager._broadcast_to_ready(channel, message, limit, **arguments)
+        passed_over = {peer for peer in meant if peer.ws in lagging}
+        assert len(lagging) == len(set(lagging)) == len(passed_over)
+        assert passed_over >= {peer for peer in meant if peer.ws.pending > limit + (1 << 18)}
+        self.deliver(carried, meant - passed_over, count)
+
+    @rule(peer=peers, parts=st.lists(messages, max_size=5), first=st.integers(0, 5))
+    def send_run(self, peer, parts, first):
+        prepared = [self.message(part) for part in parts]
+        run = self.manager._prepare(message for message, _ in prepared)
+        sent = [carried for _, carried in prepared[first:]] if peer.is_open else []
+        assert peer.ws._send_run(run, first) == len(sent)
+        peer.expected += sent
+
     @rule(to=named, message=messages)
     def send(self, to, message):
         message, carried = self.message(message)

@@ -32,8 +32,13 @@ export function driver({ connect }, tell, WebSocket) {
       if (tokens) options.token = teller(name, tokens);
       listen(name, connect(url, { ...WebSocket && { WebSocket }, ...options }), deaf ? [] : CONNECTION);
     },
-    channel(name, connection, channel, options) {
-      listen(name, made.get(connection).channel(channel, options), CHANNEL);
+    channel(name, connection, channel, options, failure) {
+      const use = made.get(connection).channel(channel, options);
+      listen(name, use, CHANNEL);
+      if (!failure) return;
+      const fail = (what) => { if (what === failure) throw new Error("of a listener"); };
+      use.on("message", fail);
+      use.on("subscribed", ({ reason }) => fail(reason));
     },
     get: (name, field) => {
       const value = made.get(name)[field];

@@ -59,12 +59,12 @@ async def test_what_listeners_get(js, fake):
     )
     await js.until("ws", "direct", [1], {"time": 10})
     await there.send({"type": "message", "channel": "a", "message": 2, "from": FROM, "time": 7})
-    position = {"channel": "a", "position": None}
-    first = {"user": "bob", "id": "fake-b", "time": 7, **position}
+    plain = {"channel": "a", "position": None, "key": None, "deleted": False}
+    first = {"user": "bob", "id": "fake-b", "time": 7, **plain}
     assert await js.until("a", "message") == [2, first]
     assert await js.ask("get", "a", "position") == "3-1"
     await there.send({"type": "message", "channel": "a", "base64": "AP8=", "from": None, "time": 8, "position": "4-1"})
-    nobody = {"channel": "a", "user": None, "id": None, "time": 8, "position": "4-1"}
+    nobody = {**plain, "user": None, "id": None, "time": 8, "position": "4-1"}
     assert await js.until("a", "message") == [{"bytes": [0, 255]}, nobody]
     assert await js.until("ws", "message") == [{"bytes": [0, 255]}, nobody]
 

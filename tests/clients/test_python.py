@@ -308,20 +308,66 @@ async def test_the_kicked_are_told(fake):
         assert (await anext(a)).message == 2
 
 
-async def test_positions_are_brought_back(fake):
+async def test_what_is_not_read_yet_is_not_behind_the_position_and_does_not_come_again(fake):
     async with connect(fake.url) as ws, ws.channel("a", position="5-5") as a:
         there = await fake.connection()
         assert (await there.next("subscribe"))["position"] == "5-5"
-        await there.send(said("a", 1, position="7-1"))
-        await anext(a)
+        await there.send(said("a", 6, position="6-1"), said("a", 7, position="7-1"))
+        assert (await anext(a)).message == 6
+        assert a.position == "5-5"
+        assert (await anext(a)).message == 7
+        assert a.position == "6-1"
         there.drop()
         there = await fake.connection()
         assert (await there.next("hello"))["channels"] == {"a": "7-1"}
-        subscribed = heard(a, "subscribed")
-        await there.send(fake.subscribed("a") | {"recovered": True, "reason": None, "position": "9-1", "count": 2})
-        while not (again := await subscribed()).recovered:
-            pass
-        assert (again.count, a.position) == (2, "7-1")
+        await there.send(said("a", 8, position="8-1"))
+        assert (await anext(a)).message == 8
+        assert a.position == "7-1"
+
+
+async def test_events_have_each_subscribed_in_its_place(fake):
+    fake.silent = {"subscribe"}
+    async with connect(fake.url) as ws:
+        there, a = await fake.connection(), ws.channel("a")
+        joining = asyncio.ensure_future(a.join())
+        await there.next("subscribe")
+        new = fake.subscribed("a") | {"log": "history", "position": "0-1"}
+        gap = {"type": "subscribed", "channel": "a", "subscribers": 1, "log": "history", "position": "9-1"}
+        gap |= {"recovered": False, "reason": "gap", "count": 0}
+        await there.send(new, said("a", 1, position="1-1"), gap, said("a", 10, position="10-1"))
+        await joining
+        events = a.events()
+        first, one, again, ten = [await asyncio.wait_for(anext(events), TIMEOUT) for _ in range(4)]
+        assert (first.reason, one.message, again.reason, again.snapshot, ten.message) == ("new", 1, "gap", False, 10)
+        assert a.position == "9-1"
+        a.leave()
+        assert [event async for event in events] == []
+        assert a.position == "10-1"
+
+
+async def test_one_who_comes_again_resumes_where_it_left(fake):
+    fake.silent = {"subscribe"}
+    async with connect(fake.url) as ws:
+        there, a, other = await fake.connection(), ws.channel("a", position="1-1"), ws.channel("a", position="1-1")
+        joining = asyncio.gather(a.join(), other.join())
+        await there.next("subscribe", position="1-1")
+        await there.send(fake.subscribed("a") | {"log": "history", "position": "1-1", "recovered": True})
+        await joining
+        messages, subscribed = heard(other, "message"), heard(a, "subscribed")
+        await there.send(said("a", 2, position="2-1"))
+        await messages()
+        a.leave()
+        await there.send(said("a", 3, position="3-1"))
+        await messages()
+        assert (a.position, other.position) == ("2-1", "3-1")
+        await a.join()
+        again = await subscribed()
+        assert (again.recovered, again.reason, again.position) == (False, "new", "3-1")
+        a.leave()
+        other.leave()
+        joining = asyncio.ensure_future(other.join())
+        await there.next("subscribe", position="3-1")
+        joining.cancel()
 
 
 async def test_what_nobody_reads_is_dropped_from_its_beginning(fake, monkeypatch, caplog):

@@ -9,7 +9,8 @@ const off: () => void = cars.on("message", (message, { user, time, position }) =
 cars.on("whisper", (message, { to }) => console.log(message, to.length));
 cars.on("join", ({ user, since }) => console.log(user, since + 1));
 cars.on("state", ({ state, reason }) => console.log(state === "refused", reason.length));
-cars.on("subscribed", ({ recovered, reason, count }) => console.log(recovered, reason === "gap", count + 1));
+cars.on("message", (message, { key, deleted }) => console.log(deleted ? null : message, key?.length));
+cars.on("subscribed", ({ recovered, reason, count, snapshot }) => console.log(recovered, reason === "gap", count + 1, snapshot === true));
 ws.on("state", ({ state, code, in: wait }) => console.log(state === "waiting", code, (wait ?? 0) + 1));
 ws.on("direct", (message, { time }) => console.log(message, time + 1));
 off();
@@ -30,6 +31,8 @@ async function use(): Promise<void> {
 function Chat() {
   const { state, user, retry } = useConnection();
   const { publish, typing } = useChannel("cars", { message: (message, { time }) => console.log(message, time + 1) });
+  const { position } = useChannel("prices", undefined, { position: cars.position });
+  console.log(position()?.length, ws.duplicates + 1);
   const members = usePresence("cars");
   return createElement("p", { onClick: () => void publish(1), onKeyDown: typing, title: state }, user, members.length, createElement("a", { onClick: retry }));
 }

@@ -57,13 +57,27 @@ cdef void note_outcomes(Reactor reactor, Conn** batch, size_t count) noexcept:
             socket_end(reactor, c)
 
 
+cdef int tell_drained(Reactor reactor, Conn* c) except -1:
+    """All is written, unless something was queued since, or the wire keeps more than it likes: then there is more to
+    come."""
+    cdef WebSocket ws
+    if c.count or c.blocked or not is_sendable(c):
+        return 0
+    c.when_empty = OUTCOME_DONE
+    ws = <WebSocket>c.ws
+    ws.endpoint.life.drained(ws)
+    return 0
+
+
 cdef int settle(Reactor reactor) except -1:
-    """Close the doomed, and write what takes the GIL. Handlers run in here."""
+    """Close the doomed, write what takes the GIL, and tell what is written. Handlers run in here."""
     cdef Conn* c
     while reactor.for_python.count:
         c = list_pop(&reactor.for_python)
         try:
             c.wire.write_with_python(reactor, c)
+            if c.when_empty == OUTCOME_PYTHON:
+                tell_drained(reactor, c)
         except BaseException as error:
             survive(reactor, c, error)
     while reactor.doomed.count:

@@ -17,7 +17,7 @@ cdef class Reactor:
     else that a peer sends first, ``server.on_overdue(ws)`` if a request got no answer within `handshake_timeout`,
     ``server.on_abandoned(ws)`` if its peer left before that, ``server.on_accept_paused(errno)`` when descriptors run
     out, and ``server.on_idle()`` when it no longer listens and `is_idle`. It tells the `life` of an endpoint
-    everything else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``.
+    everything else: ``closed``, ``protocol_failed``, ``handler_failed``, ``await_message``, ``drained``.
     """
 
     def __cinit__(self, loop, server, options, str id_prefix not None):
@@ -80,7 +80,7 @@ cdef class Reactor:
 
     @property
     def counters(self):
-        """Counts that return to zero when nobody is connected, except for the one block being filled."""
+        """Counts that return to zero when nobody is connected, except for the one block being filled, and runs."""
         return {"connections": self.connections, "blocks": self.arena.blocks, "arena_bytes": self.arena.bytes,
                 "ranges": arena_ranges(&self.arena), "fresh": self.fresh.count, "overdue": self.overdue.count,
                 "again": self.again_list.count, "inbound_bytes": self.inbound_bytes,

@@ -5,8 +5,9 @@ cdef enum:
     READS_PER_TURN = 4                  # of one connection, before others have their turn
     BUFFER_BYTES = 128 * 1024           # received at once
 
-cdef Wire SOCKET                        # write_with_python stays NULL: socket_write() never asks for it
+cdef Wire SOCKET
 SOCKET.write = socket_write
+SOCKET.write_with_python = socket_write_with_python
 SOCKET.pause = socket_pause
 SOCKET.resume = socket_resume
 SOCKET.describe = socket_describe
@@ -34,8 +35,12 @@ cdef void socket_write(Conn* c, Releases* releases) noexcept nogil:
         elif errno != EINTR:
             c.outcome = OUTCOME_LOST
             return
-    if c.count == 0 and c.state == FLUSHING_OUT:
-        c.outcome = OUTCOME_EMPTY
+    if c.count == 0:
+        c.outcome = c.when_empty
+
+
+cdef int socket_write_with_python(Reactor reactor, Conn* c) except -1:
+    return 0                            # all is written: somebody is to be told
 
 
 cdef ssize_t send_ranges(int fd, const Range* ranges, uint32_t count) noexcept nogil:

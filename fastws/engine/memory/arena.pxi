@@ -31,6 +31,7 @@ cdef Block* block_new(Arena* arena, size_t size) noexcept nogil:
     block.born = arena.born
     block.used = 0
     block.references = 1
+    block.is_held = False
     block.next = NULL
     block.previous = arena.newest
     if arena.newest is NULL:
@@ -83,6 +84,20 @@ cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
         arena.pooled += 1
     else:
         free(block)
+
+
+cdef inline void block_hold(Block* block, bint is_held) noexcept nogil:
+    """Note that a Run has a reference to a block, or has none any more."""
+    block.is_held = is_held
+    if is_held:
+        block.arena.held += block.size
+    else:
+        block.arena.held -= block.size
+
+
+cdef inline uint64_t arena_owed(const Arena* arena) noexcept nogil:
+    """Returns the bytes that are live for connections' sake."""
+    return arena.bytes - arena.held
 
 
 cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:

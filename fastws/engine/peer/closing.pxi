@@ -84,6 +84,7 @@ cdef int drop(Reactor reactor, Conn* c) except -1:
 cdef int flush_out(Reactor reactor, Conn* c) except -1:
     """Stop reading; write what is queued, then shut our side down and wait for the peer to do so (RFC 6455 7.1.1)."""
     c.state = FLUSHING_OUT
+    c.when_empty = OUTCOME_EMPTY
     c.paused = False
     inbound_free(reactor, c)
     forget_address(reactor, c)

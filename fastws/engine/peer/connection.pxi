@@ -23,7 +23,7 @@ cdef enum:                              # Conn.outcome
     OUTCOME_DONE
     OUTCOME_EMPTY                       # nothing more to write, and the connection is to be shut down
     OUTCOME_LOST
-    OUTCOME_PYTHON                      # this wire can only be written with the GIL
+    OUTCOME_PYTHON                      # the rest takes the GIL: writing to this wire, or telling that all is written
 
 
 cdef inline int check_thread(Reactor reactor, str twin) except -1:

@@ -58,7 +58,7 @@ cdef class Endpoint:
         self.broadcasts += 1
         try:
             if to is None and users is None:
-                return self.deliver_all(group, &frame, exclude)
+                return self.deliver_all(group, &frame, self.mark_excluded(exclude))
             return self.deliver_chosen(group, &frame, to, users, exclude)
         finally:
             release_frame(self.reactor, &frame)
@@ -82,11 +82,10 @@ cdef class Endpoint:
         finally:
             release_frame(self.reactor, &frame)
 
-    cdef uint32_t deliver_all(self, Group group, Frame* frame, exclude) except? 0:
+    cdef uint32_t deliver_all(self, Group group, Frame* frame, uint64_t excluded) except? 0:
         cdef uint32_t i
         cdef uint32_t addressed = 0
         cdef Conn* c
-        cdef uint64_t excluded = self.mark_excluded(exclude)
         cdef Conn** members = group.members
         cdef uint32_t count = group.count
         read_clock(self.reactor)
@@ -102,6 +101,21 @@ cdef class Endpoint:
                 push_fresh(self.reactor, c)
         wake(self.reactor)
         return addressed
+
+    cdef list pass_over(self, Group group, const Frame* frame, uint32_t limit, uint64_t excluded):
+        """Mark members that do not keep up as excluded from a frame. Returns them."""
+        cdef uint32_t i
+        cdef Conn* c
+        cdef list lagging = []
+        limit = min(limit, self.max_backlog - min(self.max_backlog, frame.length))
+        for i in range(group.count):
+            c = group.members[i]
+            if c.mark == excluded or not is_sendable(c):
+                continue
+            if c.blocked or c.pending > limit or c.when_empty == OUTCOME_PYTHON:
+                c.mark = excluded
+                lagging.append(<WebSocket>c.ws)
+        return lagging
 
     cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0:
         """Deliver to connections named by id or by user; if a `group` is given, only to its members."""
@@ -155,6 +169,37 @@ cdef class Endpoint:
         if ws is None or ws.endpoint is not self:
             return NULL
         return ws.conn
+
+    # -- for logs
+
+    def _broadcast_to_ready(self, channel, message, uint32_t limit, *, exclude=None):
+        """Send a message to those members of a channel that keep up. Returns (how many, the others).
+
+        The others are those whose socket is full, that have more than ``limit`` bytes pending, or too many for this
+        message within `max_backlog`, or that are waited for (`WebSocket._notify_when_drained`).
+        """
+        cdef Frame frame
+        cdef Group group
+        cdef uint64_t excluded
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+        group = self.channel_groups.get(channel)
+        if group is None or group.count == 0:
+            return 0, []
+        encode(self.reactor, message, &frame)
+        self.broadcasts += 1
+        try:
+            excluded = self.mark_excluded(exclude)
+            lagging = self.pass_over(group, &frame, limit, excluded)
+            return self.deliver_all(group, &frame, excluded), lagging
+        finally:
+            release_frame(self.reactor, &frame)
+
+    def _prepare(self, messages):
+        """Encode messages once for many connections, which get them by `WebSocket._send_run`. Returns a `Run`."""
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+        if self.reactor is None:
+            raise RuntimeError("nothing can be prepared before the server has started")
+        return Run(self.reactor, messages)
 
     # -- who is there
 

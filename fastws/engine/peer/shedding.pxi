@@ -30,22 +30,26 @@ cdef bint relieve(Reactor reactor) noexcept:
     cdef uint64_t spared = 0
     cdef uint64_t born = 0
     cdef Block* block
+    if arena_owed(&reactor.arena) <= reactor.max_arena:
+        return False
     for i in range(reactor.slab_count * SLAB_CONNECTIONS):
         c = conn_at(reactor, i)
         if c.count:
             outbox_compact(c)
     arena_collect(&reactor.arena)
-    if reactor.arena.bytes <= reactor.max_arena:
+    if arena_owed(&reactor.arena) <= reactor.max_arena:
         return False
     block = reactor.arena.oldest
-    while block is not NULL and reactor.arena.bytes - spared > reactor.max_arena // 4 * 3:
-        spared += block.size
+    while block is not NULL and arena_owed(&reactor.arena) - spared > reactor.max_arena // 4 * 3:
+        if not block.is_held:
+            spared += block.size
         born = block.born
         block = block.next
     for i in range(reactor.slab_count * SLAB_CONNECTIONS):
         c = conn_at(reactor, i)
         for j in range(c.count):
-            if outbox_first(c)[j].block.born <= born:
+            block = outbox_first(c)[j].block
+            if block.born <= born and not block.is_held:
                 doom(reactor, c, DOOM_PINNING if is_sendable(c) else DOOM_LOST)
                 break
     return True

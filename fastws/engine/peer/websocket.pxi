@@ -244,6 +244,32 @@ cdef class WebSocket:
         if c is not NULL and c.state in (OPEN, CLOSING):
             resume(self.reactor, c)
 
+    def _send_run(self, Run run not None, uint32_t first=0):
+        """Queue the messages of a run from number ``first`` on, as `send` does. Returns how many there was room for."""
+        cdef Conn* c = self.conn
+        cdef uint32_t queued
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+        if run.reactor is not self.reactor:
+            raise ValueError("this run was prepared for another server")
+        if c is NULL or not is_sendable(c) or first >= run.count:
+            return 0
+        read_clock(self.reactor)
+        queued = deliver_run(self.endpoint, c, run, first)
+        flush_soon(self.reactor, c)
+        return queued
+
+    def _notify_when_drained(self):
+        """Have `drained` of its `life` called with it, once, when all that it has pending is written.
+
+        Until then, `_broadcast_to_ready` leaves it out. Nothing is called if the connection closes first.
+        """
+        cdef Conn* c = self.conn
+        check_thread(self.reactor, "loop.call_soon_threadsafe")
+        if c is not NULL and is_sendable(c):
+            c.when_empty = OUTCOME_PYTHON
+            if not c.overdue:
+                flush_soon(self.reactor, c)
+
     def _give_away(self):
         """Give the wire away. Returns (file descriptor or transport, bytes read so far, claim), or None if it is gone.
 
