@@ -7,15 +7,17 @@ from ..errors import ConfigurationError
 from .base import Backplane
 
 if TYPE_CHECKING:
+    from .nats import NATS
     from .redis import Redis
 
-__all__ = ["Backplane", "Redis", "from_url"]
+__all__ = ["NATS", "Backplane", "Redis", "from_url"]
 
 REDIS = ["redis", "rediss", "unix", "redis+unix", "sentinel", "sentinels", "redis+cluster", "rediss+cluster"]
 
 #: Where the stores are, by the schemes of their URLs. None is imported before somebody asks for it.
 _STORES = {
     **dict.fromkeys(REDIS, (".redis", "Redis")),
+    **dict.fromkeys(["nats", "tls"], (".nats", "NATS")),
     "hub": (".hub", "HubClient"),
     "memory": (".memory", "Memory"),
 }

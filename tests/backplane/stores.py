@@ -12,6 +12,7 @@ from fastws.backplane.base import Backplane
 from fastws.backplane.hub import HubClient
 from fastws.backplane.hub_server import HubServer, HubWorker
 from fastws.backplane.memory import Memory, MemoryStore
+from fastws.backplane.nats import NATS
 from fastws.backplane.redis import Redis
 
 Make: TypeAlias = Callable[[], Backplane]
@@ -49,6 +50,13 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     yield lambda: Redis(server.url)
 
 
+@asynccontextmanager
+async def nats(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """One NATS server, for all tests."""
+    server = request.getfixturevalue("nats_server")
+    yield lambda: NATS(server.url)
+
+
 #: Whoever adds a store adds it here. A session's fixture may start its server once for all tests
 #: (``request.getfixturevalue``): each test has a prefix of its own.
-STORES: dict[str, Store] = {"memory": memory, "hub": hub, "redis": redis}
+STORES: dict[str, Store] = {"memory": memory, "hub": hub, "nats": nats, "redis": redis}
