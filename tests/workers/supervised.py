@@ -15,7 +15,7 @@ from ..lib.command import TIMEOUT, serving
 
 APP = """
 import os, time
-from fastws import Listener, Server
+from fastws import History, Listener, Server
 
 if os.path.exists("broken"):
     os._exit(3)
@@ -29,9 +29,18 @@ class Who(Listener):
             time.sleep(60)
         return message
 
+class Room(Listener):
+    def on_open(self, ws):
+        ws.send(os.environ["FASTWS_WORKER"])
+
+    def on_message(self, ws, message):
+        (channel,) = ws.channels
+        ws.manager.broadcast(channel, message)
+
 def create():
     server = Server(close_timeout=2)
     server.endpoint("/who", Who())
+    server.endpoint("/room/{channel}", Room(), logs={"log-*": History()})
     return server
 """
 HERE = ("--port", "0")
@@ -67,6 +76,9 @@ class Site:
     @property
     def url(self):
         return f"ws://127.0.0.1:{self.port}/who"
+
+    def room(self, channel):
+        return f"ws://127.0.0.1:{self.port}/room/{channel}"
 
     @property
     def workers(self):
