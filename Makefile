@@ -50,7 +50,7 @@ sdist: $(VENV)/.test  ## builds the source distribution, dist/*.tar.gz
 	$(BIN)/python -m build --sdist
 
 clean:  ## removes build products, but not .venv
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fastws/*.so fastws/_core.c
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis fastws/*.so fastws/backplane/*.so fastws/_core.c
 
 # Variants: the package and its tests, copied to build/NAME, with an engine built in another way.
 
@@ -78,7 +78,8 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices.
-ABOVE_ENGINE := access browser clients command demo deploy/test_files.py hooks house soak standalone v1 web
+ABOVE_ENGINE := access browser clients command demo deploy/test_files.py hooks house soak standalone v1 web \
+	$(patsubst tests/%,%,$(filter-out %/test_push_parser.py,$(wildcard tests/backplane/test_*.py)))
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
 
@@ -146,7 +147,7 @@ $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(BIN)/pip install -q --no-build-isolation -e ".[hooks,jwt,metrics,reload,server,sessions]" --group test
+	$(BIN)/pip install -q --no-build-isolation -e ".[hooks,jwt,metrics,redis,reload,server,sessions]" --group test
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test

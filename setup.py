@@ -1,4 +1,4 @@
-"""Builds fastws._core, the engine. Everything else about the package is in pyproject.toml.
+"""Builds fastws._core, the engine, and the parser of Redis subscriptions. Everything else is in pyproject.toml.
 
 Switches, from the environment (each combination has its own build directories):
 
@@ -83,6 +83,10 @@ def engine() -> Extension:
     )
 
 
+def push_parser() -> Extension:
+    return Extension("fastws.backplane._push", sources=["fastws/backplane/_push.pyx"])
+
+
 class BuildEngine(build_ext):
     """Keeps variants apart, and uses OpenMP if the compiler has it."""
 
@@ -96,18 +100,19 @@ class BuildEngine(build_ext):
 
     def build_extensions(self) -> None:
         if self.compiler.compiler_type == "unix":
-            (extension,) = self.extensions
-            extension.extra_compile_args += compile_flags()
-            if SANITIZE:
-                extension.extra_link_args.append(f"-fsanitize={SANITIZE}")
-            if COVERAGE:
-                extension.extra_link_args.append("--coverage")
+            for extension in self.extensions:
+                extension.extra_compile_args += compile_flags()
+                if SANITIZE:
+                    extension.extra_link_args.append(f"-fsanitize={SANITIZE}")
+                if COVERAGE:
+                    extension.extra_link_args.append("--coverage")
+            (core,) = (extension for extension in self.extensions if extension.name == "fastws._core")
             if THREADS:
                 # Without the library, which tests/lib/openmp.c replaces.
-                extension.extra_compile_args.append("-fopenmp")
+                core.extra_compile_args.append("-fopenmp")
             elif not SANITIZE and self.has_openmp():
-                extension.extra_compile_args.append("-fopenmp")
-                extension.extra_link_args.append("-fopenmp")
+                core.extra_compile_args.append("-fopenmp")
+                core.extra_link_args.append("-fopenmp")
         super().build_extensions()
 
     def has_openmp(self) -> bool:
@@ -128,6 +133,6 @@ class BuildEngine(build_ext):
 
 
 setup(
-    ext_modules=cythonize([engine()], build_dir=f"build/cython/{variant()}"),
+    ext_modules=cythonize([engine(), push_parser()], build_dir=f"build/cython/{variant()}"),
     cmdclass={"build_ext": BuildEngine},
 )

@@ -34,7 +34,7 @@ GOING_AWAY = 1001, "server is stopping"  # RFC 6455 7.4.1
 RESTART = 1012, "server is restarting"  # IANA's registry of close codes
 HANDSHAKE_GRACE_SECONDS = 1.0  # for the handshake of a connection accepted before the stop
 DRAIN_POLL_SECONDS = 0.01  # between checks while draining
-LIVE_OPTIONS = {"origins"}  # those that may change while the server runs
+LIVE_OPTIONS = {"origins", "restart"}  # those that may change while the server runs
 HTTP_STOP_SECONDS_WHEN_HURRIED = 2.0  # for the HTTP application, after a second signal
 
 
@@ -138,8 +138,8 @@ class Server:
     def reconfigure(self, **options: Unpack[OptionKeywords]) -> None:
         """Replace options before the server starts; options given to an endpoint stay as they are.
 
-        ``origins`` may also be replaced while the server runs. Raises ConfigurationError for a value that cannot work
-        and RuntimeError for any other option while the server is running; then nothing changes.
+        ``origins`` and ``restart`` may also be replaced while the server runs. Raises ConfigurationError for a value
+        that cannot work and RuntimeError for any other option while the server is running; then nothing changes.
         """
         if self._reactor is not None and options.keys() - LIVE_OPTIONS:
             raise RuntimeError("the server is running: reconfigure it before it starts, or after it has stopped")

@@ -54,15 +54,21 @@ async def open_group(options: Options, size: int) -> list[list[socket.socket]]:
     """
     if options.uds is not None:
         return [[UnixSocket.open_at(options.uds, options.uds_permissions)]] * size
-    port = options.port
-    if port:
-        for probe in await _bind(options.host, port, listens=False):  # a group lets others of this user's in, unseen
-            probe.close()
-    group: list[list[socket.socket]] = []
-    for _ in range(size):
-        group.append(await _bind(options.host, port, is_group=True, listens=False))
-        port = group[0][0].getsockname()[1]
+    host, port = options.host, options.port
+    # A probe, since a group lets further ones of this user's in, unseen; and a port that was not asked for by number
+    # would be lost by a socket that no longer listens.
+    probes = await _bind(host, port, is_group=port == 0, listens=False)
+    port = probes[0].getsockname()[1]
+    if options.port:
+        _close(probes)
+    group = [await _bind(host, port, is_group=True, listens=False) for _ in range(size)]
+    _close(probes)
     return group
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
 
 
 def address_of(sock: socket.socket) -> tuple[str, int]:

@@ -39,6 +39,8 @@ logger = logging.getLogger("fastws.hub")
 
 SCHEME = "hub://"
 MOST_CALLS = 0xFFFF_FFFF  # before their numbers begin anew
+# What the hub must know in any case; there is no more of it than there are names.
+ALWAYS = {"hello", "rename", "listen", "ignore", "follow", "unfollow"}
 
 
 class Waiting(NamedTuple):
@@ -224,7 +226,7 @@ class HubClient:
     def _tell(self, name: str, *arguments: Any) -> bool:
         """Call without an answer. Returns whether that was possible."""
         link = self._link
-        if link is None or link.is_full:
+        if link is None or (link.is_full and name not in ALWAYS):
             return False
         link.put(frame(CALLS[name].operation, FREE, msgpack.encode(arguments)))
         return True
@@ -233,7 +235,7 @@ class HubClient:
         """Call; the answer comes, or a BackplaneError after the timeout."""
         done: asyncio.Future[Any] = self._loop.create_future()
         link = self._link
-        if link is None or link.is_full:
+        if link is None or (link.is_full and name not in ALWAYS):
             done.set_exception(BackplaneError(f"{name}: {self.url} does not answer"))
             return done
         self._number = self._number % MOST_CALLS + 1

@@ -105,7 +105,7 @@ async def dial(
     max_message_size: int,
     timeout: float,
 ) -> None:
-    """Shake hands; raises HandshakeRefused where the server answers with an HTTP error."""
+    """Shake hands; raises HandshakeRefused where the server answers with an HTTP error, OSError without an answer."""
     try:
         await ws_connect(
             lambda: wire,
@@ -120,3 +120,5 @@ async def dial(
         if error.response is None or error.response.status == 101:
             raise
         raise HandshakeRefused(int(error.response.status), error.response.headers, error.raw_body or b"") from None
+    if not hasattr(wire, "transport"):  # picows does not say so
+        raise ConnectionResetError(f"{url}: the connection ended before the handshake was answered")

@@ -5,7 +5,6 @@ import errno
 import gc
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 import click
 
@@ -40,12 +39,9 @@ def run(
             notify.ready(where)
             notify.watchdog(server.loop)
         else:
-            supervision.watch(server.loop, restarts)
+            supervision.watch(server.loop, lambda: server.reconfigure(restart=True))
             supervision.say(READY, said)
             supervision.pulse(server.loop)
-
-    def restarts() -> None:
-        server.options = replace(server.options, restart=True)
 
     def stopping(_: Server) -> None:
         if supervision is None:

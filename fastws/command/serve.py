@@ -112,7 +112,10 @@ def warn_of_idle_options(server: Server, settings: Settings) -> None:
 
 def prepared(server: Server, settings: Settings, certificates: Certificates | None) -> Server:
     """Returns the server with the options that were given, its certificate, and the sockets that systemd passed."""
-    server.reconfigure(**settings.options)
+    options = dict(settings.options)
+    if server.options.backplane is not None and str(options.get("backplane", "")).startswith("hub://"):
+        del options["backplane"]  # of a worker, which has said in code that it uses another store
+    server.reconfigure(**options)
     if certificates is not None:
         server.reconfigure(ssl=certificates.context)
     return with_passed_sockets(server)

@@ -25,7 +25,8 @@ logger = logging.getLogger("fastws.workers")
 
 STEADY = 60.0  # seconds that a worker runs after which its end is taken for an accident
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a worker that ended is replaced, the more often the longer
-GRACE = 3.0  # seconds that clients wait in the queue of a worker that has ended
+GRACE = 3.0  # seconds that clients wait in the queue of a worker that has ended, and whose successors end as well
+LONG_GRACE = 10.0  # the same while one successor takes its time to start
 START_LIMIT = 120.0  # seconds in which a worker that is to replace another must be ready
 # What only the supervisor goes by, which reads it once.
 ITS_OWN = {"workers", "host", "port", "uds", "uds_permissions", "fd", "backplane"}
@@ -187,6 +188,8 @@ class Slot:
         self._process: Process | None = None
         self._lock = asyncio.Lock()  # of whoever starts a process
         self._pause = 0.0
+        self._failing_since: float | None = None
+        self._is_deaf = False
         self._grace: asyncio.TimerHandle | None = None
 
     async def keep(self) -> None:
@@ -225,9 +228,9 @@ class Slot:
         self._supervisor.has_served = True
         if not self.served.done():
             self.served.set_result(said)
+        self._failing_since, self._is_deaf = None, False
         if self._grace is not None:
             self._grace.cancel()
-            self._grace = None
 
     async def _recover(self, process: Process, status: int) -> None:
         """The worker has ended, or stops: let some time pass, the more the less it has run."""
@@ -238,14 +241,19 @@ class Slot:
             self._pause = 0.0
         self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
         logger.warning("worker %d %s; another starts in %g s", self.number, process.how_it_ended, self._pause)
-        if self._grace is None:
-            self._grace = asyncio.get_running_loop().call_later(GRACE, self._give_up)
+        loop = asyncio.get_running_loop()
+        if self._failing_since is None:
+            self._failing_since = loop.time()
+            self._grace = loop.call_later(LONG_GRACE, self._give_up)
+        elif loop.time() - self._failing_since >= GRACE:
+            self._give_up()
         await asyncio.sleep(self._pause)
 
     def _give_up(self) -> None:
-        if not self._is_shared and self._sockets:
-            logger.warning("worker %d does not come back: newcomers go to the others", self.number)
+        if not self._is_shared and self._sockets and not self._is_deaf:
+            self._is_deaf = True
             self.deafen()
+            logger.warning("worker %d does not come back: newcomers go to the others", self.number)
 
     def deafen(self) -> None:
         """Have no more connections come here, until a worker listens again."""

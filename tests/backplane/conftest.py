@@ -4,8 +4,29 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from ..lib.nats import NATSServer
+from ..lib.redis import RedisServer
+from ..lib.support import unused_port
 from .peers import Backplanes
 from .stores import STORES
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    """A Redis server without persistence."""
+    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory):
+    """A NATS server with JetStream."""
+    with unused_port() as port:
+        server = NATSServer(tmp_path_factory.mktemp("nats"), port)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(params=sorted(STORES))

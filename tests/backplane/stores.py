@@ -12,6 +12,8 @@ from fastws.backplane.base import Backplane
 from fastws.backplane.hub import HubClient
 from fastws.backplane.hub_server import HubServer, HubWorker
 from fastws.backplane.memory import Memory, MemoryStore
+from fastws.backplane.nats import NATS
+from fastws.backplane.redis import Redis
 
 Make: TypeAlias = Callable[[], Backplane]
 Store: TypeAlias = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[Make]]
@@ -41,6 +43,20 @@ async def hub(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     await server.stop()
 
 
+@asynccontextmanager
+async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """One Redis server, for all tests."""
+    server = request.getfixturevalue("redis_server")
+    yield lambda: Redis(server.url)
+
+
+@asynccontextmanager
+async def nats(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """One NATS server, for all tests."""
+    server = request.getfixturevalue("nats_server")
+    yield lambda: NATS(server.url)
+
+
 #: Whoever adds a store adds it here. A session's fixture may start its server once for all tests
 #: (``request.getfixturevalue``): each test has a prefix of its own.
-STORES: dict[str, Store] = {"memory": memory, "hub": hub}
+STORES: dict[str, Store] = {"memory": memory, "hub": hub, "nats": nats, "redis": redis}

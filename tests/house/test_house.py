@@ -68,6 +68,7 @@ NEEDED_BY_FEW = {
     "fastws.testing",
     "fastws.v1",
     "fastws.web",
+    "hiredis",
     "http.client",
     "httptools",
     "itsdangerous",

@@ -1,0 +1,5 @@
+"""The store in NATS."""
+
+from .store import NATS
+
+__all__ = ["NATS"]

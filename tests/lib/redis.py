@@ -1,0 +1,85 @@
+"""Real Redis servers for tests, each in a directory of its own."""
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from .raw import TIMEOUT
+
+PROGRAM = "redis-server"
+
+
+class RedisServer:
+    """A server on a free port of 127.0.0.1; it may be stopped, killed, frozen and started again."""
+
+    def __init__(self, folder: Path, *options: str, port: int | None = None, program: str = PROGRAM) -> None:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+        self.folder, self.options, self.program = folder, options, program
+        self.port = free_port() if port is None else port
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "RedisServer":
+        command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--loglevel", "warning", "--save", "", *self.options]
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._wait()
+        return self
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                self.say("PING")
+                return
+            except OSError:
+                assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
+                time.sleep(0.02)
+
+    def say(self, *words: str) -> bytes:
+        """The reply to a command (what fits into one read), asked on a connection of its own."""
+        port = self.port
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
+            sock.sendall(
+                b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w.encode()), w.encode()) for w in words)
+            )
+            reply = sock.recv(1 << 20)
+        if reply.startswith(b"-LOADING"):
+            raise OSError("it loads its data")
+        return reply
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def freeze(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, with_signal: int) -> None:
+        if self._process is not None:
+            self._process.send_signal(with_signal)
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGCONT)
+            self._process.wait(TIMEOUT)
+            self._process = None
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
