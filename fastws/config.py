@@ -339,7 +339,9 @@ class Options(EndpointOptions):
         6, "a node is dead to the others if they have heard nothing of it for this many seconds", _number(0.5, 3600)
     )
     handover: float = _option(
-        5, "users of a node that stops count as there for this many seconds, in which they come back elsewhere", _number(0, 3600)
+        5,
+        "users of a node that stops count as there for this many seconds, in which they come back elsewhere",
+        _number(0, 3600),
     )
     degraded: Degraded = _option(
         "open",

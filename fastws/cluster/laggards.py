@@ -47,6 +47,9 @@ class Laggards(Generic[Connection]):
     def __len__(self) -> int:
         return len(self._offsets)
 
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._offsets))
+
     def __contains__(self, connection: Connection) -> bool:
         return connection in self._offsets
 

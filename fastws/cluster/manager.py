@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from fnmatch import translate
-from functools import lru_cache
+from functools import lru_cache, partial
 from re import compile as compiled
 from typing import Any
 
@@ -11,7 +11,8 @@ from .._core import CHANNEL_KIND, Endpoint, WebSocket, many
 from ..backplane.base import BackplaneError, LogName, Record, Subject
 from ..logs import Entry, Keep, Latest, Page, Position
 from ..manager import ConnectionManager, Connections
-from .follower import LogFollower, Missed
+from .channel import Channel
+from .follower import Missed
 from .node import Node
 from .payloads import message_of, packed, payload_of, unpacked
 
@@ -33,7 +34,8 @@ class ClusterManager(ConnectionManager):
         """The server starts, as this node."""
         self.node = node
         self.life.elsewhere = self
-        self._channels: dict[str, _Channel] = {}
+        self.life.on_drained = self._drained
+        self._channels: dict[str, Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._keep = keeper(self.options.logs or {})
 
@@ -61,20 +63,27 @@ class ClusterManager(ConnectionManager):
             self._use(name)
         return joined
 
+    def _leave(self, name: str, ws: WebSocket) -> bool:
+        has_left = super()._leave(name, ws)
+        if has_left and name in self._channels:
+            self._channels[name].forget(ws)
+        return has_left
+
     def _release_group(self, kind: int, name: Any) -> bool:
         is_over = super()._release_group(kind, name)
         if is_over and kind == CHANNEL_KIND:
             self._linger(name)
         return is_over
 
-    def _use(self, channel: str) -> "_Channel":
+    def _use(self, channel: str) -> "Channel":
         """Listen to a channel, and follow its log."""
         timer = self._lingering.pop(channel, None)
         if timer is not None:
             timer.cancel()
         used = self._channels.get(channel)
         if used is None:
-            used = self._channels[channel] = _Channel(self, channel, self._running())
+            hear = partial(self._heard, channel)
+            used = self._channels[channel] = Channel(self, channel, self._running(), self._keep(channel), hear)
         return used
 
     def _linger(self, channel: str) -> None:
@@ -234,9 +243,20 @@ class ClusterManager(ConnectionManager):
         """
         return await self._running().store.clear(self._log(channel))
 
-    def missed_message(self, channel: str, record: Record) -> Any:
-        """Returns what a client gets of a record that it has missed; None: nothing."""
-        return self._use(channel).message_of(record)
+    def messages(self, channel: str, records: Sequence[Record]) -> list[Any]:
+        """Returns what members get of some records of a channel's log."""
+        return self._use(channel).messages(records)
+
+    def send_missed(self, channel: str, ws: WebSocket, missed: Missed) -> None:
+        """Send to a connection what it has missed."""
+        self._use(channel).send_missed(ws, missed)
+
+    def _drained(self, ws: WebSocket) -> None:
+        """A connection that lagged has read all that it was sent."""
+        for channel in ws.channels:
+            used = self._channels.get(channel)
+            if used is not None:
+                used.catch_up(ws)
 
     async def catch_up(self, channel: str, position: str | None, is_wanted: Callable[[], bool]) -> Missed | None:
         """Returns what a client has missed in a log since the position that it brings, or None if it has none.
@@ -255,55 +275,6 @@ class ClusterManager(ConnectionManager):
             except BackplaneError:
                 await asyncio.sleep(1)
         return None
-
-
-class _Channel:
-    """A channel that this node listens to, and the log that it follows."""
-
-    def __init__(self, manager: ClusterManager, channel: str, node: Node) -> None:
-        self._manager = manager
-        self._channel = channel
-        self._node = node
-        keep = manager._keep(channel)
-        listener = manager.listener
-        self._place: Any = getattr(listener, "placed", None)
-        self._tell_begun: Any = getattr(listener, "log_begun", None)
-        self.listening: asyncio.Future[None] | None = None
-        if not node.is_alone:
-            self.listening = node.listen(self._subject, lambda data: manager._heard(channel, data))
-        self.follower: LogFollower | None = None
-        if keep is not None:
-            self.follower = node.follow(LogName(manager.path, channel, keep), self)
-
-    @property
-    def _subject(self) -> Subject:
-        return Subject("channel", self._manager.path, self._channel)
-
-    def drop(self) -> None:
-        """Nobody is here any more."""
-        if self.listening is not None:
-            self._node.ignore([self._subject])
-        if self.follower is not None:
-            self._node.unfollow(self.follower)
-
-    def on_records(self, records: Sequence[Record]) -> None:
-        """The next messages: to all members."""
-        for record in records:
-            message = self.message_of(record)
-            if message is not None:
-                Endpoint.broadcast(self._manager, self._channel, message)
-
-    def message_of(self, record: Record) -> Any:
-        """Returns what members get of a record; None: nothing."""
-        message = None if record.payload is None else message_of(record.payload)
-        if self._place is None:
-            return message
-        return self._place(self._channel, message, record.position, record.key)
-
-    def on_begun(self, missed: Missed) -> None:
-        """The log's thread was lost, or it was cleared."""
-        if self._tell_begun is not None:
-            self._tell_begun(self._channel, missed)
 
 
 def keeper(logs: Mapping[str, Keep] | Callable[[str], Keep | None]) -> Callable[[str], Keep | None]:

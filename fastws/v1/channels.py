@@ -131,9 +131,9 @@ class Channels(Gate):
         if "message" in answer:
             frame["message"] = answer["message"]
         ws.send(frame)
-        manager: Any = ws.manager
-        for record in () if missed is None else missed.records:
-            ws.send(manager.missed_message(channel, record))
+        if missed is not None:
+            manager: Any = ws.manager  # a ClusterManager
+            manager.send_missed(channel, ws, missed)
 
     def _state(self, channel: str, missed: Any) -> dict[str, Any]:
         """What `subscribed` says of a channel's log."""
@@ -165,14 +165,13 @@ class Channels(Gate):
         envelope = orjson.loads(message)
         return base64.b64decode(envelope["base64"]) if "base64" in envelope else envelope["message"]
 
-    def log_begun(self, channel: str, missed: Any) -> None:
-        """Tell the members that the log's thread was lost, or that it was cleared."""
+    def log_begun(self, channel: str, missed: Any, to: WebSocket | None = None) -> None:
+        """Tell the members, or one, that the log's thread was lost, that it was cleared, or what is in it now."""
         manager: Any = self.manager
         state = self._state(channel, missed)
         told = {"type": "subscribed", "channel": channel, "subscribers": self.subscribers(channel), **state}
-        Endpoint.broadcast(manager, channel, told)
-        for record in missed.records:
-            Endpoint.broadcast(manager, channel, manager.missed_message(channel, record))
+        for message in (told, *manager.messages(channel, missed.records)):
+            Endpoint.broadcast(manager, channel, message, to=to)
 
     def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
         """A connection is in a channel; the client has to know, whoever wanted it."""
