@@ -194,6 +194,24 @@ async def test_a_server_that_comes_late_is_waited_for(unused_tcp_port):
         await ws.close()
 
 
+@pytest.mark.parametrize("bytes_read", [0, 100])
+async def test_a_line_that_breaks_in_the_handshake_is_tried_again(bytes_read):
+    async def break_it(reader, writer):
+        if bytes_read:
+            await reader.readexactly(bytes_read)
+        writer.transport.abort()
+
+    async with await asyncio.start_server(break_it, "127.0.0.1", 0) as server:
+        ws = connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/", retry=RETRY)
+        states = States(ws)
+        entering = asyncio.ensure_future(ws.__aenter__())
+        for _ in range(3):
+            await states.until("waiting", code=1006)
+        entering.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+
+
 @pytest.mark.parametrize("url", ["ws//nowhere", "ftp://127.0.0.1/"])
 async def test_what_is_no_address_is_said_at_once(url):
     with pytest.raises(picows.WSInvalidURL):
