@@ -5,12 +5,12 @@ import json
 
 import pytest
 
+from .fake import FROM
 from .js import HERE, TIMEOUT
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 CASES = json.loads((HERE / "cases.json").read_text())
-SENDER = {"user": "bob", "id": "fake-b"}
 ACTS = ("cut", "use", "hello", "subscribe", "server")  # what there may be in a step, in the order in which it is done
 CHECKS = ("heard", "heard too", "position", "duplicates")
 
@@ -68,7 +68,7 @@ class Run:
 
 def whole(frame):
     """A frame with what is the same in all of its kind."""
-    about = {"subscribed": {"subscribers": 1}, "message": {"from": SENDER, "time": 1}}
+    about = {"subscribed": {"subscribers": 1}, "message": {"from": FROM, "time": 1}}
     return {"channel": "a", **({} if "deleted" in frame else about.get(frame["type"], about["message"])), **frame}
 
 
