@@ -164,7 +164,7 @@ class Server:
         while True:
             began = loop.time()
             try:
-                await self._connect()
+                await self._connect_if_allowed()
             except ConfigurationError as error:
                 if not self.tried.done():
                     self._close(str(error))
@@ -206,6 +206,14 @@ class Server:
             if not done.done():
                 done.set_exception(Away(reason))
                 done.exception()
+
+    async def _connect_if_allowed(self) -> None:
+        try:
+            await self._connect()
+        except BackplaneError as error:
+            if str(error).startswith("NOPERM"):
+                raise ConfigurationError(f"Redis does not let its user do what is needed: {error}") from None
+            raise
 
     async def _connect(self) -> None:
         setup = self._setup
