@@ -58,7 +58,7 @@ class Server:
         self._reactor: Reactor | None = None
         self._address: tuple[str, int] | None = None
         self._sockets: list[socket.socket] = []
-        self._transport_servers: list[asyncio.Server] = []
+        self._transport_servers: dict[socket.socket, asyncio.Server] = {}
         self._hurry = asyncio.Event()  # a second signal
         self._node: Any = None  # a cluster.node.Node, while the server runs and any endpoint needs it
 
@@ -258,7 +258,28 @@ class Server:
             backlog=BACKLOG,
             ssl_handshake_timeout=None if self.options.ssl is None else self.options.handshake_timeout,
         )
-        self._transport_servers.append(server)
+        self._transport_servers[sock] = server
+
+    async def accept_also(self, sock: socket.socket) -> None:
+        """Accept on one more listening, non-blocking socket; it is the server's until `accept_no_more`, or the stop."""
+        if not self.is_ready:
+            sock.close()
+            return
+        self._sockets.append(sock)
+        await self._listen(sock)
+
+    def accept_no_more(self, sock: socket.socket) -> None:
+        """Leave a socket of `accept_also`, and who waits in its queue, to others, and close it."""
+        if sock not in self._sockets or self._reactor is None:
+            return
+        self._sockets.remove(sock)
+        if sock in self._transport_servers:
+            self._transport_servers.pop(sock).close()
+        else:
+            self._reactor.stop_listening(for_good=False)
+            for other in self._sockets:
+                self._reactor.listen(other)
+        sock.close()
 
     def _wire(self, peer: Peer | None = None) -> "Wire":
         """Returns a new wire; ``peer`` is given if HTTP had the transport before, and there are trusted proxies."""
@@ -308,11 +329,11 @@ class Server:
         self._close_sockets()
 
     def _close_sockets(self) -> None:
-        for server in self._transport_servers:
+        for server in self._transport_servers.values():
             server.close()
         for sock in self._sockets:
             sock.close()
-        self._transport_servers, self._sockets = [], []
+        self._transport_servers, self._sockets = {}, []
 
     async def _drain(self, reactor: Reactor, admission: Admission, code: int, reason: str) -> None:
         """Let handshakes finish, let the listeners say goodbye, then close every connection at the drain rate."""

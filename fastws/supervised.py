@@ -8,15 +8,29 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Self
 
-__all__ = ["ALIVE", "BACKLOG", "END", "LINK", "NUMBER", "READY", "RESTART", "STOPPING", "Supervision", "worker_number"]
+__all__ = [
+    "ALIVE",
+    "BACKLOG",
+    "END",
+    "LEAVE",
+    "LINK",
+    "NUMBER",
+    "READY",
+    "RESTART",
+    "SERVE",
+    "STOPPING",
+    "Supervision",
+    "worker_number",
+]
 
 NUMBER = "FASTWS_WORKER"  # in the environment: which worker this is, from 1 on
 LINK = "FASTWS_SUPERVISOR"  # descriptor of the socket to the supervisor
 
 BACKLOG = 4096  # connections that the kernel may queue
 
-# Words that begin a line: of workers, the first two with the rest of it; and the supervisor's only one.
-READY, STOPPING, ALIVE, RESTART = "ready", "stopping", "alive", b"restart\n"
+# Words that begin a line: what a worker says, and its supervisor.
+READY, STOPPING, ALIVE = "ready", "stopping", "alive"
+RESTART, SERVE, LEAVE = "restart", "serve", "leave"
 END = b"\n"
 
 
@@ -50,16 +64,20 @@ class Supervision:
                 if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     sock.listen(BACKLOG)
 
-    def watch(self, loop: asyncio.AbstractEventLoop, on_restart: Callable[[], None]) -> None:
-        """Call when this worker is about to be replaced; stop this process when the supervisor is gone."""
+    def watch(self, loop: asyncio.AbstractEventLoop, on_word: Callable[[str, str], None]) -> None:
+        """Call with each word of the supervisor, and the rest of its line; stop this process when it is gone."""
+        said = b""
 
         def read() -> None:
-            said = self._link.recv(64)
-            if said:
-                on_restart()
-            else:
+            nonlocal said
+            new = self._link.recv(4096)
+            if not new:
                 loop.remove_reader(self._link)
                 os.kill(os.getpid(), signal.SIGTERM)
+            *lines, said = (said + new).split(END)
+            for line in lines:
+                word, _, rest = line.decode().partition(" ")
+                on_word(word, rest)
 
         loop.add_reader(self._link, read)
 

@@ -60,8 +60,8 @@ class Channel(Emitter):
 
     The block begins when the connection is in the channel; ChannelError says why it may not be. Iteration gives
     messages and whispers, over reconnects, until the channel is left; ChannelError (`left`), ConnectionRefused or
-    ConnectionClosed says that somebody else ended it. Of more than 10,000 that nobody reads the oldest are dropped, and
-    counted in `dropped`.
+    ConnectionClosed says that somebody else ended it. `events()` gives each Subscribed as well. Of more than 10,000
+    that nobody reads the oldest are dropped, and counted in `dropped`.
 
     Listeners (`cars.on(event, listener)`): `message` and `whisper` (a Message), `typing` and `leave` (the user), `join`
     (a Member), `presence` (a list of Member), `subscribed` (a Subscribed), `unsubscribed` (the reason), `error` (a

@@ -37,7 +37,8 @@ class Connection(Talk):
     """One connection to a server that speaks fastws.v1; `connect` makes it.
 
     Listeners (`ws.on(event, listener)`): `state` (a State), `direct` (a Message), `error` (a ChannelError), and of all
-    channels `message`, `whisper` (a Message) and `subscribed` (a Subscribed).
+    channels `message`, `whisper` (a Message) and `subscribed` (a Subscribed). `duplicates` counts messages of logs that
+    came a second time and were dropped; there should be none.
     """
 
     def __init__(

@@ -45,8 +45,8 @@ class Process(asyncio.Protocol):
         self._watchdog: asyncio.TimerHandle | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self, descriptors: Sequence[int], hub: HubServer, *, uses_hub: bool) -> None:
-        """Run this command as a worker that listens on the sockets of these descriptors."""
+    async def start(self, descriptors: Sequence[int], others: Sequence[int], hub: HubServer, *, uses_hub: bool) -> None:
+        """Run this command as a worker that listens on the sockets of these descriptors, and maybe on others later."""
         with contextlib.ExitStack() as opened:
             ours, link = map(opened.enter_context, socket.socketpair())
             hubs, end = map(opened.enter_context, socket.socketpair())
@@ -59,7 +59,7 @@ class Process(asyncio.Protocol):
             environment["FASTWS_FD"] = " ".join(map(str, descriptors))
             if uses_hub:
                 environment["FASTWS_BACKPLANE"] = f"hub://{end.fileno()}"
-            self._run(environment, [*descriptors, link.fileno(), end.fileno()])
+            self._run(environment, [*others, link.fileno(), end.fileno()])
 
     def _run(self, environment: dict[str, str], passed: list[int]) -> None:
         command = [sys.executable, *sys.orig_argv[1:]]
@@ -84,6 +84,11 @@ class Process(asyncio.Protocol):
     def _leave(self, status: int) -> None:
         if not self.leaving.done():
             self.leaving.set_result(status)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether it is ready and does not stop."""
+        return self._ready.done() and not self.leaving.done()
 
     async def becomes_ready(self, seconds: float) -> bool:
         """Returns whether it is ready within so many seconds."""
@@ -114,6 +119,11 @@ class Process(asyncio.Protocol):
         if self._process is not None and not self.ended.done():
             self._process.send_signal(number)
 
+    def say(self, word: str, descriptors: Sequence[int] = ()) -> None:
+        """Give an order, about these sockets."""
+        if self._link is not None:
+            self._link.write(" ".join([word, *map(str, descriptors)]).encode() + END)
+
     def terminate(self) -> None:
         """Have it stop; a second time, at once."""
         self.signal(signal.SIGTERM)
@@ -124,8 +134,7 @@ class Process(asyncio.Protocol):
 
     def retire(self) -> None:
         """Have it stop, and tell its clients to come back at once."""
-        if self._link is not None:
-            self._link.write(RESTART)
+        self.say(RESTART)
         self.terminate()
 
     # -- what it says

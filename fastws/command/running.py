@@ -4,12 +4,13 @@ import asyncio
 import errno
 import gc
 import os
+import socket
 from collections.abc import Callable
 
 import click
 
 from ..server import Server
-from ..supervised import READY, STOPPING, Supervision
+from ..supervised import LEAVE, READY, RESTART, SERVE, STOPPING, Supervision
 from . import notify
 from .failures import CannotListen
 
@@ -39,7 +40,7 @@ def run(
             notify.ready(where)
             notify.watchdog(server.loop)
         else:
-            supervision.watch(server.loop, lambda: server.reconfigure(restart=True))
+            supervision.watch(server.loop, Orders(server).obey)
             supervision.say(READY, said)
             supervision.pulse(server.loop)
 
@@ -55,6 +56,28 @@ def run(
         if error.errno not in LISTEN_ERRNOS:
             raise
         raise cannot_listen(server.host, server.port, server.options.uds, error) from error
+
+
+class Orders:
+    """What a supervisor tells its worker."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._lent: dict[int, socket.socket] = {}  # by descriptor: sockets of workers that are not there
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def obey(self, word: str, rest: str) -> None:
+        """Do what a line says."""
+        if word == RESTART:
+            self._server.reconfigure(restart=True)
+        for fd in map(int, rest.split()):
+            if word == SERVE:
+                sock = self._lent[fd] = socket.socket(fileno=os.dup(fd))
+                task = self._server.loop.create_task(self._server.accept_also(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif word == LEAVE and fd in self._lent:
+                self._server.accept_no_more(self._lent.pop(fd))
 
 
 def cannot_listen(host: str, port: int, uds: str | None, error: OSError) -> CannotListen:

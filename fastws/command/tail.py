@@ -77,5 +77,9 @@ def shown(message: "Message") -> object:
 
 
 def line(message: "Message") -> str:
-    moment = datetime.fromtimestamp(message.time / 1000).strftime("%H:%M:%S.%f")[:-3]
-    return f"{moment} {message.user or '-'}: {json.dumps(shown(message), ensure_ascii=False)}"
+    moment = datetime.fromtimestamp(message.time / 1000) if message.time else datetime.now()
+    head = f"{moment.strftime('%H:%M:%S.%f')[:-3]} {message.user or '-'}:"
+    if message.deleted:
+        return f"{head} {message.key} is deleted"
+    value = json.dumps(shown(message), ensure_ascii=False)
+    return f"{head} {value}" if message.key is None else f"{head} {message.key} = {value}"

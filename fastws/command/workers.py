@@ -5,6 +5,7 @@ import contextlib
 import logging
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable
 
 import click
@@ -13,6 +14,7 @@ import uvloop
 from ..backplane.hub_server import HubServer
 from ..config import Options
 from ..sockets import inherited, open_group
+from ..supervised import LEAVE, SERVE
 from . import logs, notify
 from .process import Process
 from .rereading import LIVE, changes, failing_softly
@@ -57,12 +59,15 @@ class Supervisor:
         self.uses_hub = settings.options.get("backplane") is None
         self._load = load
         self._slots: list[Slot] = []
+        self.descriptors: list[int] = []
+        """Of all sockets; each worker has them, so that it can serve for another."""
         self._reloads = 0  # SIGHUPs that were not seen to yet
         self._reloading: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
         """Returns the exit status, once all workers have ended."""
         self._slots = await self._open()
+        self.descriptors = sorted({fd for slot in self._slots for fd in slot.descriptors})
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_stop)
@@ -130,6 +135,15 @@ class Supervisor:
             notify.stopping(seconds)
             self._slots[process.number - 1].deafen()
 
+    def cover(self) -> None:
+        """Have the sockets of workers that are not there served by others; those with the fewest first."""
+        if self.stop.is_set():
+            return
+        serving = [slot.process for slot in self._slots if slot.process is not None and slot.process.is_serving]
+        for slot in self._slots:
+            guests = Counter(other.guest for other in self._slots)
+            slot.be_covered_by(min(serving, key=lambda process: guests[process], default=None))
+
     def fail(self, status: int) -> None:
         """End, because a worker cannot start."""
         self.status = status
@@ -182,10 +196,12 @@ class Slot:
         self.served: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """What its first worker said when it was ready."""
         self._supervisor = supervisor
-        self._descriptors = descriptors
+        self.descriptors = descriptors
         self._sockets = sockets
         self._is_shared = is_shared
-        self._process: Process | None = None
+        self.process: Process | None = None
+        self.guest: Process | None = None
+        """A worker of another place that serves this one's socket, while there is nobody here."""
         self._lock = asyncio.Lock()  # of whoever starts a process
         self._pause = 0.0
         self._failing_since: float | None = None
@@ -196,11 +212,11 @@ class Slot:
         """Have a worker here, always."""
         while True:
             async with self._lock:
-                process = self._process
+                process = self.process
                 if process is None or process.leaving.done():
-                    process = self._process = await self._start()
+                    process = self.process = await self._start()
             status = await asyncio.shield(process.leaving)
-            if process is self._process:
+            if process is self.process:
                 await self._recover(process, status)
 
     async def replace(self) -> bool:
@@ -210,7 +226,7 @@ class Slot:
             if not await new.becomes_ready(START_LIMIT):
                 new.signal(signal.SIGKILL)
                 return False
-            old, self._process = self._process, new
+            old, self.process = self.process, new
         if old is not None:
             old.retire()
             await asyncio.shield(old.ended)
@@ -219,8 +235,9 @@ class Slot:
     async def _start(self) -> Process:
         supervisor = self._supervisor
         process = Process(self.number, self._on_ready, supervisor.on_stopping)
-        await process.start(self._descriptors, supervisor.hub, uses_hub=supervisor.uses_hub)
+        await process.start(self.descriptors, supervisor.descriptors, supervisor.hub, uses_hub=supervisor.uses_hub)
         supervisor.processes.add(process)
+        process.leaving.add_done_callback(lambda _: supervisor.cover())
         process.ended.add_done_callback(lambda _: supervisor.processes.discard(process))
         return process
 
@@ -231,6 +248,18 @@ class Slot:
         self._failing_since, self._is_deaf = None, False
         if self._grace is not None:
             self._grace.cancel()
+        asyncio.get_running_loop().call_soon(self._supervisor.cover)  # once it is known to be ready
+
+    def be_covered_by(self, other: Process | None) -> None:
+        """Have another worker serve here, if that is needed, and no longer than it is."""
+        is_needed = self.served.done() and self._sockets and not (self._is_shared or self._is_deaf)
+        has_worker = self.process is not None and self.process.is_serving
+        if self.guest is not None and (has_worker or not is_needed or not self.guest.is_serving):
+            self.guest.say(LEAVE, self.descriptors)
+            self.guest = None
+        if is_needed and not has_worker and self.guest is None and other is not None:
+            other.say(SERVE, self.descriptors)
+            self.guest = other
 
     async def _recover(self, process: Process, status: int) -> None:
         """The worker has ended, or stops: let some time pass, the more the less it has run."""
@@ -252,6 +281,7 @@ class Slot:
     def _give_up(self) -> None:
         if not self._is_shared and self._sockets and not self._is_deaf:
             self._is_deaf = True
+            self._supervisor.cover()
             self.deafen()
             logger.warning("worker %d does not come back: newcomers go to the others", self.number)
 

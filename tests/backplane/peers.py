@@ -96,14 +96,17 @@ class Backplanes:
         self.prefix = f"test{next(_prefixes)}"
         self.peers: list[Peer] = []
 
-    async def node(self, id: str = "a", incarnation: int = 1, **options: Any) -> Peer:
+    async def node(
+        self, id: str = "a", *, backplane: Backplane | None = None, is_awaited: bool = True, **options: Any
+    ) -> Peer:
         """One more node, connected."""
-        key = NodeKey(id, incarnation)
-        peer = Peer(key, self.make())
+        key = NodeKey(id, 1)
+        peer = Peer(key, backplane or self.make())
         self.peers.append(peer)
         options = {"prefix": self.prefix, "timeout": 10.0, "buffer": 1 << 22, **options}
         await peer.backplane.start(key, peer, **options)
-        await eventually(lambda: peer.connected)
+        if is_awaited:
+            await eventually(lambda: peer.connected)
         return peer
 
     async def stop(self) -> None:

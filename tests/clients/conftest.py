@@ -7,6 +7,7 @@ import shutil
 import pytest
 import pytest_asyncio
 
+from .both import Python, Script
 from .fake import faking
 from .js import TIMEOUT, node, pages
 
@@ -50,6 +51,24 @@ async def js(request, browser, open_page):
     client = await open_page()
     yield client
     await client.page.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["python", "node", "chromium"])
+async def client(request, browser, open_page):
+    """Either client, of each kind in turn."""
+    if request.param == "python":
+        client = Python()
+        yield client
+        await client.close()
+    elif request.param == "node":
+        async with node() as driven:
+            yield Script(driven)
+    elif browser is None:
+        pytest.skip("chromium is not installed")
+    else:
+        page = await open_page()
+        yield Script(page)
+        await page.page.close()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -10,6 +10,7 @@ from websockets.exceptions import ConnectionClosed
 
 TIMEOUT = 20  # seconds
 RETRY = [0.01, 0.05]
+FROM = {"user": "bob", "id": "fake-b"}
 NEW = {"log": None, "position": None, "recovered": False, "reason": "new", "count": 0}
 
 
@@ -116,3 +117,14 @@ async def faking(port=0):
         fake.port = server.sockets[0].getsockname()[1]
         fake.url = f"ws://127.0.0.1:{fake.port}/ws"
         yield fake
+
+
+def said(channel, message, **more):
+    return {"type": "message", "channel": channel, "message": message, "from": FROM, "time": 7, **more}
+
+
+def heard(emitter, event):
+    """A queue of what a listener hears."""
+    queue = asyncio.Queue()
+    emitter.on(event, lambda *values: queue.put_nowait(values[0] if values else None))
+    return lambda: asyncio.wait_for(queue.get(), TIMEOUT)

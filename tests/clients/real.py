@@ -52,7 +52,7 @@ class Named(ChannelListener):
         return super().on_handshake(request)
 
 
-def create(port=0, heartbeat=20.0):
+def create(port=0, heartbeat=20.0, **options):
     web = Web()
     script.add_to(web)
     server = Server(port=port, http=web, max_connections_per_ip=10_000)
@@ -61,7 +61,7 @@ def create(port=0, heartbeat=20.0):
     web.add("GET", "/driver.mjs", lambda request: Answer(200, driver, {"Content-Type": "text/javascript"}))
     listener = Named(Rules(RULES), backend=Backend(), heartbeat=heartbeat)
     auth = Tokens(AUTH).auth(refresh=False)
-    server.endpoint(["/ws", "/ws/{room}"], listener, subprotocols=[PROTOCOL], auth=auth)
+    server.endpoint(["/ws", "/ws/{room}"], listener, subprotocols=[PROTOCOL], auth=auth, **options)
     return server
 
 

@@ -5,12 +5,12 @@ import time
 
 import pytest
 
+from .fake import FROM
 from .js import Refusal, node
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 RETRY = {"retry": [0.01, 0.05]}
-FROM = {"user": "bob", "id": "fake-b"}
 SOON, AGAIN = [1000, 1001, 1012], [1011, 1013, 4000, 4408, 4429, 4500, 4503, 4599]
 FINAL = [1002, 1003, 1007, 1008, 1009, 4400, 4401, 4403, 4404, 4409, 4499]
 

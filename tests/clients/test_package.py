@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 import fastws
+from fastws import History
 
 from .conftest import CI
 from .js import CLIENT, HERE
@@ -46,7 +47,7 @@ def test_its_version_is_that_of_the_server():
 
 @needs_npm
 async def test_react_itself_is_content():
-    async with create() as server:
+    async with create(logs={"kept-*": History()}) as server:
         output = await run(shutil.which("npm"), "test", "--silent", FASTWS_URL=f"ws://127.0.0.1:{server.port}/ws")
     assert "# fail 0" in output
     assert "# pass 0" not in output

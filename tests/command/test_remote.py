@@ -7,7 +7,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from fastws.client import Message
 from fastws.command.settings import load
+from fastws.command.tail import line
 
 from ..lib.command import COMMAND, TIMEOUT, port_of, run, serving
 from ..lib.fast import hear, subscribed
@@ -96,6 +98,15 @@ def test_tail_prints_what_a_channel_gets(port):
         lines = tail.stdout.read().splitlines()
         assert tail.wait(TIMEOUT) == 0
     assert [line.partition(" ")[2] for line in lines] == ['-: "hello"', '-: {"a": 1}']
+
+
+def test_tail_names_the_keys_of_a_log_of_the_latest():
+    value = Message({"a": 1}, "prices", None, None, 1000, "1-1", key="AAPL")
+    gone = Message(None, "prices", None, None, 0, "2-2", key="AAPL", deleted=True)
+    assert [line(message).partition(" ")[2] for message in (value, gone)] == [
+        '-: AAPL = {"a": 1}',
+        "-: AAPL is deleted",
+    ]
 
 
 def test_tail_says_why_it_may_not(port):

@@ -18,17 +18,18 @@ PROGRAM = "redis-server"
 class RedisServer:
     """A server on a free port of 127.0.0.1; it may be stopped, killed, frozen and started again."""
 
-    def __init__(self, folder: Path, *options: str, port: int | None = None, program: str = PROGRAM) -> None:
+    def __init__(self, folder: Path, *options: str, config: Path | None = None, program: str = PROGRAM) -> None:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
         self.folder, self.options, self.program = folder, options, program
-        self.port = free_port() if port is None else port
+        self.config = [] if config is None else [str(config)]
+        self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "RedisServer":
-        command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--loglevel", "warning", "--save", "", *self.options]
+        command = [self.program, *self.config, "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.folder), "--loglevel", "warning", "--save", "", *self.options]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         self._wait()

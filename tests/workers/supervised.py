@@ -19,6 +19,8 @@ from fastws import History, Listener, Server
 
 if os.path.exists("broken"):
     os._exit(3)
+while os.path.exists("hold"):
+    time.sleep(0.01)
 
 class Who(Listener):
     def on_open(self, ws):
@@ -51,7 +53,8 @@ class Site:
 
     def __init__(self, process, line):
         self.process, self.line = process, line
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        self.is_secure = "https://" in line
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)", line)
         self.port = int(found[1]) if found else 0
         self.lines = []
         self._more = threading.Condition()
@@ -75,7 +78,7 @@ class Site:
 
     @property
     def url(self):
-        return f"ws://127.0.0.1:{self.port}/who"
+        return f"wss://localhost:{self.port}/who" if self.is_secure else f"ws://127.0.0.1:{self.port}/who"
 
     def room(self, channel):
         return f"ws://127.0.0.1:{self.port}/room/{channel}"
@@ -142,9 +145,9 @@ def within(true):
     return found
 
 
-async def who(url):
+async def who(url, **options):
     """Connect; returns the number and process id of the worker that is there."""
-    async with connect(url, timeout=TIMEOUT) as client:
+    async with connect(url, timeout=TIMEOUT, **options) as client:
         number, pid = (await client.receive()).split()
         return int(number), int(pid)
 

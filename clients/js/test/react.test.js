@@ -165,6 +165,38 @@ test("after a connection is lost each message is heard once", async () => {
   assert.equal(sockets.length, 2);
 });
 
+function Log({ name, position }) {
+  const [heard, setHeard] = useState([]);
+  const add = (what) => setHeard((all) => [...all, what]);
+  const channel = useChannel(name, {
+    message: (message) => add(message),
+    subscribed: ({ recovered, reason, count }) => add(recovered ? `recovered ${count}` : reason),
+  }, { position });
+  return h("p", { onClick: () => places.set(name, channel.position()) }, heard.join(", "));
+}
+
+const places = new Map();
+
+test("what was said while the connection was away, or the page, comes when it is back", async () => {
+  const name = `kept-${fresh()}`;
+  const page = mount(h(Wired, null, h(Status), h(Log, { name })), false);
+  await until(() => page.text("p") === "new");
+  const bob = await peer("bob", name);
+  await bob.publish("one");
+  await until(() => page.text("p") === "new, one");
+  sockets[0].terminate();
+  await until(() => page.text("u").startsWith("waiting"));
+  await bob.publish("two");
+  await until(() => page.text("p").endsWith("two"));
+  assert.match(page.text("p"), /^new, one, (recovered 1, two|recovered 0, two)$/);
+  page.place.querySelector("p").click();
+  page.unmount();
+  await bob.publish("three");
+  const later = mount(h(Wired, null, h(Log, { name, position: places.get(name) })), false);
+  await until(() => later.text("p")?.endsWith("three"));
+  assert.equal(later.text("p"), "recovered 1, three");
+});
+
 test("a refused channel says so", async () => {
   const page = mount(h(Wired, null, h(Chat, { name: "secrets" })));
   const warned = [], { warn } = console;

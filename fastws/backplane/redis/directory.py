@@ -122,7 +122,6 @@ class Directory:
         futures = []
         for user in users:
             item = Item((user, is_release), 1, deadline, self.node)
-            item.done.add_done_callback(_retrieved)
             lane.put(item)
             futures.append(item.done)
         return futures
@@ -217,9 +216,3 @@ _tasks: set[asyncio.Task[None]] = set()
 
 def _nodes(reply: list[bytes]) -> list[list[NodeKey]]:
     return [[NodeKey.parse(node) for node in nodes.decode().split("\n")] if nodes else [] for nodes in reply]
-
-
-def _retrieved(done: "asyncio.Future[Any]") -> None:
-    """A claim that failed after a reconnect has nobody who waits for it."""
-    if not done.cancelled():
-        done.exception()

@@ -109,3 +109,4 @@ class Lane(Generic[T]):
 def _fail(item: Item[Any], error: BackplaneError) -> None:
     if not item.done.done():
         item.done.set_exception(error)
+        item.done.exception()  # whoever does not wait for it need not hear of it

@@ -53,7 +53,6 @@ class Server:
 
     def __init__(self, setup: Setup, find: Callable[[], Awaitable[Address]], partitions: Iterable[int]) -> None:
         self.partitions = set(partitions)
-        self.is_up = False
         self.tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.commands = self._pushes = Link()
         self._setup, self._find = setup, find
@@ -62,8 +61,13 @@ class Server:
         self._fences: deque[asyncio.Future[None]] = deque()
         self._leaving: dict[bytes, int] = {}
         self._unanswered = 0
-        self._is_checked = False
+        self._is_checked = self._is_ready = False
         self._task = asyncio.create_task(self._live())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it can be asked."""
+        return self._is_ready and self.commands.is_open and self._pushes.is_open
 
     def drop(self, reason: str) -> None:
         """Give the connections up; others are made."""
@@ -160,7 +164,7 @@ class Server:
         while True:
             began = loop.time()
             try:
-                await self._connect()
+                await self._connect_if_allowed()
             except ConfigurationError as error:
                 if not self.tried.done():
                     self._close(str(error))
@@ -182,14 +186,14 @@ class Server:
             await asyncio.sleep(random.uniform(0.5, 1) * min(MOST_WAIT, LEAST_WAIT * 2 ** min(tries, 10)))
 
     def _set_up(self) -> None:
-        self.is_up = True
+        self._is_ready = True
         self._setup.tell_changed()
         self._setup.on_up(self)
         if not self.tried.done():
             self.tried.set_result(None)
 
     def _close(self, reason: str) -> None:
-        self.is_up = False
+        self._is_ready = False
         for link in (self.commands, self._pushes):
             link.close(reason)
         self._changes.clear()
@@ -202,6 +206,14 @@ class Server:
             if not done.done():
                 done.set_exception(Away(reason))
                 done.exception()
+
+    async def _connect_if_allowed(self) -> None:
+        try:
+            await self._connect()
+        except BackplaneError as error:
+            if str(error).startswith("NOPERM"):
+                raise ConfigurationError(f"Redis does not let its user do what is needed: {error}") from None
+            raise
 
     async def _connect(self) -> None:
         setup = self._setup
