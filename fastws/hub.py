@@ -136,13 +136,11 @@ class Hub:
                 kept: Any = manager  # a ClusterManager
                 waiting.append(kept.store(channel, wrapped, key=key, is_deletion=is_deletion, id=id))
                 addressed += manager._count(channel)
-        position: Position | None = None
-        for future in waiting:
-            position = await future
+        positions: list[Position] = [await stored for stored in waiting]
         for manager in self.managers if endpoint is None else (self.manager(endpoint),):
             if not (is_deletion or manager.keeps(channel)) and (manager._count(channel) or manager.reaches_others):
                 addressed += manager.broadcast(channel, self._wrapped(manager, channel, message, sender))
-        return Published(addressed, position)
+        return Published(addressed, positions[0] if positions else None)
 
     def _wrapped(self, manager: ConnectionManager, channel: str, message: Any, sender: Sender | None) -> Any:
         wrap = getattr(manager.listener, "envelope", None)

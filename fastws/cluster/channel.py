@@ -29,7 +29,8 @@ class Channel:
         self._node = node
         self._place: Any = getattr(manager.listener, "placed", None)
         self._tell_begun: Any = getattr(manager.listener, "log_begun", None)
-        self._laggards: Laggards[WebSocket] = Laggards()
+        self._step = min(STEP, manager.options.max_backlog)  # bytes that a reader may have pending, or is sent at once
+        self._laggards: Laggards[WebSocket] = Laggards(self._step)
         self._run: tuple[Position, Position, Run] | None = None  # what some have missed, and others may have
         self.listening: asyncio.Future[None] | None = None
         if not node.is_alone:
@@ -92,7 +93,7 @@ class Channel:
     def _tell_latest(self, record: Record, follower: LogFollower) -> None:
         lagging: list[WebSocket] = []
         for message in self.messages((record,)):
-            _, lagging = self._manager._broadcast_to_ready(self._name, message, STEP)
+            _, lagging = self._manager._broadcast_to_ready(self._name, message, self._step)
         if len(self._laggards) > 2 * len(lagging) + MOST_CLOSED:
             for ws in self._laggards:
                 if not ws.is_open:

@@ -249,7 +249,7 @@ class API:
         exclude = request.query_all("exclude") or None
         latest_key = request.query.get("latest_key")
         kept = self._kept(channel, endpoint, to, users, exclude)
-        check_latest_key(kept, latest_key, "latest_key")
+        check_latest_key(kept, latest_key)
         if kept is not None:
             published = await self._logs.append(channel, Sent(message, latest_key, None, endpoint))
             return Answer(200, encode(shapes.Connections(published.connections, str(published.position))), JSON)
@@ -278,7 +278,7 @@ class API:
         channels: Any = [command.channel] if command.channels is UNSET else command.channels
         kept = {channel: self._kept(channel, endpoint, to, users, exclude) for channel in channels}
         for each in kept.values():
-            check_latest_key(each, latest_key, "$.latest_key")
+            check_latest_key(each, latest_key)
 
         def once(channel: str) -> int:
             return self._once(key, channel, command.key, partial(send, channel))

@@ -80,12 +80,12 @@ async def answered(ask: Callable[[], Any]) -> Any:
         raise Reject(503, "the store did not answer") from None
 
 
-def check_latest_key(kept: str | None, latest_key: str | None, field: str) -> None:
-    """Raises BadRequest for a key where there must be none, or none where there must be one."""
+def check_latest_key(kept: str | None, latest_key: str | None) -> None:
+    """Raises Reject(409) for a key where there must be none, or none where there must be one."""
     if kept == "latest" and latest_key is None:
-        raise BadRequest("this channel keeps the latest message of each key: latest_key is needed", field)
+        raise Reject(409, "this channel keeps the latest message of each key: latest_key is needed")
     if kept != "latest" and latest_key is not None:
-        raise BadRequest("latest_key is for channels of latest messages, and for all of their members", field)
+        raise Reject(409, "latest_key is for channels of latest messages, and for all of their members")
 
 
 def log_entry(entry: Entry) -> shapes.LogEntry:

@@ -17,11 +17,14 @@ FAULTS = {
     "400": "A fault in the request; `field` says where",
     "401": "No key, or one that is not known",
     "403": "No key is set, or this one is not for that",
+    "409": "This does not go with what the channel keeps",
     "413": "The body is too large",
     "415": "The body is not said to be JSON",
     "429": "Too many wrong keys from this address",
     "500": "The server failed; its log says why",
+    "503": "The store of what channels keep did not answer",
 }
+STORING = {"broadcast", "publish", "log", "clear", "delete"}  # operations that a store has to do with
 
 
 def _one_of(*fields: str) -> dict[str, Any]:
@@ -97,6 +100,8 @@ def _operation(operation: Operation, endpoints: Sequence[str]) -> dict[str, Any]
         faults = [status for status in faults if status not in ("413", "415")]
     if operation.body is bytes:
         faults.remove("415")
+    if operation.name not in STORING:
+        faults = [status for status in faults if status not in ("409", "503")]
     said: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,

@@ -250,7 +250,7 @@ async def test_an_on_shutdown_that_raises_is_logged_and_the_stop_goes_on(serve, 
     client = await join(f"{site.url}/ws/cars")
     await site.server.stop()
     assert (await client.closed())[0] == 1001
-    (record,) = [record for record in caplog.records if record.name == "fastws.server"]
+    (record,) = [record for record in caplog.records if record.name == "fastws.manager"]
     assert record.exc_info[0] is ZeroDivisionError
     assert "on_shutdown of /ws/{channel} failed" in record.getMessage()
 

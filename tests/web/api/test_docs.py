@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastws import History, Latest
 from tests.web.api.site import KEY
 
 PAGE = Path(__file__).parents[3] / "docs" / "api.md"
@@ -40,6 +41,11 @@ async def run(site, text, *command, name):
 
 
 @pytest.fixture
+async def site(make_site):
+    return await make_site(logs={"news": History(), "prices": Latest()})
+
+
+@pytest.fixture
 def folder(site, tmp_path):
     site.folder = tmp_path
     return tmp_path
@@ -60,7 +66,7 @@ def test_every_route_has_a_line_of_curl():
     from fastws.web.operations import OPERATIONS
 
     lines = "\n".join(blocks("sh"))
-    examples = {"name": "(cars|ann)", "id": r"\$CONNECTION"}
+    examples = {"name": "(cars|ann|news|prices)", "id": r"\$CONNECTION", "key": "AAPL"}
     for operation in OPERATIONS:
         path = re.sub(r"\{(\w+)\}", lambda match: examples[match[1]], operation.path)
         assert re.search(rf"/api{path}(?:['?\s]|$)", lines, re.MULTILINE), operation.path
