@@ -1,0 +1,26 @@
+"""Fixtures: `fleet` are servers that are one, on each kind of store; `memory_fleet` has links that can be cut."""
+
+import itertools
+
+import pytest
+
+from ..backplane.conftest import nats_server, redis_server  # noqa: F401  (fixtures)
+from ..backplane.stores import STORES
+from ..lib.fleet import Fleet
+
+_prefixes = itertools.count(1)
+
+
+@pytest.fixture(params=sorted(STORES))
+async def fleet(request):
+    async with STORES[request.param](request) as make:
+        fleet = Fleet(make, f"fleet{next(_prefixes)}", lease=1.0)
+        yield fleet
+        await fleet.stop()
+
+
+@pytest.fixture
+async def memory_fleet():
+    fleet = Fleet.in_memory()
+    yield fleet
+    await fleet.stop()
