@@ -155,10 +155,12 @@ class Hub:
         excluded = {_id(connection) for connection in _each(exclude)}
         for manager, connections in self._chosen(users, to):
             is_deaf = getattr(manager.listener, "is_deaf", None)
-            ids = [ws.id for ws in connections if ws.id not in excluded and not (is_deaf and is_deaf(ws))]
-            if ids:
+            here = [ws for ws in connections if ws.id not in excluded and not (is_deaf and is_deaf(ws))]
+            if here or manager.reaches_others:
                 wrap = getattr(manager.listener, "direct", None)
-                addressed += manager.send(ids, message if wrap is None else wrap(message))
+                wrapped = message if wrap is None else wrap(message)
+                addressed += manager.send(here, wrapped)
+                manager.send_elsewhere(wrapped, users=_each(users), to=_ids(to), exclude=excluded)
         return addressed
 
     # -- membership
@@ -174,6 +176,7 @@ class Hub:
                     manager.subscribe(channel, ws)
                 else:
                     enter(ws, channel)
+            manager.kick_elsewhere("subscribe", channel, users=_each(users), to=_ids(to))
             count += len(connections)
         return count
 
@@ -187,6 +190,7 @@ class Hub:
                 manager.unsubscribe_user(user, channel)
             for ws in _known(manager, to):
                 manager.unsubscribe(channel, ws)
+            manager.kick_elsewhere("unsubscribe", channel, to=_ids(to))
             count += before - manager._count(channel)
         return count
 
@@ -217,6 +221,7 @@ class Hub:
             for ws in (*_known(manager, to), *members):
                 count += ws.is_open
                 ws.close(code, reason)
+            manager.close_elsewhere(channel, _ids(to), code, reason)
         return count
 
     # -- who is there
@@ -268,11 +273,11 @@ class Hub:
         return next((ws for manager in self.managers if (ws := manager._find(id)) is not None), None)
 
     def _chosen(self, users: Users, to: Connections | None) -> Iterator[tuple[ConnectionManager, list[WebSocket]]]:
-        """Each endpoint with those of its open connections that are named in either, once each."""
+        """Each endpoint with those of its open connections that are named in either, once each, if any can be."""
         for manager in self.managers:
             found = [ws for user in _each(users) for ws in manager._members(USER_KIND, user)]
             found += _known(manager, to)
-            if found:
+            if found or manager.reaches_others:
                 yield manager, list(dict.fromkeys(found))
 
 
@@ -283,6 +288,10 @@ def _known(manager: ConnectionManager, to: Connections | None) -> list[WebSocket
 
 def _id(connection: Any) -> Any:
     return connection.id if isinstance(connection, WebSocket) else connection
+
+
+def _ids(to: Connections | None) -> list[Any]:
+    return [_id(connection) for connection in _each(to)]
 
 
 def _each(value: Any) -> Iterable[Any]:

@@ -107,6 +107,22 @@ class ConnectionManager(Endpoint):
         """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
         return None
 
+    # -- what a hub says to other nodes, where a `ClusterManager` knows some
+
+    def send_elsewhere(
+        self, message: Any, *, users: Iterable[Any] = (), to: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> None:
+        """Send to connections on other nodes that are named by user or by id; each gets it once."""
+
+    def kick_elsewhere(self, do: str, channel: str, *, users: Iterable[Any] = (), to: Iterable[str] = ()) -> None:
+        """Have connections on other nodes join ("subscribe") or leave ("unsubscribe") a channel."""
+
+    def close_elsewhere(self, channel: str | None, to: Iterable[str], code: int, reason: str) -> None:
+        """Close connections on other nodes by channel and by id."""
+
+    async def flush(self) -> None:
+        """Wait until the store has all that this server said before; without one there is nothing to wait for."""
+
     # -- channels, users, presence
 
     @property

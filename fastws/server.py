@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import fields, replace
 from types import SimpleNamespace
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import uvloop
 
@@ -25,6 +25,9 @@ from .manager import ConnectionManager
 from .proxies import Peer
 from .routing import Router, Template
 from .sockets import BACKLOG, address_of, open_sockets
+
+if TYPE_CHECKING:
+    from .cluster.members import NodeInfo
 
 __all__ = ["Server"]
 
@@ -96,11 +99,26 @@ class Server:
         ``handshakes`` counts the answers by endpoint ("" where the request may not know of one) and status,
         ``received_bytes`` and ``sent_bytes`` what went over WebSockets and in handshakes, ``flushes`` those that wrote
         anything, by how long they took. ``backlog_bytes`` wait to be sent now, ``arena_bytes`` are held for that.
+        ``cluster``, with logs or a backplane: nodes, whether the store answers, logs and what was lost.
         """
         if self._reactor is None or self._admission is None:
             return {}
         arena = self._reactor.counters["arena_bytes"]
-        return {"handshakes": dict(self._admission.handshakes), "arena_bytes": arena, **self._reactor.figures}
+        counted = {"handshakes": dict(self._admission.handshakes), "arena_bytes": arena, **self._reactor.figures}
+        return counted if self._node is None else {**counted, "cluster": self._node.stats}
+
+    @property
+    def nodes(self) -> "list[NodeInfo]":
+        """All servers that are one with this, itself first, as of their last signs of life; empty without a backplane.
+
+        Each has ``id``, ``address``, ``started`` (Unix time in seconds), ``connections``, ``version`` and ``is_self``.
+        """
+        return [] if self._node is None or self._node.is_alone else self._node.members.nodes
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the backplane answers; False without one."""
+        return self._node is not None and not self._node.is_alone and self._node.store.is_connected
 
     def endpoint(
         self, path: str | Sequence[str], listener: Listener | None = None, **options: Unpack[EndpointKeywords]
@@ -231,7 +249,8 @@ class Server:
         if managers:
             from .cluster.start import start_node
 
-            self._node = await start_node(run_id, self.options, managers)
+            address = self.host if self.port == 0 else f"{self.host}:{self.port}"
+            self._node = await start_node(run_id, address, self.options, managers)
 
     async def _stop_node(self) -> None:
         if self._node is not None:
@@ -303,6 +322,8 @@ class Server:
             return
         self._runner.is_stopping = True
         admission.is_ready = False
+        if self._node is not None:
+            self._node.leave()
         timeout = self.options.close_timeout
         restarts = self.options.restart if restart is None else restart
         try:

@@ -155,7 +155,7 @@ class Link(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was put in."""
-        if self._frames and self._transport is not None:
+        if self._frames and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(self._frames))
         self._frames.clear()
         self._size = 0

@@ -197,9 +197,16 @@ class LogFollower:
             self.cursor = read.top
             return
         if read.status == "unknown":
-            await self._store.broken(self.log, cursor)
+            await self._be_lost(cursor)
+        else:
+            self._count("gaps")
+            await self._begin_anew("gap")
+
+    async def _be_lost(self, cursor: Position) -> None:
+        """The store has not what was seen: whoever follows the log, or comes back to it, has to know."""
+        await self._store.broken(self.log, cursor)
         self._count("gaps")
-        await self._begin_anew(read.status if read.status == "unknown" else "gap")
+        await self._begin_anew("unknown")
 
     async def _begin_anew(self, reason: str) -> None:
         await self._find_end()

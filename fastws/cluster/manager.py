@@ -1,7 +1,7 @@
 """The connection manager of an endpoint that has logs, or shares its channels with other nodes."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache, partial
 from re import compile as compiled
@@ -10,11 +10,12 @@ from typing import Any
 from .._core import CHANNEL_KIND, Endpoint, WebSocket, many
 from ..backplane.base import BackplaneError, LogName, Record, Subject
 from ..logs import Entry, Keep, Latest, Page, Position
-from ..manager import ConnectionManager, Connections
+from ..manager import Connections
 from .channel import Channel
 from .follower import Missed
 from .node import Node
 from .payloads import message_of, packed, payload_of, unpacked
+from .reach import Reach, ids_of
 
 __all__ = ["ClusterManager"]
 
@@ -25,15 +26,12 @@ NOWHERE = Position(2**53 - 1, 0)  # where no log ever is
 MOST_PAGE = 10_000  # entries
 
 
-class ClusterManager(ConnectionManager):
+class ClusterManager(Reach):
     """A `ConnectionManager` whose channels may have logs, and members on other nodes."""
-
-    node: Node | None = None
 
     def join(self, node: Node) -> None:
         """The server starts, as this node."""
-        self.node = node
-        self.life.elsewhere = self
+        self.meet(node)
         self.life.on_drained = self._drained
         self._channels: dict[str, Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
@@ -100,25 +98,12 @@ class ClusterManager(ConnectionManager):
             if used is not None:
                 used.drop()
 
-    def _running(self) -> Node:
-        if self.node is None:
-            raise RuntimeError("the server is not running")
-        return self.node
-
     def listening(self, channel: str) -> "asyncio.Future[None] | None":
         """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
         used = self._use(channel)
         if not self._count(channel):
             self._linger(channel)
         return used.listening if used.listening is not None and not used.listening.done() else None
-
-    def came(self, user: Hashable) -> bool:
-        """A user is here."""
-        return True
-
-    def went(self, user: Hashable) -> bool:
-        """A user is no longer here."""
-        return True
 
     # -- sending
 
@@ -145,7 +130,7 @@ class ClusterManager(ConnectionManager):
         if node.is_alone:
             return Endpoint.broadcast(self, channel, message, to=to, users=users, exclude=exclude)
         payload = payload_of(message)
-        to, exclude, users = _ids(to), _ids(exclude), None if users is None else list(many(users))
+        to, exclude, users = ids_of(to), ids_of(exclude), None if users is None else list(many(users))
         about = {
             name: value for name, value in (("to", to), ("users", users), ("exclude", exclude)) if value is not None
         }
@@ -285,12 +270,6 @@ def keeper(logs: Mapping[str, Keep] | Callable[[str], Keep | None]) -> Callable[
     return lru_cache(REMEMBERED_CHANNELS)(
         lambda channel: next((keep for matches, keep in globs if matches(channel)), None)
     )
-
-
-def _ids(connections: Any) -> list[str] | None:
-    if connections is None:
-        return None
-    return [each.id if isinstance(each, WebSocket) else each for each in many(connections)]
 
 
 def _parsed(position: str) -> Position:

@@ -1,16 +1,23 @@
 """A node: one server's half of what it has in common with others through a store."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeVar
 
-from ..backplane.base import Backplane, BackplaneError, LogName, NodeKey, Receiver, Subject
+from .. import __version__
+from ..backplane.base import Backplane, BackplaneError, LogName, NodeKey, Receiver, Subject, UserName
 from ..config import Options
 from ..logs import Position
+from .directory import Directory
 from .follower import LogFollower, Member, Rings
+from .kicks import KickFollower, Kicks, kicks_log
+from .members import EVERYBODY, Members
+from .names import user_named
+from .payloads import Relayed, unpacked
 
 __all__ = ["Node"]
 
@@ -21,6 +28,9 @@ SWEEP_SECONDS = 1.0
 MOST_SWEPT = 256  # logs looked after in each sweep
 PUBLISHED_SECONDS = 60.0  # for which a node answers for what it appended to logs that it does not follow
 MOST_PUBLISHED = 10_000  # such logs
+MEET_SECONDS = 2.0  # that a start waits until kicks are followed
+
+AnyFollower = TypeVar("AnyFollower", bound=LogFollower)
 
 
 class Manager(Protocol):
@@ -33,13 +43,37 @@ class Manager(Protocol):
         """The server has stopped."""
 
 
+class Endpoint(Protocol):
+    """What a node tells a manager that has users and connections."""
+
+    @property
+    def path(self) -> str:
+        """Its path template."""
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open."""
+
+    def tell_of_user(self, handler: str, user: str | int) -> None:
+        """Call a handler of the listener, where no connection here is the reason."""
+
+    def hear(self, relayed: Relayed) -> None:
+        """Send a message from another node to connections here."""
+
+    def obey(self, do: str, arguments: list[Any]) -> None:
+        """Do what a kick says to those who are here."""
+
+    def let_go(self) -> None:
+        """Close all connections."""
+
+
 class Node:
     """Listens to subjects and follows logs for the managers of a server, and keeps up with the store.
 
     ``id`` is that of the server's run: ids of connections begin with it.
     """
 
-    def __init__(self, id: str, store: Backplane, options: Options, *, is_alone: bool) -> None:
+    def __init__(self, id: str, store: Backplane, options: Options, *, is_alone: bool, address: str = "") -> None:
         self.key = NodeKey(id, 1)
         self.store = store
         self.options = options
@@ -48,6 +82,11 @@ class Node:
         #: "repaired": gaps in logs that nobody noticed; "gaps": those that clients were told of; "failed": appends.
         self.counts: Counter[str] = Counter()
         self.managers: list[Manager] = []
+        self.members = Members(self, address, __version__, self._count_connections)
+        self.directory = self.undertaker = Directory(store, self.members, self.spawn, self._tell_of_user)
+        self._endpoints: dict[str, Endpoint] = {}
+        self._kicks: dict[str, Kicks] = {}  # by endpoint
+        self._kick_followers: list[KickFollower] = []
         self._rings = Rings(options.log_memory)
         self._followers: dict[LogName, LogFollower] = {}
         self._sweeping = 0
@@ -57,6 +96,8 @@ class Node:
         self._batch: asyncio.Future[None] | None = None  # of what is new in this turn of the loop
         self._tasks: set[asyncio.Task[Any]] = set()
         self._was_connected = False
+        self._has_met = False
+        self._appending: set[asyncio.Future[Position]] = set()
 
     # -- starting and stopping
 
@@ -71,9 +112,37 @@ class Node:
             buffer=options.backplane_buffer,
         )
         self.spawn(self._sweep())
+        if not self.is_alone:
+            await self._meet()
+            self._has_met = True
+
+    async def _meet(self) -> None:
+        """Hear what the others say from now on, and be known to them, before anybody connects; or go on without."""
+        heard = [self.listen(subject, self._hear) for subject in (EVERYBODY, Subject("node", "", self.key.id))]
+        for kicks in self._kicks.values():
+            follower = self.follow(kicks.log, kicks, KickFollower)
+            follower.kicks = kicks
+            self._kick_followers.append(follower)
+        if self.store.is_connected:
+            followed = [follower.catch_up(None, 0) for follower in self._kick_followers]
+            with contextlib.suppress(BackplaneError, TimeoutError):
+                async with asyncio.timeout(MEET_SECONDS):
+                    await asyncio.gather(*heard, *followed)
+        await self.members.start()
+
+    def leave(self) -> None:
+        """The server begins to stop: users have time to come back to other nodes."""
+        self.directory.leave()
 
     async def stop(self) -> None:
         """Let go of everything, and disconnect once what was said has left."""
+        if self._has_met:
+            self._has_met = False
+            await self.directory.stop()
+            if self.store.is_connected:
+                with contextlib.suppress(BackplaneError):
+                    await self.flush()
+            await self.members.stop()
         for task in list(self._tasks):
             task.cancel()
         for follower in self._followers.values():
@@ -99,10 +168,12 @@ class Node:
     def stats(self) -> dict[str, Any]:
         """Counters since the start."""
         return {
+            "nodes": len(self.members.nodes),
             "connected": self.store.is_connected,
             "followed": len(self._followers),
             "log_bytes": self._rings.used,
-            "lost": self.store.lost + self.counts["failed"],
+            "lost": self.store.lost,
+            "failed": self.counts["failed"],
             "repaired": self.counts["repaired"],
             "gaps": self.counts["gaps"],
         }
@@ -112,6 +183,8 @@ class Node:
     def on_connected(self) -> None:
         """The store is there (again)."""
         self.spawn(self._reconcile())
+        if self._has_met:
+            self.members.on_connected()
         if not self._was_connected:
             self._was_connected = True
             self._tell_managers(True)
@@ -124,6 +197,61 @@ class Node:
 
     def on_gone(self, node: NodeKey) -> None:
         """A node has ended, as the store has seen."""
+        self.members.on_gone(node)
+
+    # -- other nodes
+
+    def add(self, endpoint: Endpoint) -> Kicks:
+        """One more endpoint, before the start. Returns how its kicks are said."""
+        path = endpoint.path
+        self._endpoints[path] = endpoint
+        kicks = self._kicks[path] = Kicks(kicks_log(path), self.store, self.key.id, endpoint, self.spawn)
+        return kicks
+
+    def _count_connections(self) -> int:
+        return sum(endpoint.connection_count for endpoint in self._endpoints.values())
+
+    def _tell_of_user(self, handler: str, user: UserName) -> None:
+        endpoint = self._endpoints.get(user.endpoint)
+        if endpoint is not None:
+            endpoint.tell_of_user(handler, user_named(user.name))
+
+    def _hear(self, data: bytes) -> None:
+        """Another node says something to this one, or to all."""
+        relayed = unpacked(data)
+        about = relayed.about or {}
+        if relayed.node == self.key.id:
+            return
+        if about.get("kind") == "over":
+            self.members.on_over(relayed.node)
+        elif about.get("kind") == "direct" and about.get("endpoint") in self._endpoints:
+            self._endpoints[about["endpoint"]].hear(relayed)
+
+    async def on_beat(self) -> None:
+        """The store has answered: see whether a kick is missing."""
+        if self._kick_followers:
+            tops = await self.store.tops([follower.log for follower in self._kick_followers])
+            for follower, top in zip(self._kick_followers, tops, strict=True):
+                follower.reconcile(top)
+
+    def on_cut_off(self) -> None:
+        """The store has not answered for a lease."""
+        if self.options.degraded == "close":
+            for endpoint in self._endpoints.values():
+                endpoint.let_go()
+
+    async def catch_up(self) -> None:
+        """Carry out the kicks that were said meanwhile."""
+        await asyncio.gather(*[asyncio.shield(follower.mend()) for follower in self._kick_followers])
+
+    async def flush(self) -> None:
+        """Wait until the store has all that this node was given; raises BackplaneError."""
+        try:
+            async with asyncio.timeout(self.options.backplane_timeout):
+                appended = [asyncio.shield(stored) for stored in self._appending]
+                await asyncio.gather(*appended, *[kicks.flush() for kicks in self._kicks.values()])
+        except TimeoutError:
+            raise BackplaneError(f"the store has not answered for {self.options.backplane_timeout:g} s") from None
 
     def _tell_managers(self, is_connected: bool) -> None:
         for manager in self.managers:
@@ -181,9 +309,14 @@ class Node:
             self._new_receivers.pop(subject, None)
         self.store.ignore(subjects)
 
-    def follow(self, log: LogName, member: Member) -> LogFollower:
+    def follow(
+        self,
+        log: LogName,
+        member: Member,
+        kind: Callable[..., AnyFollower] = LogFollower,  # type: ignore[assignment]
+    ) -> AnyFollower:
         """Follow a log for a member; there is one for each."""
-        follower = LogFollower(log, self.store, self._rings, self._count)
+        follower = kind(log, self.store, self._rings, self._count)
         follower.member = member
         self._followers[log] = self._new_followers[log] = follower
         follower.followed = self._next_batch()
@@ -231,10 +364,12 @@ class Node:
         stored = self.store.append(log, payload, key=key, is_deletion=is_deletion, id=id)
         if stored.done() and log in self._followers:
             return stored  # by the memory of this process
+        self._appending.add(stored)
         stored.add_done_callback(lambda done: self._appended(log, done))
         return stored
 
     def _appended(self, log: LogName, done: asyncio.Future[Position]) -> None:
+        self._appending.discard(done)
         if done.cancelled():
             return
         error = done.exception()

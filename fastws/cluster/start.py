@@ -18,9 +18,9 @@ def take_over(manager: ConnectionManager) -> None:
         manager.__class__ = ClusterManager
 
 
-async def start_node(id: str, options: Options, managers: Iterable[ConnectionManager]) -> Node:
+async def start_node(id: str, address: str, options: Options, managers: Iterable[ConnectionManager]) -> Node:
     """Returns the node of a server that starts, with a store of its own where there is no backplane."""
-    node = Node(id, _store(options.backplane), options, is_alone=options.backplane is None)
+    node = Node(id, _store(options.backplane), options, is_alone=options.backplane is None, address=address)
     for manager in managers:
         if isinstance(manager, ClusterManager):
             manager.join(node)

@@ -218,6 +218,7 @@ class Admission:
         check_verdict(verdict, not_allowed)
         self._check_room(life)
         hash(request.user)  # an unhashable user fails here, rather than when looked up
+        life.elsewhere.check(request.user)
 
     def _check_room(self, life: Life) -> None:
         if self.is_draining:

@@ -28,6 +28,12 @@ PIECES_PER_TURN = 500  # of a long job, before the loop gets a turn
 class Elsewhere(Protocol):
     """What a life has to do with other nodes. Each may return an awaitable."""
 
+    def check(self, user: Hashable) -> None:
+        """Raises TypeError for a user whom other nodes could not name, Reject where nobody may come now."""
+
+    def guard(self, handle: MessageHandler) -> MessageHandler:
+        """Returns a message handler that waits where other nodes may have said what was not heard yet."""
+
     def listening(self, channel: str) -> Any:
         """Wait until what others say in a channel arrives here."""
 
@@ -40,6 +46,13 @@ class Elsewhere(Protocol):
 
 class Nowhere:
     """There is no other node."""
+
+    def check(self, user: Hashable) -> None:
+        """Anybody may come."""
+
+    def guard(self, handle: MessageHandler) -> MessageHandler:
+        """Nothing is said elsewhere."""
+        return handle
 
     def listening(self, channel: str) -> None:
         """There is nobody to listen to."""
@@ -130,11 +143,11 @@ class Life:
         ws._ready()
         return True
 
-    def refuse_pending(self, is_meant: Callable[[Request], bool], reason: str) -> None:
-        """Refuse handshakes that are under way with 401."""
+    def refuse_pending(self, is_meant: Callable[[Request], bool], reason: str, status: int = 401) -> None:
+        """Refuse handshakes that are under way."""
         for request in self._pending:
             if is_meant(request):
-                self._pending[request] = Reject(401, reason)
+                self._pending[request] = Reject(status, reason)
 
     def enter(self, connections: Iterable[WebSocket], channel: str) -> int:
         """Have connections of one user, or a single one, join a channel. Returns its number of subscribers."""
@@ -307,7 +320,7 @@ class Life:
             handle = sessions.wrap(handle or _ignore)
         if auth is not None:
             handle = auth.wrap(handle or _ignore)
-        return handle
+        return None if handle is None else self.elsewhere.guard(handle)
 
     def _save_session(self, ws: WebSocket) -> Steps:
         """Save what a handler other than on_message has changed."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from ..lib.nats import NATSServer
-from ..lib.redis import RedisServer
+from ..lib.redis import RedisServer, valkey
 from ..lib.support import unused_port
 from .peers import Backplanes
 from .stores import STORES
@@ -27,6 +27,14 @@ def nats_server(tmp_path_factory):
         server.start()
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory):
+    """A Valkey server without persistence."""
+    server = RedisServer(tmp_path_factory.mktemp("valkey"), program=valkey()).start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture(params=sorted(STORES))

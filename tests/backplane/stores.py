@@ -57,6 +57,13 @@ async def nats(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
     yield lambda: NATS(server.url)
 
 
+@asynccontextmanager
+async def valkey(request: pytest.FixtureRequest) -> AsyncIterator[Make]:
+    """One Valkey server, for all tests."""
+    server = request.getfixturevalue("valkey_server")
+    yield lambda: Redis(server.url)
+
+
 #: Whoever adds a store adds it here. A session's fixture may start its server once for all tests
 #: (``request.getfixturevalue``): each test has a prefix of its own.
-STORES: dict[str, Store] = {"memory": memory, "hub": hub, "nats": nats, "redis": redis}
+STORES: dict[str, Store] = {"memory": memory, "hub": hub, "nats": nats, "redis": redis, "valkey": valkey}

@@ -7,6 +7,8 @@ import pytest
 
 from fastws.backplane.base import BackplaneError, LogName, Subject, UserName
 from fastws.backplane.redis import Redis
+from fastws.backplane.redis.names import Names
+from fastws.backplane.redis.scripts import script
 from fastws.logs import History, Latest
 
 from ..lib.redis import RedisServer
@@ -231,6 +233,47 @@ async def test_a_frozen_redis_is_given_up_in_time_and_does_late_what_was_given_u
     assert [record.payload for record in read.records] == [b"2"]
     await asyncio.sleep(0.1)
     assert await a.backplane.find([ANN]) == [[]]
+
+
+async def test_a_call_that_comes_after_a_later_one_changes_nothing(redis, nodes):
+    """It was in a connection that the node had given up, and Redis reads it when it wakes up."""
+    backplanes = nodes(redis.url)
+    a, b = await backplanes.node("a"), await backplanes.node("b")
+    names = Names(backplanes.prefix, 0)
+    await a.backplane.claim([ANN])
+    await a.backplane.release([ANN])
+    user = names.user(ANN)
+    keys = [names.key(0, b"g"), names.holdings(0, a.key), user.key]
+    late = [script("claim").sha, "3", *keys, str(a.key), "1", "0", user.name]
+    assert redis.say("EVALSHA", *late) == b"*1\r\n$0\r\n\r\n"
+    assert await b.backplane.find([ANN]) == [[]]
+    await a.append(ROOM, b"1", b"2")
+    (called,) = [key for key in keys_of(redis) if b":a:" in key]
+    redis.say("SET", called, "5 1-1")
+    log = names.log(ROOM)
+    late = [
+        script("append").sha,
+        "5",
+        called,
+        *log.keys,
+        "4",
+        log.channel,
+        "5",
+        "1000",
+        "1000",
+        "0",
+        "1",
+        "",
+        "0",
+        "",
+        "x",
+    ]
+    assert redis.say("EVALSHA", *late).startswith(b"-STALE")
+    assert (await b.top(ROOM)).offset == 2
+
+
+def keys_of(redis):
+    return redis.say("KEYS", "*").split(b"\r\n")[2::2]
 
 
 async def test_a_black_hole_between_redis_and_a_node(redis, nodes):

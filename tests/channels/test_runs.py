@@ -154,8 +154,8 @@ async def test_with_close_it_ends_where_there_is_no_more_room(serve, dial, wire)
     site = await serve(recorder := Recorder(), max_backlog=BACKLOG, overflow="close", close_timeout=0.5)
     raw, ws, _ = await stalled(site, dial)
     room = (BACKLOG - ws.pending) // 1004
-    run = site.manager._prepare([bytes([number]) * 1000 for number in range(100)])
-    assert ws._send_run(run) == room
+    run = site.manager._prepare([*(bytes([number]) * 1000 for number in range(100)), b"", b""])
+    assert ws._send_run(run) == room, "small ones at the end, for which there is room, are too late"
     assert not ws.is_open
     assert ws._send_run(run) == 0
     del run

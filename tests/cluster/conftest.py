@@ -1,19 +1,37 @@
-"""Fixtures: `serve` starts a server of fastws.v1, with what its channels keep."""
+"""Fixtures: `fleet` are servers that are one, on each kind of store; `memory_fleet` has links that can be cut; `serve_logs`
+starts a single server of fastws.v1 whose channels keep what LOGS says."""
 
+import itertools
 from contextlib import AsyncExitStack
 
 import pytest
 
-from fastws import History, Latest
+from ..backplane.conftest import nats_server, redis_server, valkey_server  # noqa: F401  (fixtures)
+from ..backplane.stores import STORES
+from ..lib.fleet import Fleet
+from ..lib.v1 import LOGS, Named, rules, serving
 
-from ..lib.v1 import Named, rules, serving
+_prefixes = itertools.count(1)
 
-LOGS = {"room-*": History(size=5), "price-*": Latest(changes=5), "*-all": History(size=10_000)}
+
+@pytest.fixture(params=sorted(STORES))
+async def fleet(request):
+    async with STORES[request.param](request) as make:
+        fleet = Fleet(make, f"fleet{next(_prefixes)}", lease=1.0)
+        yield fleet
+        await fleet.stop()
 
 
 @pytest.fixture
-async def serve():
-    """`await serve(**options)` is a running site, whose channels keep what LOGS says."""
+async def memory_fleet():
+    fleet = Fleet.in_memory()
+    yield fleet
+    await fleet.stop()
+
+
+@pytest.fixture
+async def serve_logs():
+    """`await serve_logs(**options)` is a running site."""
     async with AsyncExitStack() as sites:
 
         async def start(listener=None, **options):

@@ -19,8 +19,8 @@ def messages(frames):
     return [frame["message"] for frame in frames if frame["type"] == "message"]
 
 
-async def test_a_position_is_there_from_message_zero(serve):
-    site = await serve()
+async def test_a_position_is_there_from_message_zero(serve_logs):
+    site = await serve_logs()
     client = await site.dial()
     [subscribed] = await client.hello(channels={"room-1": None})
     assert state(subscribed) == {"log": "history", "recovered": False, "reason": "new", "count": 0, "snapshot": None}
@@ -32,8 +32,8 @@ async def test_a_position_is_there_from_message_zero(serve):
     assert messages([await back.receive()]) == ["first"]
 
 
-async def test_who_comes_back_gets_all_that_was_missed_in_order_and_once(serve):
-    site = await serve()
+async def test_who_comes_back_gets_all_that_was_missed_in_order_and_once(serve_logs):
+    site = await serve_logs()
     first, other = await site.dial(), await site.dial()
     await first.hello(channels={"room-1": None})
     await other.hello(channels={"room-1": None})
@@ -61,8 +61,8 @@ async def test_who_comes_back_gets_all_that_was_missed_in_order_and_once(serve):
     ("position", "reason"),
     [("0-1", "trimmed"), ("99-1", "unknown"), ("nonsense", "unknown"), ("9" * 60, "unknown"), ("3-77", "unknown")],
 )
-async def test_what_cannot_be_recovered_is_said(serve, position, reason):
-    site = await serve()
+async def test_what_cannot_be_recovered_is_said(serve_logs, position, reason):
+    site = await serve_logs()
     for number in range(10):
         await site.manager.publish("room-1", number)
     client = await site.dial()
@@ -75,8 +75,8 @@ async def test_what_cannot_be_recovered_is_said(serve, position, reason):
     assert (await client.receive())["message"] == "next"
 
 
-async def test_a_position_of_another_life_is_unknown(serve):
-    site = await serve()
+async def test_a_position_of_another_life_is_unknown(serve_logs):
+    site = await serve_logs()
     for number in range(3):
         position = await site.manager.publish("room-1", number)
     client = await site.dial()
@@ -84,8 +84,8 @@ async def test_a_position_of_another_life_is_unknown(serve):
     assert subscribed["reason"] == "unknown"
 
 
-async def test_more_than_resume_limit_is_not_sent(serve):
-    site = await serve(resume_limit=2)
+async def test_more_than_resume_limit_is_not_sent(serve_logs):
+    site = await serve_logs(resume_limit=2)
     position = await site.manager.publish("room-1", 0)
     for number in range(3):
         await site.manager.publish("room-1", number)
@@ -94,8 +94,8 @@ async def test_more_than_resume_limit_is_not_sent(serve):
     assert state(subscribed)["reason"] == "too_many"
 
 
-async def test_what_is_not_for_everybody_is_not_kept(serve):
-    site = await serve()
+async def test_what_is_not_for_everybody_is_not_kept(serve_logs):
+    site = await serve_logs()
     ann, bob = await site.dial("/ws?user=ann"), await site.dial("/ws?user=bob")
     await ann.hello(channels={"room-1": None})
     await bob.hello(channels={"room-1": None})
@@ -106,8 +106,8 @@ async def test_what_is_not_for_everybody_is_not_kept(serve):
     assert await ann.so_far() == []
 
 
-async def test_of_latest_messages_a_newcomer_gets_them_all(serve):
-    site = await serve()
+async def test_of_latest_messages_a_newcomer_gets_them_all(serve_logs):
+    site = await serve_logs()
     await site.manager.publish("price-1", 1.0, key="A")
     await site.manager.publish("price-1", 2.0, key="B")
     await site.manager.publish("price-1", 1.5, key="A")
@@ -133,8 +133,8 @@ async def test_of_latest_messages_a_newcomer_gets_them_all(serve):
     assert list(await site.manager.latest("price-1")) == ["B"]
 
 
-async def test_clients_publish_latest_messages_with_their_keys(serve):
-    site = await serve()
+async def test_clients_publish_latest_messages_with_their_keys(serve_logs):
+    site = await serve_logs()
     client = await site.dial()
     await client.hello(channels={"price-1": None, "room-1": None})
     await client.send({"type": "publish", "channel": "price-1", "message": 7, "key": "A", "id": 1})
@@ -150,8 +150,8 @@ async def test_clients_publish_latest_messages_with_their_keys(serve):
     assert error["type"] == "error"
 
 
-async def test_members_are_told_of_a_clear_and_of_what_comes_back(serve):
-    site = await serve()
+async def test_members_are_told_of_a_clear_and_of_what_comes_back(serve_logs):
+    site = await serve_logs()
     client = await site.dial()
     [first] = await client.hello(channels={"room-1": None})
     await site.manager.publish("room-1", 1)
@@ -167,8 +167,8 @@ async def test_members_are_told_of_a_clear_and_of_what_comes_back(serve):
     assert subscribed["recovered"] is False
 
 
-async def test_a_server_side_subscription_has_its_position_too(serve):
-    site = await serve()
+async def test_a_server_side_subscription_has_its_position_too(serve_logs):
+    site = await serve_logs()
     client = await site.dial("/ws?user=ann")
     await client.hello()
     await site.manager.publish("price-1", 1, key="A")
@@ -178,8 +178,8 @@ async def test_a_server_side_subscription_has_its_position_too(serve):
     assert (await client.receive())["key"] == "A"
 
 
-async def test_history_and_its_pages(serve):
-    site = await serve()
+async def test_history_and_its_pages(serve_logs):
+    site = await serve_logs()
     positions = [await site.manager.publish("room-1", number) for number in range(8)]
     page = await site.manager.history("room-1")
     assert [entry.message for entry in page.entries] == [3, 4, 5, 6, 7]
@@ -190,15 +190,15 @@ async def test_history_and_its_pages(serve):
     assert (page.entries, page.recovered, page.reason) == ([], False, "trimmed")
 
 
-async def test_the_same_id_is_stored_once(serve):
-    site = await serve()
+async def test_the_same_id_is_stored_once(serve_logs):
+    site = await serve_logs()
     first = await site.manager.publish("room-1", "x", id="one")
     assert await site.manager.publish("room-1", "x", id="one") == first
     assert len((await site.manager.history("room-1")).entries) == 1
 
 
-async def test_what_makes_no_sense_is_refused(serve):
-    site = await serve()
+async def test_what_makes_no_sense_is_refused(serve_logs):
+    site = await serve_logs()
     manager = site.manager
     with pytest.raises(ValueError, match="keeps nothing: give its endpoint logs="):
         await manager.publish("plain", 1)
@@ -241,7 +241,7 @@ async def test_plain_clients_get_bare_messages_and_applications_the_history():
             assert json.loads(await other.receive()) == {"a": 1}
 
 
-async def test_a_server_can_be_started_again(serve):
+async def test_a_server_can_be_started_again(serve_logs):
     server = Server(port=0)
     manager = server.endpoint("/ws/{channel}", Plain(), logs={"*": History()})
     for _ in range(2):
@@ -253,9 +253,9 @@ async def test_a_server_can_be_started_again(serve):
         manager.broadcast("room-1", 1)
 
 
-async def test_a_channel_that_nobody_is_in_is_let_go(serve, monkeypatch):
+async def test_a_channel_that_nobody_is_in_is_let_go(serve_logs, monkeypatch):
     monkeypatch.setattr("fastws.cluster.manager.LINGER_LOG_SECONDS", 0.05)
-    site = await serve()
+    site = await serve_logs()
     client = await site.dial()
     await client.hello(channels={"room-1": None})
     node = site.server._node
@@ -269,8 +269,8 @@ async def test_a_channel_that_nobody_is_in_is_let_go(serve, monkeypatch):
     assert (await back.receive())["message"] == 2
 
 
-async def test_many_resume_from_the_memory_of_the_node_at_once(serve):
-    site = await serve()
+async def test_many_resume_from_the_memory_of_the_node_at_once(serve_logs):
+    site = await serve_logs()
     keeper = await site.dial()
     [subscribed] = await keeper.hello(channels={"x-all": None})
     for number in range(50):
@@ -282,9 +282,9 @@ async def test_many_resume_from_the_memory_of_the_node_at_once(serve):
         assert messages([await client.receive() for _ in range(50)]) == list(range(50))
 
 
-async def test_readers_that_lag_get_the_newest_of_each_key_and_stay(serve):
+async def test_readers_that_lag_get_the_newest_of_each_key_and_stay(serve_logs):
     """Some do not read for a while: they end with the newest of each key, and get none older after a newer."""
-    site = await serve()
+    site = await serve_logs()
     readers = [await site.dial() for _ in range(10)]
     for reader in readers:
         await reader.hello(channels={"price-1": None})

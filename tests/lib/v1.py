@@ -8,13 +8,15 @@ from typing import Any
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from fastws import ConnectionManager, Server
+from fastws import ConnectionManager, History, Latest, Server
 from fastws.access.rules import ChannelRule, Rules
 from fastws.testing import running
 from fastws.v1.listener import PROTOCOL, ChannelListener
 from fastws.v1.raw import RawListener
 
 TIMEOUT = 5.0
+#: What channels keep, in tests of that.
+LOGS = {"room-*": History(size=5), "price-*": Latest(changes=5), "*-all": History(size=10_000)}
 OPEN = {"subscribe": "anyone", "publish": "member", "whisper": "member"}
 
 

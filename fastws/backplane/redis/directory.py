@@ -23,11 +23,9 @@ class Directory:
     A node remembers what it has claimed: a store that came back without that gets it again.
     """
 
-    def __init__(
-        self, caller: Caller, names: Names, node: NodeKey, timeout: float, send: Callable[[int, bytes], None]
-    ) -> None:
+    def __init__(self, caller: Caller, names: Names, node: NodeKey, timeout: float) -> None:
         self.node = node
-        self._caller, self._names, self._timeout, self._send = caller, names, timeout, send
+        self._caller, self._names, self._timeout = caller, names, timeout
         self._claimed: dict[int, dict[UserName, None]] = defaultdict(dict)  # by lane
         self._lanes: dict[int, Lane[tuple[UserName, bool]]] = {}
 
@@ -52,24 +50,20 @@ class Directory:
         found = await asyncio.gather(*[self._held(lane, node) for lane in self._caller.lanes()])
         return [user for users in found for user in users]
 
-    def route(self, users: Sequence[UserName], payload: bytes, inbox: Callable[[str], None]) -> None:
-        """Send once to each other node that has any of the users; ``inbox`` sends to one, found in two steps."""
-        parts = self._by_lane(users)
-        if len(parts) == 1:
-            ((lane, _),) = parts.items()
-            self._route(lane, users, payload)
-        elif parts:
-            task = asyncio.create_task(self._find_and_send(users, inbox))
-            _tasks.add(task)
-            task.add_done_callback(_tasks.discard)
+    def route(self, users: Sequence[UserName], payload: bytes) -> tuple[int, bytes] | None:
+        """Returns what sends once to each other node that has any of the users, and where; None if that is two."""
+        if len(self._by_lane(users)) != 1:
+            return None
+        keys = [self._names.user(user) for user in users]
+        # A script publishes in the slot of its keys, where each node has an inbox.
+        args = (self.node.id, self._names.inbox(keys[0].partition), payload)
+        command = pack("EVALSHA", script("route").sha, len(keys), *[key.key for key in keys], *args)
+        return self._caller.topology.lane(keys[0].partition), command
 
     def rename(self, node: NodeKey) -> None:
-        """Go on as another; whatever the old one still gets is released."""
-        old, self.node = self.node, node
+        """Go on as another, which has no users yet."""
+        self.node = node
         self._claimed.clear()
-        task = asyncio.create_task(self._forget(old))
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
 
     async def reconcile(self) -> None:
         """Claim again what a store that came back has lost, and release what it should not have."""
@@ -80,6 +74,12 @@ class Directory:
                 claimed = self._claimed[partition]
                 self._queue(partition, [user for user in held if user not in claimed], is_release=True)
                 self._queue(partition, list(claimed), is_release=False)
+
+    async def release_all(self, old: NodeKey) -> None:
+        """Release what a former self still has, which whoever buried it may have overlooked: its last calls."""
+        await self.idle()
+        await self.release(await self.holdings(old), old)
+        await self.forget(old)
 
     async def forget(self, node: NodeKey) -> None:
         """Remove what tells of a node's calls; it makes none any more."""
@@ -181,37 +181,8 @@ class Directory:
             if cursor == b"0":
                 return [user_of(name) for name in users]
 
-    async def _forget(self, old: NodeKey) -> None:
-        try:
-            await self.idle()
-            await self.release(await self.holdings(old), old)
-            await self.forget(old)
-        except BackplaneError:
-            pass  # whoever buried the old one does the same
-
-    # -- messages to users
-
-    def _route(self, lane: int, users: Sequence[UserName], payload: bytes) -> None:
-        keys = [self._names.user(user).key for user in users]
-        # A script publishes in the slot of its keys, where each node has an inbox.
-        inbox = self._names.inbox(self._names.user(users[0]).partition)
-        self._send(lane, pack("EVALSHA", script("route").sha, len(keys), *keys, self.node.id, inbox, payload))
-
-    async def _find_and_send(self, users: Sequence[UserName], inbox: Callable[[str], None]) -> None:
-        try:
-            found = await self.find(users)
-        except BackplaneError:
-            self._send(-1, b"")
-            return
-        for name in dict.fromkeys(node.id for nodes in found for node in nodes):
-            if name != self.node.id:
-                inbox(name)
-
     def _called(self, partition: int) -> bytes:
         return self._names.key(partition, b"g")
-
-
-_tasks: set[asyncio.Task[None]] = set()
 
 
 def _nodes(reply: list[bytes]) -> list[list[NodeKey]]:

@@ -24,6 +24,7 @@ if ARGV[4] ~= '1' then
   if missing > limit then return {'too_many', top, {}} end
   return {'ok', top, redis.call('LRANGE', KEYS[2], -missing, -1)}
 end
+if limit == 0 then return {'too_many', top, {}} end
 local entries, seen, newest, keys = redis.call('LRANGE', KEYS[2], -missing, -1), {}, {}, {}
 for i = #entries, 1, -1 do
   local position, key = string.match(entries[i], '^(%S+)\n(.*)$')

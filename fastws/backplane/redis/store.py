@@ -1,11 +1,13 @@
 """Redis or Valkey as a backplane."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import ssl as tls
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from ...logs import Position
 from ..base import (
@@ -52,6 +54,7 @@ class Redis:
         self._is_connected = False
         self._was_away = False
         self._reconciling: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def is_connected(self) -> bool:
@@ -78,7 +81,7 @@ class Redis:
         self._topology = self._make_topology()
         self._caller = Caller(self._topology, self._setup)
         self._logs = Logs(self._caller, names, token, timeout, buffer)
-        self._directory = Directory(self._caller, names, node, timeout, self._send)
+        self._directory = Directory(self._caller, names, node, timeout)
         self._channel = lru_cache(16384)(self._packed_channel)
         try:
             await self._topology.start()
@@ -97,14 +100,15 @@ class Redis:
         self._logs.close(stopped)
         self._directory.close(stopped)
         self._is_connected = False
-        if self._reconciling is not None:
-            self._reconciling.cancel()
+        for task in (*self._tasks, *([self._reconciling] if self._reconciling else [])):
+            task.cancel()
         await self._topology.stop()
 
     def rename(self, node: NodeKey) -> None:
         """The node goes on under its next incarnation."""
-        self._node = node
+        old, self._node = self._node, node
         self._directory.rename(node)
+        self._spawn(self._directory.release_all(old))
 
     # -- messages
 
@@ -189,7 +193,21 @@ class Redis:
 
     def route(self, users: Sequence[UserName], payload: bytes) -> None:
         """Send once to each other node that has any of the users."""
-        self._directory.route(users, payload, lambda node: self.send(Subject("node", "", node), payload))
+        command = self._directory.route(users, payload)
+        if command is not None:
+            self._send(*command)
+        elif users:
+            self._spawn(self._find_and_send(users, payload))
+
+    async def _find_and_send(self, users: Sequence[UserName], payload: bytes) -> None:
+        try:
+            found = await self.find(users)
+        except BackplaneError:
+            self.lost += 1
+            raise
+        for name in dict.fromkeys(node.id for nodes in found for node in nodes):
+            if name != self._node.id:
+                self.send(Subject("node", "", name), payload)
 
     # -- nodes
 
@@ -257,6 +275,12 @@ class Redis:
             if server is not None:
                 server.subscribe(partition, channel, False)
 
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for."""
+        task = asyncio.create_task(_unless_away(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # -- what the parts of this say
 
     def _make_topology(self) -> Topology:
@@ -268,7 +292,7 @@ class Redis:
         return Fixed(self._setup, place.addresses)
 
     def _send(self, partition: int, packed: bytes) -> None:
-        server = self._topology.of(partition) if partition >= 0 else None
+        server = self._topology.of(partition)
         if server is None or not server.is_up or server.commands.backlog + len(packed) > self._buffer:
             self.lost += 1
         else:
@@ -287,11 +311,15 @@ class Redis:
 
     async def _reconcile(self) -> None:
         """Have the directory right before anybody asks; then say that all is there."""
-        try:
-            await self._directory.reconcile()
-        except BackplaneError as error:
-            self._on_down(str(error))
-            return
+        while True:
+            try:
+                await self._directory.reconcile()
+                break
+            except BackplaneError as error:
+                logger.warning("Redis at %s does not take back the users of this node: %s", self.url, error)
+                await asyncio.sleep(1)
+        if not self._topology.is_up:
+            return  # this is begun again when it is
         self._is_connected = True
         if self._was_away:
             self._was_away = False
@@ -320,3 +348,8 @@ class Redis:
             self._topology.look()
         elif error.code in ("READONLY", "MASTERDOWN", "LOADING"):
             server.drop(str(error))
+
+
+async def _unless_away(work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(BackplaneError):
+        await work

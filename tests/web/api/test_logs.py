@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from fastws import BackplaneError
-from tests.cluster.conftest import LOGS
+from tests.lib.v1 import LOGS
 from tests.web.api.site import BEARER, NARROW, READER, Site
 
 
