@@ -1,7 +1,7 @@
 """The connection manager of an endpoint that has logs, or shares its channels with other nodes."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from fnmatch import translate
 from functools import lru_cache
 from re import compile as compiled
@@ -14,6 +14,7 @@ from ..manager import Connections
 from .follower import LogFollower, Missed
 from .node import Node
 from .payloads import message_of, packed, payload_of, unpacked
+from .people import Crowds
 from .reach import Reach, ids_of
 
 __all__ = ["ClusterManager"]
@@ -28,9 +29,12 @@ MOST_PAGE = 10_000  # entries
 class ClusterManager(Reach):
     """A `ConnectionManager` whose channels may have logs, and members on other nodes."""
 
+    crowds: Crowds | None = None
+
     def join(self, node: Node) -> None:
         """The server starts, as this node."""
         self.meet(node)
+        self.crowds = None if node.is_alone else Crowds(self.life, self.path, node)
         self._channels: dict[str, _Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         globs = [(compiled(translate(glob)).match, keep) for glob, keep in (self.options.logs or {}).items()]
@@ -40,13 +44,22 @@ class ClusterManager(Reach):
 
     def on_backplane(self, is_connected: bool) -> None:
         """The store is there (again), or gone: tell the listener."""
+        if self.crowds is not None:
+            self.crowds.on_backplane(is_connected)
         self.life.tell("on_backplane", is_connected)
+
+    def begin(self) -> None:
+        """The node has started."""
+        if self.crowds is not None:
+            self.crowds.begin()
 
     def part(self) -> None:
         """The server has stopped."""
         for timer in self._lingering.values():
             timer.cancel()
         self._channels.clear()
+        if self.crowds is not None:
+            self.crowds.stop()
         self.node = None
 
     @property
@@ -92,7 +105,7 @@ class ClusterManager(Reach):
             if used is not None:
                 used.drop()
 
-    def listening(self, channel: str) -> "asyncio.Future[None] | None":
+    def listening(self, channel: str) -> "asyncio.Future[Any] | None":
         """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
         used = self._use(channel)
         if not self._count(channel):
@@ -135,8 +148,34 @@ class ClusterManager(Reach):
         """A message to a channel came from another node."""
         node = self._running()
         sender, about, payload = unpacked(data)
-        if sender != node.key.id:
+        if sender == node.key.id:
+            return
+        if about is not None and "seen" in about:
+            self._notify_here(channel, about["seen"], message_of(payload), about["exclude"], about["to_self"])
+        else:
             Endpoint.broadcast(self, channel, message_of(payload), **(about or {}))
+
+    def notify(
+        self,
+        channel: str,
+        user: Hashable,
+        message: Any,
+        *,
+        exclude: Connections | None = None,
+        to_self: bool = True,
+    ) -> int:
+        """Send a message about a user to the members who may see that user, on all nodes: each asks ``can_see``."""
+        node = self._running()
+        if not node.is_alone:
+            about = {"seen": user, "exclude": ids_of(exclude), "to_self": to_self}
+            payload = payload_of(message)
+            node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about))
+            message = message_of(payload)
+        return self._notify_here(channel, user, message, exclude, to_self)
+
+    def may_be_elsewhere(self, channel: str, user: Hashable) -> bool:
+        """Returns whether a user is in a channel on another node, or may be, as it is not known who is there."""
+        return self.crowds is not None and self.crowds.may_have(channel, user)
 
     # -- logs
 
@@ -228,7 +267,9 @@ class ClusterManager(Reach):
 
         True at the moment that it returns. Waits for a store that is away, as long as ``is_wanted``; else returns None.
         """
-        self.listening(channel)
+        listening = self.listening(channel)
+        if listening is not None:
+            await asyncio.shield(listening)
         since = None if position is None else _parsed(position)
         while is_wanted():
             try:
@@ -253,9 +294,12 @@ class _Channel:
         listener = manager.listener
         self._place: Any = getattr(listener, "placed", None)
         self._tell_begun: Any = getattr(listener, "log_begun", None)
-        self.listening: asyncio.Future[None] | None = None
-        if not node.is_alone:
+        self.listening: asyncio.Future[Any] | None = None
+        if manager.crowds is not None:
             self.listening = node.listen(self._subject, lambda data: manager._heard(channel, data))
+            knowing = manager.crowds.use(channel)
+            if knowing is not None:
+                self.listening = node.spawn(asyncio.wait((self.listening, knowing)))
         self.follower: LogFollower | None = None
         if keep is not None:
             self.follower = node.follow(LogName(manager.path, channel, keep), self)
@@ -266,8 +310,9 @@ class _Channel:
 
     def drop(self) -> None:
         """Nobody is here any more."""
-        if self.listening is not None:
+        if self._manager.crowds is not None:
             self._node.ignore([self._subject])
+            self._manager.crowds.unuse(self._channel)
         if self.follower is not None:
             self._node.unfollow(self.follower)
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from ..backplane.conftest import nats_server, redis_server  # noqa: F401  (fixtures)
+from ..backplane.conftest import nats_server, redis_server, valkey_server  # noqa: F401  (fixtures)
 from ..backplane.stores import STORES
 from ..lib.fleet import Fleet
 
