@@ -4,7 +4,7 @@ import concurrent.futures
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ._core import (
     CHANNEL_KIND,
@@ -20,14 +20,15 @@ from .config import EndpointOptions
 from .life.connection import Life
 from .life.steps import Runner
 from .listener import Listener, warn_of_misspelt
-from .presence import Presence
+from .presence import EVERY_VIEWER, Presence
 from .routing import Template
+
+if TYPE_CHECKING:
+    from .cluster.views import Cluster
 
 __all__ = ["ConnectionManager"]
 
 Connections: TypeAlias = WebSocket | str | Iterable[WebSocket | str]
-
-EVERY_VIEWER: Any = object()
 
 
 class AnyServer(Protocol):
@@ -123,6 +124,13 @@ class ConnectionManager(Endpoint):
     async def flush(self) -> None:
         """Wait until the store has all that this server said before; without one there is nothing to wait for."""
 
+    @property
+    def cluster(self) -> "Cluster":
+        """What is true on all nodes together, as the store has it."""
+        from .cluster.views import Cluster
+
+        return Cluster(self)
+
     # -- channels, users, presence
 
     @property
@@ -137,7 +145,9 @@ class ConnectionManager(Endpoint):
     def presence(self, channel: str, *, viewer: Hashable = EVERY_VIEWER) -> dict[Hashable, Presence]:
         """Returns who is in a channel: each user once, with their join time and their number of devices there.
 
-        With a ``viewer`` (None: a connection without a user), only the users whom that viewer may see.
+        With a ``viewer`` (None: a connection without a user), only the users whom that viewer may see. On a server with
+        a backplane these are the people of all nodes where the channel is watched or matches the option ``presence``,
+        elsewhere those of this node; see `Cluster.presence`.
         """
         people = self.life.company.people.of(channel)
         if viewer is EVERY_VIEWER:
@@ -160,21 +170,44 @@ class ConnectionManager(Endpoint):
         self._check_thread()
         self.life.company.notices.unwatch(channel)
 
-    def notify(self, channel: str, user: Hashable, message: Any, *, exclude: Connections | None = None) -> int:
-        """Send a message about a user (such as typing) to the members who may see that user. Returns their number."""
+    def notify(
+        self,
+        channel: str,
+        user: Hashable,
+        message: Any,
+        *,
+        exclude: Connections | None = None,
+        to_self: bool = True,
+    ) -> int:
+        """Send a message about a user (such as typing) to the members who may see that user. Returns their number.
+
+        Without ``to_self`` it is not sent to the user's own connections. No channel keeps such messages.
+        """
+        return self._notify_here(channel, user, message, exclude, to_self)
+
+    def _notify_here(
+        self, channel: str, user: Hashable, message: Any, exclude: Connections | None, to_self: bool
+    ) -> int:
+        left_out = [] if exclude is None else [*many(exclude)]
+        if not to_self:
+            left_out += self._members(USER_KIND, user)
         if not self.life.company.sight.is_free:
-            hidden = [ws for ws in self._members(CHANNEL_KIND, channel) if not self.sees(ws.user, user)]
-            exclude = hidden if exclude is None else [*hidden, *many(exclude)]
-        return self.broadcast(channel, message, exclude=exclude)
+            left_out += [ws for ws in self._members(CHANNEL_KIND, channel) if not self.sees(ws.user, user)]
+        return Endpoint.broadcast(self, channel, message, exclude=left_out)
+
+    def may_be_elsewhere(self, channel: str, user: Hashable) -> bool:
+        """Returns whether a user is in a channel on another node, or may be, as it is not known who is there."""
+        return False
 
     def sees(self, viewer: Hashable, user: Hashable) -> bool:
         """Returns whether `Listener.can_see` lets a viewer see a user; cached until `visibility_changed`."""
         return self.life.company.sight.sees(viewer, user)
 
-    def visibility_changed(self, user: Hashable) -> None:
+    def visibility_changed(self, user: Hashable, *, everywhere: bool = True) -> None:
         """Ask ``can_see`` again about a user, both as viewer and as the one seen.
 
-        In watched channels, members for whom somebody appears or disappears get a "join" or a "leave".
+        In watched channels, members for whom somebody appears or disappears get a "join" or a "leave". Without
+        ``everywhere`` other nodes are not told, as where a `SharedDict` has told them.
         """
         self._check_thread()
         self.life.company.sight.forget(user)
@@ -184,8 +217,11 @@ class ConnectionManager(Endpoint):
         """Have every connection of a user join a channel. Returns the number of subscribers."""
         return self.life.enter(self._members(USER_KIND, user), _channel_name(channel))
 
-    def unsubscribe_user(self, user: Hashable, channel: str) -> int:
-        """Have every connection of a user leave a channel (a kick). Returns how many subscribers remain."""
+    def unsubscribe_user(self, user: Hashable, channel: str, *, everywhere: bool = True) -> int:
+        """Have every connection of a user leave a channel (a kick). Returns how many subscribers remain.
+
+        Without ``everywhere`` only those on this node.
+        """
         _channel_name(channel)
         self.life.exit([(ws, channel) for ws in self._members(USER_KIND, user)])
         self.life.company.remove(user, channel)

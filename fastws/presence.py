@@ -5,21 +5,36 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
 from ._core import CHANNEL_KIND, USER_KIND, Endpoint, WebSocket
 from .life.steps import call
 
-__all__ = ["Absence", "Away", "Company", "Notices", "People", "Presence", "Sight"]
+__all__ = [
+    "EVERY_VIEWER",
+    "Absence",
+    "Away",
+    "Company",
+    "Notices",
+    "Others",
+    "People",
+    "Presence",
+    "Sight",
+    "Stay",
+    "merged",
+]
 
 logger = logging.getLogger("fastws.presence")
 
 User: TypeAlias = Hashable
+#: Since when a user is in a channel, as Unix time, and with how many connections.
+Stay: TypeAlias = tuple[float, int]
+EVERY_VIEWER: Any = object()
 
 MAX_CACHED_ANSWERS = 100_000  # of can_see, per endpoint
 
@@ -36,6 +51,12 @@ class Presence(NamedTuple):
     def at(cls, since: float, devices: int) -> "Presence":
         """Returns the presence since a Unix time, rounded to 10 ms."""
         return cls(datetime.fromtimestamp(round(since, 2), UTC), devices)
+
+
+def merged(stays: Iterable[Stay | None]) -> Stay | None:
+    """Returns the stay of a user who is in a channel in several places, or None if in none of them."""
+    known = [stay for stay in stays if stay is not None]
+    return (min(since for since, _ in known), sum(devices for _, devices in known)) if known else None
 
 
 @dataclass(slots=True, eq=False)
@@ -151,9 +172,11 @@ class Sight:
 class Watch:
     """A watched channel, and what its members were told: of the announced users except those hidden from them."""
 
-    __slots__ = ("announced", "hidden")
+    __slots__ = ("announced", "hidden", "waiting")
 
     def __init__(self) -> None:
+        #: Who gets a list, and is told nothing before, as soon as it is known who is on other nodes; then None.
+        self.waiting: list[WebSocket] | None = None
         self.announced: set[User] = set()
         self.hidden: dict[User, set[User]] = {}  # by viewer; empty sets are removed
 
@@ -181,20 +204,91 @@ class Watch:
             self.show(user, viewer)
 
 
+class Others(Protocol):
+    """Who is in the channels of an endpoint on other nodes."""
+
+    def of(self, channel: str) -> Mapping[User, Stay]:
+        """Returns each user who is in a channel elsewhere."""
+
+    def stay(self, channel: str, user: User) -> Stay | None:
+        """Returns the stay of a user in a channel elsewhere, if there is one."""
+
+    def channels(self, user: User) -> Iterable[str]:
+        """Returns the channels where a user is elsewhere."""
+
+    def is_known(self, channel: str) -> bool:
+        """Returns whether it is known who is there; if not, `Notices.settle` is called once it is."""
+
+    def watch(self, channel: str) -> None:
+        """Begin to follow who is there."""
+
+    def unwatch(self, channel: str) -> None:
+        """Follow it no more, unless it has to be known for another reason."""
+
+    def changed(self, channel: str, user: User) -> None:
+        """A user has come, has gone for good, or is here with another number of connections."""
+
+
+class Nobody:
+    """There are no other nodes."""
+
+    def of(self, channel: str) -> Mapping[User, Stay]:
+        """Nobody is elsewhere."""
+        return {}
+
+    def stay(self, channel: str, user: User) -> Stay | None:
+        """Nobody is elsewhere."""
+        return None
+
+    def channels(self, user: User) -> Iterable[str]:
+        """Nobody is elsewhere."""
+        return ()
+
+    def is_known(self, channel: str) -> bool:
+        """Nobody is elsewhere, as is known."""
+        return True
+
+    def watch(self, channel: str) -> None:
+        """There is nothing to follow."""
+
+    unwatch = watch
+
+    def changed(self, channel: str, user: User) -> None:
+        """There is nobody to tell."""
+
+
 class People:
-    """Who is in a channel of an endpoint, including users who are away and may return."""
+    """Who is in a channel of an endpoint, including users who are away and may return, and those on other nodes."""
 
     def __init__(self, endpoint: Endpoint, away: Away) -> None:
         self.endpoint = endpoint
         self.away = away
+        self.others: Others = Nobody()
 
     def of(self, channel: str) -> dict[User, Presence]:
         """Returns each user of a channel once."""
-        there = self.endpoint._people(channel)
-        people = {user: Presence.at(since, devices) for user, (since, devices) in there.items()}
+        here, others = self.here(channel), self.others.of(channel)
+        stays = here | {user: merged((here.get(user), stay)) or stay for user, stay in others.items()}
+        return {user: Presence.at(since, devices) for user, (since, devices) in stays.items()}
+
+    def stay(self, channel: str, user: User) -> Stay | None:
+        """Returns the stay of one user."""
+        return merged((self.stay_here(channel, user), self.others.stay(channel, user)))
+
+    def here(self, channel: str) -> dict[User, Stay]:
+        """Returns the users who are in a channel on this node."""
+        people = self.endpoint._people(channel)
         for user, absence in self.away.users(channel).items():
-            people.setdefault(user, Presence.at(absence.since, 0))
+            people.setdefault(user, (absence.since, 0))
         return people
+
+    def stay_here(self, channel: str, user: User) -> Stay | None:
+        """Returns the stay of one user on this node."""
+        since, devices = self.endpoint._person(channel, user)
+        if devices:
+            return since, devices
+        absence = self.away.users(channel).get(user)
+        return None if absence is None else (absence.since, 0)
 
 
 class Notices:
@@ -209,40 +303,69 @@ class Notices:
         self._sight = sight
         self._watches: dict[str, Watch] = {}
 
+    @property
+    def watched(self) -> list[str]:
+        """The channels that are watched."""
+        return list(self._watches)
+
     def watch(self, channel: str) -> None:
-        """Begin to watch: each member gets a list now."""
+        """Begin to watch: each member gets a list, now or when it is known who is on other nodes."""
         if channel in self._watches:
             return
-        self._watches[channel] = Watch()
+        watch = self._watches[channel] = Watch()
+        watch.waiting = self._endpoint._members(CHANNEL_KIND, channel)
+        self._people.others.watch(channel)
+        if self._people.others.is_known(channel):
+            self.settle(channel)
+
+    def settle(self, channel: str) -> None:
+        """It is known who is there, or nobody can tell: each who waits gets a list."""
+        watch = self._watches.get(channel)
+        if watch is None or watch.waiting is None:
+            return
+        waiting, watch.waiting = watch.waiting, None
         people = self._list_people(channel)
-        self._watches[channel].announced.update(person["user"] for person in people)
+        watch.announced.update(person["user"] for person in people)
         if self._sight.is_free:
-            Endpoint.broadcast(self._endpoint, channel, _notice(channel, "list", users=people))
+            Endpoint.broadcast(self._endpoint, channel, _notice(channel, "list", users=people), to=waiting)
         else:
-            for ws in self._endpoint._members(CHANNEL_KIND, channel):
+            for ws in waiting:
                 self._send_list([ws], channel, people)
 
     def unwatch(self, channel: str) -> None:
         """Stop watching."""
-        self._watches.pop(channel, None)
+        if self._watches.pop(channel, None) is not None:
+            self._people.others.unwatch(channel)
 
     def announce_join(self, connections: list[WebSocket], channel: str) -> None:
         """Connections of one user, or a single one, have joined a channel: each gets a list, the others a "join"."""
         watch = self._watches.get(channel)
         if watch is None:
             return
-        user = connections[0].user
-        if user is not None and user not in watch.announced:
-            watch.announced.add(user)
-            exclude = [*self._endpoint._members(USER_KIND, user), *self._members_who_cannot_see(channel, user)]
-            Endpoint.broadcast(self._endpoint, channel, self._join_notice(channel, user), exclude=exclude)
+        if watch.waiting is not None:
+            watch.waiting += connections
+            return
+        if connections[0].user is not None:
+            self.update(channel, connections[0].user)
         self._send_list(connections, channel, self._list_people(channel))
 
-    def announce_leave(self, channel: str, user: User) -> None:
-        """A user has left a channel with all connections, for good."""
+    def update(self, channel: str, user: User) -> None:
+        """A user may have come or gone, here or elsewhere: the members are told, unless they have been."""
         watch = self._watches.get(channel)
-        if watch is None or user not in watch.announced:
+        if watch is None or watch.waiting is not None:
             return
+        stay = self._people.stay(channel, user)
+        if stay is not None and user not in watch.announced:
+            self._announce(watch, channel, user)
+        elif stay is None and user in watch.announced:
+            self._take_back(watch, channel, user)
+
+    def _announce(self, watch: Watch, channel: str, user: User) -> None:
+        watch.announced.add(user)
+        exclude = [*self._endpoint._members(USER_KIND, user), *self._members_who_cannot_see(channel, user)]
+        Endpoint.broadcast(self._endpoint, channel, self._join_notice(channel, user), exclude=exclude)
+
+    def _take_back(self, watch: Watch, channel: str, user: User) -> None:
         members = self._endpoint._members(CHANNEL_KIND, channel) if watch.hidden else ()
         unaware = [ws for ws in members if watch.is_hidden(user, ws.user)]
         watch.forget(user)
@@ -251,11 +374,13 @@ class Notices:
     def review(self, user: User) -> None:
         """Visibility has changed for a user: tell the members for whom somebody appears or disappears."""
         channels = {channel for ws in self._endpoint._members(USER_KIND, user) for channel in ws.channels}
-        for channel in channels.union(self._people.away.channels(user)) & self._watches.keys():
+        channels.update(self._people.away.channels(user), self._people.others.channels(user))
+        for channel in channels & self._watches.keys():
             for viewer in {ws.user for ws in self._endpoint._members(CHANNEL_KIND, channel)}:
                 self._update(channel, viewer, user)
-            for other in self._people.of(channel):
-                self._update(channel, user, other)
+            if self._people.stay_here(channel, user) is not None:
+                for other in self._people.of(channel):
+                    self._update(channel, user, other)
 
     def _list_people(self, channel: str) -> list[dict[str, Any]]:
         """Returns everybody in a channel, in the form of a list notice."""
@@ -270,10 +395,7 @@ class Notices:
         Endpoint.broadcast(self._endpoint, channel, _notice(channel, "list", users=people), to=connections)
 
     def _join_notice(self, channel: str, user: User) -> str:
-        since, devices = self._endpoint._person(channel, user)
-        if not devices:
-            absence = self._people.away.users(channel).get(user)
-            since = time.time() if absence is None else absence.since
+        since, devices = self._people.stay(channel, user) or (time.time(), 0)
         return _notice(channel, "join", user=user, since=Presence.at(since, devices).since)
 
     def _check_sight(self, channel: str, viewer: User, user: User) -> bool:
@@ -319,12 +441,21 @@ class Company:
         self.people = People(endpoint, self.away)
         self.notices = Notices(self.people, self.sight)
 
+    def meet(self, others: Others) -> None:
+        """There are other nodes, and from now on people there."""
+        self.people.others = others
+        for channel in self.notices.watched:
+            others.watch(channel)
+
     def arrive(self, connections: list[WebSocket], channel: str) -> None:
         """Connections of one user, or a single one, have joined a channel."""
-        absence = self.away.end(channel, connections[0].user)
+        user = connections[0].user
+        absence = self.away.end(channel, user)
         if absence is not None:
             self._endpoint._backdate(channel, connections[0], absence.since)
         self.notices.announce_join(connections, channel)
+        if user is not None:
+            self.people.others.changed(channel, user)
 
     def depart(self, ws: WebSocket, channel: str) -> None:
         """A connection has left a channel on purpose; so has its user, if it was the last one there."""
@@ -332,22 +463,28 @@ class Company:
 
     def remove(self, user: User, channel: str) -> None:
         """A user is out of a channel for good, unless one of their connections is still there."""
-        if user is not None and not self._endpoint._is_there(channel, user):
+        if user is None:
+            return
+        if not self._endpoint._is_there(channel, user):
             self.away.end(channel, user)
-            self.notices.announce_leave(channel, user)
+            self.notices.update(channel, user)
+        self.people.others.changed(channel, user)
 
     def vanish(self, ws: WebSocket, channel: str, since: float, seconds: float) -> None:
         """A connection that was in a channel is over; its user may be back within ``seconds``."""
         if seconds <= 0:
             self.remove(ws.user, channel)
-        elif ws.user is not None and not self._endpoint._is_there(channel, ws.user):
-            self.away.begin(ws, channel, since, seconds)
+        elif ws.user is not None:
+            if not self._endpoint._is_there(channel, ws.user):
+                self.away.begin(ws, channel, since, seconds)
+            self.people.others.changed(channel, ws.user)
 
     def _absence_over(self, absence: Absence) -> None:
         if absence.channel is None:
             self._offline(absence.ws)
         else:
-            self.notices.announce_leave(absence.channel, absence.user)
+            self.notices.update(absence.channel, absence.user)
+            self.people.others.changed(absence.channel, absence.user)
 
 
 def _notice(channel: str, event: str, **fields: Any) -> str:

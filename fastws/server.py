@@ -28,6 +28,7 @@ from .sockets import BACKLOG, address_of, open_sockets
 
 if TYPE_CHECKING:
     from .cluster.members import NodeInfo
+    from .cluster.shared import SharedDict
 
 __all__ = ["Server"]
 
@@ -63,6 +64,7 @@ class Server:
         self._sockets: list[socket.socket] = []
         self._transport_servers: dict[socket.socket, asyncio.Server] = {}
         self._hurry = asyncio.Event()  # a second signal
+        self._shared: dict[str, Any] = {}  # cluster.shared.SharedDict
         self._node: Any = None  # a cluster.node.Node, while the server runs and any endpoint needs it
 
     @property
@@ -145,6 +147,15 @@ class Server:
                 raise RuntimeError("the server is running: an endpoint with logs or a backplane has to be there before")
             self._attach(manager)
         return manager
+
+    def shared(self, name: str) -> "SharedDict":
+        """Returns the dict of this name, which all nodes with the same backplane have in common."""
+        if name not in self._shared:
+            from .cluster.start import share
+
+            self._shared[name] = share(name, self._node)
+        shared: SharedDict = self._shared[name]
+        return shared
 
     def _widen(self, manager: ConnectionManager) -> None:
         """Make a manager one that has logs and other nodes, if it has: no other does a step for these."""
@@ -246,11 +257,11 @@ class Server:
     async def _start_node(self, run_id: str) -> None:
         """Begin what managers have in common with other servers, or with themselves a moment ago: logs."""
         managers = [manager for manager in self.endpoints.values() if manager.reaches_others]
-        if managers:
+        if managers or (self._shared and self.options.backplane is not None):
             from .cluster.start import start_node
 
             address = self.host if self.port == 0 else f"{self.host}:{self.port}"
-            self._node = await start_node(run_id, address, self.options, managers)
+            self._node = await start_node(run_id, address, self.options, managers, self._shared.values())
 
     async def _stop_node(self) -> None:
         if self._node is not None:

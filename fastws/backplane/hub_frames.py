@@ -1,6 +1,7 @@
 """What workers and their hub say to each other: frames of ``u32 length of body, u8 operation, u32 number, body``."""
 
 import asyncio
+import contextlib
 import struct
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -139,6 +140,7 @@ class Link(asyncio.Protocol):
         self.is_full = False
         """Whether more bytes than the limit wait for the other end to read them."""
         self._transport: asyncio.Transport | None = None
+        self._closed = asyncio.Event()
 
     def take(self, data: bytes) -> int:
         """Take whole frames off the beginning. Returns how many bytes they were."""
@@ -166,9 +168,10 @@ class Link(asyncio.Protocol):
         transport = self._transport
         if transport is not None:
             transport.close()
-            await asyncio.wait([self._closed], timeout=timeout)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), timeout)
             transport.abort()
-            await self._closed
+            await self._closed.wait()
 
     def abort(self) -> None:
         """Close at once."""
@@ -177,12 +180,11 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._closed = asyncio.get_running_loop().create_future()
         self._transport.set_write_buffer_limits(self._limit)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._closed.set_result(None)
+        self._closed.set()
 
     def pause_writing(self) -> None:
         self.is_full = True

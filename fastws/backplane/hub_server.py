@@ -50,8 +50,12 @@ class HubServer:
 
     async def connect(self, end: socket.socket) -> "HubWorker":
         """Serve the worker at the other end of a socket pair, until it closes that."""
-        loop = asyncio.get_running_loop()
-        _, worker = await loop.create_unix_connection(lambda: HubWorker(self, self._limit), sock=end)
+        worker = HubWorker(self, self._limit)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: worker, sock=end)
+        except asyncio.CancelledError:
+            worker.connection_lost(None)  # which uvloop does not say
+            raise
         return worker
 
     async def stop(self) -> None:
@@ -110,6 +114,8 @@ class HubWorker(Link):
     def connection_lost(self, error: Exception | None) -> None:
         """The worker has ended."""
         super().connection_lost(error)
+        if self not in self._hub.workers:
+            return
         self._hub.workers.remove(self)
         self.ignore(list(self._listened))
         for key in list(self._followed):

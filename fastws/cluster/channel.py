@@ -1,7 +1,7 @@
 """A channel on this node: what is heard in it, what its log says, and who lags behind."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._core import Endpoint, Run, WebSocket
@@ -11,6 +11,7 @@ from .follower import LogFollower, Missed
 from .laggards import STEP, Laggards
 from .node import Node
 from .payloads import message_of
+from .people import Crowds
 
 if TYPE_CHECKING:
     from ..manager import ConnectionManager
@@ -23,7 +24,15 @@ MOST_CLOSED = 16  # connections that were lagging when they ended, until they ar
 class Channel:
     """A channel that this node listens to, and whose log, if it has one, it follows."""
 
-    def __init__(self, manager: "ConnectionManager", name: str, node: Node, keep: Keep | None, hear: Any) -> None:
+    def __init__(
+        self,
+        manager: "ConnectionManager",
+        name: str,
+        node: Node,
+        keep: Keep | None,
+        crowds: Crowds | None,
+        hear: Callable[[bytes], None],
+    ) -> None:
         self._manager = manager
         self._name = name
         self._node = node
@@ -32,9 +41,13 @@ class Channel:
         self._step = min(STEP, manager.options.max_backlog)  # bytes that a reader may have pending, or is sent at once
         self._laggards: Laggards[WebSocket] = Laggards(self._step)
         self._run: tuple[Position, Position, Run] | None = None  # what some have missed, and others may have
-        self.listening: asyncio.Future[None] | None = None
-        if not node.is_alone:
+        self._crowds = crowds  # None where there are no other nodes
+        self.listening: asyncio.Future[Any] | None = None
+        if crowds is not None:
             self.listening = node.listen(self._subject, hear)
+            knowing = crowds.use(name)
+            if knowing is not None:
+                self.listening = node.spawn(asyncio.wait((self.listening, knowing)))
         self.follower: LogFollower | None = None
         if keep is not None:
             self.follower = node.follow(LogName(manager.path, name, keep), self)
@@ -45,8 +58,9 @@ class Channel:
 
     def drop(self) -> None:
         """Nobody is here any more."""
-        if self.listening is not None:
+        if self._crowds is not None:
             self._node.ignore([self._subject])
+            self._crowds.unuse(self._name)
         if self.follower is not None:
             self._node.unfollow(self.follower)
 

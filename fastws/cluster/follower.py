@@ -29,6 +29,8 @@ class Missed(NamedTuple):
     reason: str | None
     records: Sequence[Record]
     is_snapshot: bool = False
+    is_loss: bool = False
+    """Whether it was the store that has lost something."""
 
 
 class Member(Protocol):
@@ -91,6 +93,7 @@ class LogFollower:
         self._mending: asyncio.Task[None] | None = None
         self._reads: dict[tuple[Position | None, int], asyncio.Task[Read]] = {}  # under way, shared by whoever asks
         self._is_over = False
+        self._has_lost = False  # so another node has found
 
     @property
     def is_ready(self) -> bool:
@@ -113,6 +116,7 @@ class LogFollower:
         """The log begins anew."""
         if self.cursor is None or position == self.cursor:
             return
+        self._has_lost |= reason != "cleared"
         if self._kept is not None:
             self._kept.clear()  # the store is read again in any case
         elif self.log.has_keys and reason != "cleared":
@@ -211,8 +215,9 @@ class LogFollower:
     async def _begin_anew(self, reason: str) -> None:
         await self._find_end()
         assert self.cursor is not None
+        is_loss, self._has_lost = self._has_lost or reason == "unknown", False
         if self.log.has_keys:
-            self._restart(self._snapshot())
+            self._restart(self._snapshot()._replace(is_loss=is_loss))
         else:
             self._restart(Missed(self.cursor, False, reason, ()))
 

@@ -1,7 +1,7 @@
 """The connection manager of an endpoint that has logs, or shares its channels with other nodes."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache, partial
 from re import compile as compiled
@@ -15,6 +15,7 @@ from .channel import Channel
 from .follower import Missed
 from .node import Node
 from .payloads import message_of, packed, payload_of, unpacked
+from .people import Crowds
 from .reach import Reach, ids_of
 
 __all__ = ["ClusterManager"]
@@ -29,23 +30,35 @@ MOST_PAGE = 10_000  # entries
 class ClusterManager(Reach):
     """A `ConnectionManager` whose channels may have logs, and members on other nodes."""
 
+    crowds: Crowds | None = None
+
     def join(self, node: Node) -> None:
         """The server starts, as this node."""
         self.meet(node)
         self.life.on_drained = self._drained
+        self.crowds = None if node.is_alone else Crowds(self.life, self.path, node)
         self._channels: dict[str, Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._keep = keeper(self.options.logs or {})
 
     def on_backplane(self, is_connected: bool) -> None:
         """The store is there (again), or gone: tell the listener."""
+        if self.crowds is not None:
+            self.crowds.on_backplane(is_connected)
         self.life.tell("on_backplane", is_connected)
+
+    def begin(self) -> None:
+        """The node has started."""
+        if self.crowds is not None:
+            self.crowds.begin()
 
     def part(self) -> None:
         """The server has stopped."""
         for timer in self._lingering.values():
             timer.cancel()
         self._channels.clear()
+        if self.crowds is not None:
+            self.crowds.stop()
         self.node = None
 
     @property
@@ -81,7 +94,9 @@ class ClusterManager(Reach):
         used = self._channels.get(channel)
         if used is None:
             hear = partial(self._heard, channel)
-            used = self._channels[channel] = Channel(self, channel, self._running(), self._keep(channel), hear)
+            used = self._channels[channel] = Channel(
+                self, channel, self._running(), self._keep(channel), self.crowds, hear
+            )
         return used
 
     def _linger(self, channel: str) -> None:
@@ -98,7 +113,7 @@ class ClusterManager(Reach):
             if used is not None:
                 used.drop()
 
-    def listening(self, channel: str) -> "asyncio.Future[None] | None":
+    def listening(self, channel: str) -> "asyncio.Future[Any] | None":
         """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
         used = self._use(channel)
         if not self._count(channel):
@@ -141,8 +156,34 @@ class ClusterManager(Reach):
         """A message to a channel came from another node."""
         node = self._running()
         sender, about, payload = unpacked(data)
-        if sender != node.key.id:
+        if sender == node.key.id:
+            return
+        if about is not None and "seen" in about:
+            self._notify_here(channel, about["seen"], message_of(payload), about["exclude"], about["to_self"])
+        else:
             Endpoint.broadcast(self, channel, message_of(payload), **(about or {}))
+
+    def notify(
+        self,
+        channel: str,
+        user: Hashable,
+        message: Any,
+        *,
+        exclude: Connections | None = None,
+        to_self: bool = True,
+    ) -> int:
+        """Send a message about a user to the members who may see that user, on all nodes: each asks ``can_see``."""
+        node = self._running()
+        if not node.is_alone:
+            about = {"seen": user, "exclude": ids_of(exclude), "to_self": to_self}
+            payload = payload_of(message)
+            node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about))
+            message = message_of(payload)
+        return self._notify_here(channel, user, message, exclude, to_self)
+
+    def may_be_elsewhere(self, channel: str, user: Hashable) -> bool:
+        """Returns whether a user is in a channel on another node, or may be, as it is not known who is there."""
+        return self.crowds is not None and self.crowds.may_have(channel, user)
 
     # -- logs
 
@@ -248,7 +289,9 @@ class ClusterManager(Reach):
 
         True at the moment that it returns. Waits for a store that is away, as long as ``is_wanted``; else returns None.
         """
-        self.listening(channel)
+        listening = self.listening(channel)
+        if listening is not None:
+            await asyncio.shield(listening)
         since = None if position is None else _parsed(position)
         while is_wanted():
             try:

@@ -149,11 +149,12 @@ class Reach(ConnectionManager):
         self.say("subscribe", channel, [user], [])
         return count
 
-    def unsubscribe_user(self, user: Hashable, channel: str) -> int:
+    def unsubscribe_user(self, user: Hashable, channel: str, *, everywhere: bool = True) -> int:
         """Have every connection of a user leave a channel, on all nodes. Returns how many subscribers remain here."""
         self.check_user(user)
         count = super().unsubscribe_user(user, channel)
-        self.say("unsubscribe", channel, [user], [])
+        if everywhere:
+            self.say("unsubscribe", channel, [user], [])
         return count
 
     def close_user(self, user: Hashable, code: int = 4001, reason: str = "logged out") -> int:
@@ -169,11 +170,12 @@ class Reach(ConnectionManager):
         self.say("close", {"session": session_id}, code, reason)
         return count
 
-    def visibility_changed(self, user: Hashable) -> None:
+    def visibility_changed(self, user: Hashable, *, everywhere: bool = True) -> None:
         """Ask ``can_see`` again about a user, on all nodes."""
         self.check_user(user)
         super().visibility_changed(user)
-        self.say("visibility", user)
+        if everywhere:
+            self.say("visibility", user)
 
     def check_user(self, user: Hashable) -> None:
         """Raises TypeError for a user whom other nodes could not name."""

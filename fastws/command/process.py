@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..backplane.hub_server import HubServer, HubWorker
-from ..supervised import ALIVE, END, LINK, NUMBER, READY, RESTART, STOPPING
+from ..supervised import ALIVE, ASK, END, LINK, NUMBER, READY, REPORT, RESTART, STOPPING
 
 __all__ = ["Process"]
 
@@ -24,10 +24,14 @@ ITS_OWN = ("NOTIFY_SOCKET", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_
 
 
 class Process(asyncio.Protocol):
-    """One process, from its start to its end; ``on_ready`` and ``on_stopping`` are called when it says so."""
+    """One process, from its start to its end; ``on_ready``, ``on_stopping``, ``on_ask`` are called when it says so."""
 
     def __init__(
-        self, number: int, on_ready: Callable[[str], None], on_stopping: Callable[["Process", float], None]
+        self,
+        number: int,
+        on_ready: Callable[[str], None],
+        on_stopping: Callable[["Process", float], None],
+        on_ask: Callable[["Process"], None],
     ) -> None:
         loop = self._loop = asyncio.get_running_loop()
         self.number = number
@@ -39,6 +43,8 @@ class Process(asyncio.Protocol):
         self._began = loop.time()
         self._on_ready = on_ready
         self._on_stopping = on_stopping
+        self._on_ask = on_ask
+        self._reporting: asyncio.Future[str] | None = None
         self._link: asyncio.WriteTransport | None = None
         self._at_hub: HubWorker | None = None
         self._said = b""
@@ -119,10 +125,19 @@ class Process(asyncio.Protocol):
         if self._process is not None and not self.ended.done():
             self._process.send_signal(number)
 
-    def say(self, word: str, descriptors: Sequence[int] = ()) -> None:
-        """Give an order, about these sockets."""
+    def say(self, word: str, rest: str = "") -> None:
+        """Give an order."""
         if self._link is not None:
-            self._link.write(" ".join([word, *map(str, descriptors)]).encode() + END)
+            self._link.write(f"{word} {rest}".encode() + END)
+
+    async def report(self, seconds: float) -> str | None:
+        """Returns its report, as JSON; None if it gives none in that time."""
+        if self._reporting is None:
+            self._reporting = self._loop.create_future()
+            self.say(REPORT)
+        reporting = self._reporting
+        await asyncio.wait([reporting], timeout=seconds)
+        return reporting.result() if reporting.done() else None
 
     def terminate(self) -> None:
         """Have it stop; a second time, at once."""
@@ -157,6 +172,11 @@ class Process(asyncio.Protocol):
                 self._on_stopping(self, float(rest))
             elif word == ALIVE:
                 self._watch()
+            elif word == ASK:
+                self._on_ask(self)
+            elif word == REPORT and self._reporting is not None:
+                self._reporting.set_result(rest)
+                self._reporting = None
 
     def _watch(self) -> None:
         """It says that its loop turns: kill it if it does not say so again."""

@@ -40,7 +40,8 @@ def run(
             notify.ready(where)
             notify.watchdog(server.loop)
         else:
-            supervision.watch(server.loop, Orders(server).obey)
+            Lending(server).begin(supervision)
+            supervision.watch(server.loop)
             supervision.say(READY, said)
             supervision.pulse(server.loop)
 
@@ -58,25 +59,30 @@ def run(
         raise cannot_listen(server.host, server.port, server.options.uds, error) from error
 
 
-class Orders:
-    """What a supervisor tells its worker."""
+class Lending:
+    """What a supervisor tells its worker: to serve sockets of others that are not there, and that it is replaced."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._lent: dict[int, socket.socket] = {}  # by descriptor: sockets of workers that are not there
+        self._lent: dict[int, socket.socket] = {}  # by descriptor
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def obey(self, word: str, rest: str) -> None:
-        """Do what a line says."""
-        if word == RESTART:
-            self._server.reconfigure(restart=True)
-        for fd in map(int, rest.split()):
-            if word == SERVE:
-                sock = self._lent[fd] = socket.socket(fileno=os.dup(fd))
-                task = self._server.loop.create_task(self._server.accept_also(sock))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            elif word == LEAVE and fd in self._lent:
+    def begin(self, supervision: Supervision) -> None:
+        """Do as one is told."""
+        supervision.obey(RESTART, lambda _: self._server.reconfigure(restart=True))
+        supervision.obey(SERVE, self._serve)
+        supervision.obey(LEAVE, self._leave)
+
+    def _serve(self, descriptors: str) -> None:
+        for fd in map(int, descriptors.split()):
+            sock = self._lent[fd] = socket.socket(fileno=os.dup(fd))
+            task = self._server.loop.create_task(self._server.accept_also(sock))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _leave(self, descriptors: str) -> None:
+        for fd in map(int, descriptors.split()):
+            if fd in self._lent:
                 self._server.accept_no_more(self._lent.pop(fd))
 
 

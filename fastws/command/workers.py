@@ -14,7 +14,7 @@ import uvloop
 from ..backplane.hub_server import HubServer
 from ..config import Options
 from ..sockets import inherited, open_group
-from ..supervised import LEAVE, SERVE
+from ..supervised import ANSWERS, LEAVE, SERVE
 from . import logs, notify
 from .process import Process
 from .rereading import LIVE, changes, failing_softly
@@ -30,6 +30,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds before a worker that ended is 
 GRACE = 3.0  # seconds that clients wait in the queue of a worker that has ended, and whose successors end as well
 LONG_GRACE = 10.0  # the same while one successor takes its time to start
 START_LIMIT = 120.0  # seconds in which a worker that is to replace another must be ready
+REPORT_SECONDS = 2.0  # for a worker to say what it has counted
 # What only the supervisor goes by, which reads it once.
 ITS_OWN = {"workers", "host", "port", "uds", "uds_permissions", "fd", "backplane"}
 
@@ -63,6 +64,7 @@ class Supervisor:
         """Of all sockets; each worker has them, so that it can serve for another."""
         self._reloads = 0  # SIGHUPs that were not seen to yet
         self._reloading: asyncio.Task[None] | None = None
+        self._gathering: set[asyncio.Task[None]] = set()
 
     async def run(self) -> int:
         """Returns the exit status, once all workers have ended."""
@@ -139,10 +141,25 @@ class Supervisor:
         """Have the sockets of workers that are not there served by others; those with the fewest first."""
         if self.stop.is_set():
             return
-        serving = [slot.process for slot in self._slots if slot.process is not None and slot.process.is_serving]
+        serving = self._serving()
         for slot in self._slots:
             guests = Counter(other.guest for other in self._slots)
             slot.be_covered_by(min(serving, key=lambda process: guests[process], default=None))
+
+    def _serving(self) -> list[Process]:
+        return [slot.process for slot in self._slots if slot.process is not None and slot.process.is_serving]
+
+    def on_ask(self, process: Process) -> None:
+        """A worker wants to know what all have counted."""
+        task = asyncio.create_task(self._gather(process))
+        self._gathering.add(task)
+        task.add_done_callback(self._gathering.discard)
+
+    async def _gather(self, asking: Process) -> None:
+        serving = self._serving()
+        reports = await asyncio.gather(*(process.report(REPORT_SECONDS) for process in serving))
+        found = [f'"{process.number}":{report}' for process, report in zip(serving, reports, strict=True) if report]
+        asking.say(ANSWERS, f"{{{','.join(found)}}}")
 
     def fail(self, status: int) -> None:
         """End, because a worker cannot start."""
@@ -234,7 +251,7 @@ class Slot:
 
     async def _start(self) -> Process:
         supervisor = self._supervisor
-        process = Process(self.number, self._on_ready, supervisor.on_stopping)
+        process = Process(self.number, self._on_ready, supervisor.on_stopping, supervisor.on_ask)
         await process.start(self.descriptors, supervisor.descriptors, supervisor.hub, uses_hub=supervisor.uses_hub)
         supervisor.processes.add(process)
         process.leaving.add_done_callback(lambda _: supervisor.cover())
@@ -255,10 +272,10 @@ class Slot:
         is_needed = self.served.done() and self._sockets and not (self._is_shared or self._is_deaf)
         has_worker = self.process is not None and self.process.is_serving
         if self.guest is not None and (has_worker or not is_needed or not self.guest.is_serving):
-            self.guest.say(LEAVE, self.descriptors)
+            self.guest.say(LEAVE, " ".join(map(str, self.descriptors)))
             self.guest = None
         if is_needed and not has_worker and self.guest is None and other is not None:
-            other.say(SERVE, self.descriptors)
+            other.say(SERVE, " ".join(map(str, self.descriptors)))
             self.guest = other
 
     async def _recover(self, process: Process, status: int) -> None:

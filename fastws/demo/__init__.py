@@ -17,7 +17,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from fastws import ConfigurationError, Server, WebSocket
+from fastws import ConfigurationError, History, Server, WebSocket
 from fastws.config import Options
 from fastws.demo.ended import LIFETIME_SECONDS
 from fastws.demo.hosts import Guarded, Hosts
@@ -35,6 +35,8 @@ __all__ = ["Chat", "Relay", "create_server"]
 
 READY_PATH = "/ready"
 RELOAD_SECONDS = 2  # whoever is back within this time was never away
+HISTORY_MESSAGES = 100  # of each channel that are kept at least, for whoever was away,
+HISTORY_SECONDS = 3600  # for so long after the last
 
 
 class Relay(Guarded):
@@ -54,15 +56,22 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     secret = secret or secrets.token_urlsafe(32)
     settings = Options(**options)
     hosts = Hosts(settings.host, settings.origins or ())
-    chat = Chat(hosts)
+    server = Server(**{"ready_path": READY_PATH, **options})
+    chat = Chat(hosts, server.shared)
     app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
     web = Web(app)
     script.add_to(web)
-    server = Server(http=web, **{"ready_path": READY_PATH, **options})
+    server.reconfigure(http=web)
     sessions = SignedCookieSessions(secret, cookie=COOKIE, max_age=LIFETIME_SECONDS)
     # The server's own check of `origins` would refuse the demo's page, and whoever is not a browser.
     app.state.manager = server.endpoint(
-        ["/ws/chat/{room}", "/ws/chat"], chat, sessions=sessions, offline_after=RELOAD_SECONDS, origins=None
+        ["/ws/chat/{room}", "/ws/chat"],
+        chat,
+        sessions=sessions,
+        offline_after=RELOAD_SECONDS,
+        origins=None,
+        logs={"*": History(size=HISTORY_MESSAGES, ttl=HISTORY_SECONDS)},
+        presence=["*"],
     )
     server.endpoint("/ws/{channel}", Relay(hosts), origins=None)
     return server

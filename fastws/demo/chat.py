@@ -33,13 +33,15 @@ hides, and silences nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from fastws import Presence, Reject, Request, WebSocket
+from fastws import ConnectionManager, Presence, Reject, Request, WebSocket
 from fastws.access.rules import ChannelRule, Rules
+from fastws.cluster.shared import SharedDict
 from fastws.demo.ended import Ended
 from fastws.demo.hosts import Hosts
+from fastws.demo.rooms import Rooms
 from fastws.v1 import frames
 from fastws.v1.decisions import Connect, Refused
 from fastws.v1.gate import content
@@ -55,13 +57,17 @@ RULES = [ChannelRule(pattern="*", subscribe="user", publish="member", whisper="m
 
 
 class Chat(ChannelListener):
-    """A member is a user who has at least one tab in the channel."""
+    """A member is a user who has at least one tab in the channel. `shared` gives the dicts that all nodes have."""
 
-    def __init__(self, hosts: Hosts) -> None:
+    def __init__(self, hosts: Hosts, shared: Callable[[str], SharedDict] = SharedDict) -> None:
         super().__init__(Rules(RULES), backend=Acts(self), max_channels=MAX_CHANNELS)
         self._hosts = hosts
-        self.ended = Ended()
-        self.blocked: dict[str, set[str]] = {}  # by the user who blocks
+        # Tabs that are on their way into a channel that their user is in, and who has invited the user.
+        self._following: dict[tuple[WebSocket, str], str | None] = {}
+        self.ended = Ended(shared("chat.ended"))
+        self.rooms = Rooms(shared("chat.rooms"), self._room_changed)
+        self.blocked = shared("chat.blocked")  # lists of names, by the user who blocks
+        self.blocked.on_change(self._blocked_changed)
 
     def name_in(self, session: Mapping[str, Any] | None) -> str | None:
         """Returns the name of the user whom a session belongs to; None if nobody is logged in."""
@@ -91,26 +97,59 @@ class Chat(ChannelListener):
     # The tabs of a user are in the same channels.
 
     def _welcome(self, ws: WebSocket, frame: frames.Hello) -> Any:
-        channels = dict.fromkeys(channel for tab in tabs(ws, ws.user) for channel in tab.channels)
-        welcome = {"blocked": sorted(self.blocked.get(ws.user, ()))}
-        ws.data["connect"] = Connect(user=ws.user, channels=list(channels), welcome=welcome)
+        welcome = {"blocked": self.blocked.get(ws.user, [])}
+        ws.data["connect"] = Connect(user=ws.user, channels=self.rooms.of(ws.user), welcome=welcome)
         return super()._welcome(ws, frame)
 
     def on_subscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
         super().on_subscribe(ws, channel, subscribers)
-        for tab in tabs(ws, ws.user):
-            if channel not in tab.channels:
-                self.enter(tab, channel)
+        if (ws, channel) not in self._following:
+            self.rooms.enter(ws.user, channel)
+            return
+        by = self._following.pop((ws, channel))
+        if not self.rooms.has(ws.user, channel):  # the user has left meanwhile
+            ws.unsubscribe(channel)
+        elif by is not None:
+            ws.send(self.direct({"event": "invite", "channel": channel, "user": ws.user, "by": by}))
 
     def on_unsubscribe(self, ws: WebSocket, channel: str, subscribers: int) -> Any:
         super().on_unsubscribe(ws, channel, subscribers)
         if ws.is_open:  # a tab that closes takes nobody along
-            ws.manager.unsubscribe_user(ws.user, channel)
+            self.rooms.leave(ws.user, channel)
+
+    def on_close(self, ws: WebSocket, code: int, reason: str) -> Any:
+        super().on_close(ws, code, reason)
+        for place in [place for place in self._following if place[0] is ws]:
+            del self._following[place]
+
+    def on_user_offline(self, user: Any) -> Any:
+        super().on_user_offline(user)
+        self.rooms.end(user)
+
+    def _room_changed(self, user: str, channel: str, is_there: bool, by: str | None) -> None:
+        """A user has come or gone, with all tabs, on whatever node."""
+        if self._manager is None:  # nobody is here yet
+            return
+        if not is_there:
+            self._manager.unsubscribe_user(user, channel, everywhere=False)
+            return
+        for tab in tabs(self._manager, user):
+            if channel not in tab.channels and (tab, channel) not in self._following:
+                self._following[tab, channel] = by
+                self.enter(tab, channel)
 
     def _subscribe(self, ws: WebSocket, frame: frames.Subscribe) -> Awaitable[None] | None:
         if not is_name(frame.channel):
             raise Refused("bad_channel", f"a channel name {NAME_RULE}")
         return super()._subscribe(ws, frame)
+
+    def _blocked_changed(self, user: str, blocked: list[str] | None, is_deletion: bool) -> None:
+        """Whom a user blocks has changed, on whatever node."""
+        if self._manager is not None:
+            self._manager.visibility_changed(user, everywhere=False)
+            # A tab that has not said hello yet is told by its welcome.
+            told = [tab for tab in tabs(self._manager, user) if not self.is_deaf(tab)]
+            self._manager.send(told, self.direct({"event": "blocked", "users": blocked or []}))
 
     # Nobody is counted, or named, to those who may not see them.
 
@@ -172,28 +211,27 @@ class Acts:
         return {}
 
     async def call(self, ws: WebSocket, method: str, params: Any) -> Mapping[str, Any]:
-        acts = {"invite": self.invite, "kick": self.kick, "block": self.block, "unblock": self.unblock}
+        acts: dict[str, Any] = {"invite": self.invite, "kick": self.kick, "block": self.block, "unblock": self.unblock}
         if method not in acts:
             raise Refused("refused", f"method must be one of {', '.join(acts)}")
-        acts[method](ws, params if isinstance(params, dict) else {})
+        done = acts[method](ws, params if isinstance(params, dict) else {})
+        if done is not None:
+            await done
         return {"result": None}
 
     def tell(self, event: Mapping[str, Any]) -> None:
         pass
 
-    def invite(self, ws: WebSocket, params: dict[str, Any]) -> None:
+    async def invite(self, ws: WebSocket, params: dict[str, Any]) -> None:
         channel, user = own_channel(ws, params), text(params, "user")
-        guests = tabs(ws, user) if user != ws.user and ws.manager.sees(ws.user, user) else []
-        if not guests:
+        is_seen = user != ws.user and ws.manager.sees(ws.user, user)
+        if not is_seen or not await ws.manager.cluster.online([user]):
             raise Refused("not_online", f"nobody else called {user} is online")
         if user in others_in(ws, channel):
             raise Refused("already_there", f"{user} is already in {channel}")
-        if len(guests[0].channels) >= MAX_CHANNELS:
+        if len(self._chat.rooms.of(user)) >= MAX_CHANNELS:
             raise Refused("too_many", f"a user can be in at most {MAX_CHANNELS} channels")
-        for guest in guests:
-            self._chat.enter(guest, channel)
-        notice = {"event": "invite", "channel": channel, "user": user, "by": ws.user}
-        ws.manager.broadcast(channel, self._chat.direct(notice), users=user)
+        self._chat.rooms.enter(user, channel, ws.user)
 
     def kick(self, ws: WebSocket, params: dict[str, Any]) -> None:
         channel, user = own_channel(ws, params), text(params, "user")
@@ -204,11 +242,11 @@ class Acts:
         # Whoever never saw the kicked must not see a kick either.
         notice = {"event": "kick", "channel": channel, "user": user, "by": ws.user}
         ws.manager.notify(channel, user, self._chat.direct(notice))
-        ws.manager.unsubscribe_user(user, channel)
+        self._chat.rooms.leave(user, channel)
 
     def block(self, ws: WebSocket, params: dict[str, Any]) -> None:
         user = text(params, "user")
-        blocked = self._chat.blocked.get(ws.user, set())
+        blocked = set(self._chat.blocked.get(ws.user, ()))
         if not is_name(user) or user == ws.user:
             raise Refused("bad_user", f"you can only block somebody else, whose name {NAME_RULE}")
         if len(blocked) >= MAX_BLOCKED:
@@ -217,18 +255,14 @@ class Acts:
 
     def unblock(self, ws: WebSocket, params: dict[str, Any]) -> None:
         user = text(params, "user")
-        self._hide_from(ws, self._chat.blocked.get(ws.user, set()) - {user})
+        self._hide_from(ws, set(self._chat.blocked.get(ws.user, ())) - {user})
 
     def _hide_from(self, ws: WebSocket, users: set[str]) -> None:
         """From now on `users`, and nobody else, are those to whom this user is offline."""
         if users:
-            self._chat.blocked[ws.user] = users
+            self._chat.blocked[ws.user] = sorted(users)
         else:
             self._chat.blocked.pop(ws.user, None)
-        ws.manager.visibility_changed(ws.user)
-        notice = self._chat.direct({"event": "blocked", "users": sorted(users)})
-        # A tab that has not said hello yet is told by its welcome.
-        ws.manager.send([tab for tab in tabs(ws, ws.user) if not self._chat.is_deaf(tab)], notice)
 
 
 def is_name(name: object) -> bool:
@@ -252,10 +286,10 @@ def own_channel(ws: WebSocket, params: dict[str, Any]) -> str:
     return channel
 
 
-def tabs(ws: WebSocket, user: Any) -> list[WebSocket]:
-    """All connections of a user on the endpoint that `ws` is on."""
-    connections = ws.manager.connections
-    return [connections[each] for each in ws.manager.users.get(user, ()) if each in connections]
+def tabs(manager: ConnectionManager, user: Any) -> list[WebSocket]:
+    """All connections of a user on this node."""
+    connections = manager.connections
+    return [connections[each] for each in manager.users.get(user, ()) if each in connections]
 
 
 def devices_in(ws: WebSocket, channel: str) -> int:

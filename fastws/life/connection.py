@@ -90,6 +90,11 @@ class Life:
             )
         self.company = Company(endpoint, self._handlers["can_see"], lambda ws: self._run(self._offline(ws)))
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server stops."""
+        return self._runner.is_stopping
+
     def ask(self, name: str, *arguments: Any) -> Any:
         """Call a handler of the listener. Returns its result, None if there is no such handler."""
         method = self._handlers[name]

@@ -313,7 +313,8 @@ class ChannelListener(Channels):
     def _deliver_whisper(self, ws: WebSocket, frame: frames.Whisper, message: Any, to: list[Any]) -> None:
         """To those of the named who are there, and to what else the sender has in the channel."""
         channel, manager = frame.channel, ws.manager
-        there = [user for user in dict.fromkeys(to) if manager._is_there(channel, user)]
+        elsewhere = {user for user in to if manager.may_be_elsewhere(channel, user)}
+        there = [user for user in dict.fromkeys(to) if user in elsewhere or manager._is_there(channel, user)]
         others = [] if ws.user is None or ws.user in there else [ws.user]
         whisper = {
             "type": "whisper",
@@ -324,7 +325,7 @@ class ChannelListener(Channels):
             "time": now(),
         }
         count = manager.broadcast(channel, whisper, users=[*there, *others], exclude=ws) if there else 0
-        if count == 0:
+        if count == 0 and not elsewhere:
             raise Refused("no_recipient", "none of those named is in the channel")
         self._acknowledge(ws, frame, connections=count)
 
@@ -338,9 +339,8 @@ class ChannelListener(Channels):
             del self._typing[oldest]
         if (channel, ws.user) not in self._typing:
             self._typing[channel, ws.user] = moment
-            tabs = ws.manager.users.get(ws.user, ())
             notice = {"type": "typing", "channel": channel, "user": ws.user}
-            ws.manager.notify(channel, ws.user, notice, exclude=list(tabs))
+            ws.manager.notify(channel, ws.user, notice, to_self=False)
         self._acknowledge(ws, frame)
 
     def _presence(self, ws: WebSocket, frame: frames.Presence) -> None:

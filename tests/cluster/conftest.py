@@ -1,5 +1,7 @@
-"""Fixtures: `fleet` are servers that are one, on each kind of store; `memory_fleet` has links that can be cut; `serve_logs`
-starts a single server of fastws.v1 whose channels keep what LOGS says."""
+"""Fixtures: `fleet` are servers that are one, on each kind of store; `memory_fleet` has links that can be cut.
+
+`serve_logs` starts a single server of fastws.v1 whose channels keep what LOGS says.
+"""
 
 import itertools
 from contextlib import AsyncExitStack

@@ -6,6 +6,7 @@ from base64 import b64decode
 
 import pytest
 
+from fastws.cluster.shared import SharedDict
 from fastws.demo import create_server
 from fastws.demo.chat import MAX_NAME_CHARACTERS
 from fastws.demo.ended import LIFETIME_SECONDS, Ended
@@ -147,7 +148,7 @@ async def test_of_too_many_log_outs_the_earliest_are_forgotten_and_still_nobody_
 
 def test_what_is_remembered_of_log_outs_is_bounded(monkeypatch):
     monkeypatch.setattr("fastws.demo.ended.MAX_REMEMBERED_SESSIONS", 1000)
-    ended, now = Ended(), time.time()
+    ended, now = Ended(SharedDict("ended")), time.time()
     sessions = [{"id": str(number), "since": now - number} for number in range(5000)]
     for session in sessions:
         ended.add(session)

@@ -134,9 +134,11 @@ class Fleet:
         store = MemoryStore()
         return cls(lambda: Link(store), "test")
 
-    async def start(self, listener=None, path="/ws/{channel}", **options) -> Site:
+    async def start(self, listener=None, path="/ws/{channel}", shared=(), **options) -> Site:
         """One more server; `site.manager.listener` records what it is called with."""
         server = Server(port=0, backplane=self.make(), **{**self.common, **options})
+        for name in shared:
+            server.shared(name)
         manager = server.endpoint(path, Login() if listener is None else listener)
         stack = AsyncExitStack()
         site = Site(server, manager, await stack.enter_async_context(running(server)))
@@ -164,6 +166,16 @@ class Fleet:
     async def stop(self):
         while self._servers:
             await self._servers.popitem()[1].aclose()
+
+
+def stored(site, name, endpoint="/ws/{channel}"):
+    """A log, as the store in memory has it."""
+    return link(site).store._logs.get((endpoint, name))
+
+
+def lose(site, name, endpoint="/ws/{channel}"):
+    """The store in memory forgets a log, as one that comes back empty does."""
+    del link(site).store._logs[endpoint, name]
 
 
 def link(site) -> Link:

@@ -12,6 +12,7 @@ from fastws.backplane.hub import HubClient
 from fastws.backplane.hub_server import HubServer
 
 from ..backplane.peers import CARS, ROOM, Backplanes
+from ..lib.raw import TIMEOUT
 from ..lib.support import eventually
 
 ANN, BOB = UserName("/ws", "ann"), UserName("/ws", "bob")
@@ -207,6 +208,22 @@ async def test_the_end_of_the_supervisor_is_said_and_fails_what_waits(machine):
     assert a.backplane.lost == 1
     with pytest.raises(BackplaneError):
         await a.backplane.beat(b"")
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_connection_that_is_given_up_while_it_is_made_leaves_nothing(turns):
+    hub = HubServer()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        connecting = asyncio.ensure_future(hub.connect(ours))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        async with asyncio.timeout(TIMEOUT):
+            await hub.stop()
+    assert hub.workers == []
 
 
 async def test_a_message_of_any_size_arrives_whole(machine):

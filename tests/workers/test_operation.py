@@ -8,6 +8,7 @@ import socket
 import sys
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from fastws.testing import Closed, connect
 
@@ -148,6 +149,51 @@ async def test_what_it_cannot_change_is_changed_by_new_workers(folder):
         writer.write(b"GET /other.js HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert b" 200 " in await reader.readline()
         writer.close()
+
+
+# -- metrics
+
+
+async def scrape(port):
+    """The samples of /metrics: name and labels -> value."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+    finally:
+        writer.close()
+    assert " 200 " in head
+    families = text_string_to_metric_families(body)
+    return {
+        (name, tuple(sorted(labels.items()))): value
+        for family in families
+        for name, labels, value, *_ in family.samples
+    }
+
+
+async def test_whichever_worker_is_asked_for_metrics_has_those_of_all(folder):
+    folder.joinpath("fastws.toml").write_text("[metrics]\npublic = true\n" + CHANNELS.format(pattern="*"))
+    with supervised(*HERE, target=None, workers=3) as site:
+        async with contextlib.AsyncExitStack() as opened:
+            for _ in range(30):
+                await opened.enter_async_context(connect(f"ws://127.0.0.1:{site.port}/ws", subprotocols=[PROTOCOL]))
+            for _ in range(5):
+                samples = await scrape(site.port)
+                labels = [(("endpoint", "/ws"), ("worker", number)) for number in "123"]
+                here = [samples["fastws_connections", each] for each in labels]
+                assert sum(here) == 30
+                assert all(here)
+                memory = {samples["process_resident_memory_bytes", (("worker", number),)] for number in "123"}
+                assert len(memory) == 3
+            os.kill(site.workers[2], signal.SIGSTOP)
+            scrapes = [asyncio.ensure_future(scrape(site.port)) for _ in range(20)]  # some of them at the stopped one
+            done, rest = await asyncio.wait(scrapes, return_when=asyncio.FIRST_COMPLETED)
+            for each in rest:
+                each.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+            os.kill(site.workers[2], signal.SIGCONT)
+            assert {dict(labels)["worker"] for _, labels in done.pop().result()} == {"1", "3"}
 
 
 # -- the service manager
