@@ -84,6 +84,7 @@ class Stream:
         self.is_open = False
         self.opening: asyncio.Task[None] | None = None
         self.waiting: list[Put] = []
+        self.waiting_bytes = 0
         self.pause = 0.0
 
 
@@ -148,9 +149,10 @@ class JetStream:
         put = Put(next(self._numbers), lambda reply: headed(subject, reply, headers, payload), size, deadline)
         if stream.is_open:
             self._send(stream, put)
+        elif self.link.is_full(stream.waiting_bytes + size):
+            put.future.set_exception(self.link.full())
         else:
-            stream.waiting.append(put)
-            self._open(stream)
+            self._wait(stream, put)
         return put.future
 
     def _send(self, stream: Stream, put: Put) -> None:
@@ -175,8 +177,12 @@ class JetStream:
             put.future.set_exception(BackplaneError(f"the stream {stream.name} of NATS is not available"))
         else:
             stream.is_open = False
-            stream.waiting.append(put)
-            self._open(stream)
+            self._wait(stream, put)
+
+    def _wait(self, stream: Stream, put: Put) -> None:
+        stream.waiting.append(put)
+        stream.waiting_bytes += put.size
+        self._open(stream)
 
     def _open(self, stream: Stream) -> asyncio.Task[None]:
         if stream.opening is None:
@@ -196,6 +202,7 @@ class JetStream:
         stream.opening = None
         stream.is_open = error is None
         waiting, stream.waiting = sorted(stream.waiting, key=lambda put: put.number), []
+        stream.waiting_bytes = 0
         for put in waiting:
             if error is None:
                 self._send(stream, put)
