@@ -1,4 +1,4 @@
-"""NATS that goes away, comes back with or without what it had, stands still, or is cut off in the middle of a message."""
+"""NATS that goes away, comes back with or without what it had, stands still, or is cut off amid a message."""
 
 import asyncio
 import contextlib

@@ -92,8 +92,10 @@ def test_damaged_messages_are_taken_or_refused(several, at, damage):
 
 @pytest.mark.parametrize(
     "line",
-    [b"MSG", b"MSG a 1", b"MSG a 1 x", b"MSG a 1 -1", b"MSG a 1 r r 1", b"MSG a 1 99999999", b"MSG a 1 9999999999"]
-    + [b"HMSG a 2 9 1", b"HMSG a 2 1", b"HMSG a 2 x 1", b"MSG a 1 +1", b"HMSG a 2 -1 1"],
+    [
+        *(b"MSG", b"MSG a 1", b"MSG a 1 x", b"MSG a 1 -1", b"MSG a 1 r r 1", b"MSG a 1 99999999", b"MSG a 1 +1"),
+        *(b"MSG a 1 9999999999", b"HMSG a 2 9 1", b"HMSG a 2 1", b"HMSG a 2 x 1", b"HMSG a 2 -1 1"),
+    ],
 )
 def test_what_is_no_beginning_of_a_message_is_refused(line):
     assert not feed(line + b"\r\nabcdefgh\r\n")
