@@ -14,7 +14,7 @@ from ..lib.nats import NATSServer
 from ..lib.support import eventually, records_naming, unused_port
 from .peers import CARS, PRICES, ROOM, Backplanes
 
-PATIENT = 15.0  # seconds to wait for a server that is started again
+PATIENT = 30.0  # seconds to wait for a server that is started again
 
 
 @pytest.fixture
@@ -43,8 +43,7 @@ async def is_back(*peers):
 
 async def test_a_restart_that_loses_nothing_is_not_noticed_in_a_log(server, backplanes, caplog):
     caplog.set_level("INFO", "fastws")
-    a, b = await backplanes.node("a"), await backplanes.node("b")
-    a.backplane.timeout = PATIENT
+    a, b = await backplanes.node("a", timeout=PATIENT), await backplanes.node("b", timeout=PATIENT)
     followed, heard = await b.follow(ROOM), await b.listen(CARS)
     zero = await a.top(ROOM)
     await a.append(ROOM, b"1")

@@ -21,6 +21,7 @@ __all__ = ["Ack", "JetStream", "Message", "Rejected", "Stored", "Stream"]
 PAGE = 500  # messages or subjects of one question
 PAGE_BYTES = 1 << 22
 OVERHEAD = 200  # bytes of headers beside ours, at most
+NO_JETSTREAM = (503, 10039, 10076)
 OTHER_CONFIG, WRONG_LAST = 10058, 10071
 LONGEST_PAUSE = 0.5  # seconds until a stream without a leader is tried again
 
@@ -102,6 +103,8 @@ class JetStream:
         try:
             await self.api("INFO", {})
         except Rejected as error:
+            if error.code not in NO_JETSTREAM:
+                raise
             raise ConfigurationError(f"NATS has no JetStream for this user: {error}") from None
 
     async def stop(self) -> None:
