@@ -21,6 +21,7 @@ __all__ = ["Ack", "JetStream", "Message", "Rejected", "Stored", "Stream"]
 PAGE = 500  # messages or subjects of one question
 PAGE_BYTES = 1 << 22
 OVERHEAD = 200  # bytes of headers beside ours, at most
+NO_JETSTREAM = (503, 10039, 10076)
 OTHER_CONFIG, WRONG_LAST = 10058, 10071
 LONGEST_PAUSE = 0.5  # seconds until a stream without a leader is tried again
 
@@ -84,6 +85,7 @@ class Stream:
         self.is_open = False
         self.opening: asyncio.Task[None] | None = None
         self.waiting: list[Put] = []
+        self.waiting_bytes = 0
         self.pause = 0.0
 
 
@@ -101,6 +103,8 @@ class JetStream:
         try:
             await self.api("INFO", {})
         except Rejected as error:
+            if error.code not in NO_JETSTREAM:
+                raise
             raise ConfigurationError(f"NATS has no JetStream for this user: {error}") from None
 
     async def stop(self) -> None:
@@ -148,9 +152,10 @@ class JetStream:
         put = Put(next(self._numbers), lambda reply: headed(subject, reply, headers, payload), size, deadline)
         if stream.is_open:
             self._send(stream, put)
+        elif self.link.is_full(stream.waiting_bytes + size):
+            put.future.set_exception(self.link.full())
         else:
-            stream.waiting.append(put)
-            self._open(stream)
+            self._wait(stream, put)
         return put.future
 
     def _send(self, stream: Stream, put: Put) -> None:
@@ -175,8 +180,12 @@ class JetStream:
             put.future.set_exception(BackplaneError(f"the stream {stream.name} of NATS is not available"))
         else:
             stream.is_open = False
-            stream.waiting.append(put)
-            self._open(stream)
+            self._wait(stream, put)
+
+    def _wait(self, stream: Stream, put: Put) -> None:
+        stream.waiting.append(put)
+        stream.waiting_bytes += put.size
+        self._open(stream)
 
     def _open(self, stream: Stream) -> asyncio.Task[None]:
         if stream.opening is None:
@@ -196,6 +205,7 @@ class JetStream:
         stream.opening = None
         stream.is_open = error is None
         waiting, stream.waiting = sorted(stream.waiting, key=lambda put: put.number), []
+        stream.waiting_bytes = 0
         for put in waiting:
             if error is None:
                 self._send(stream, put)

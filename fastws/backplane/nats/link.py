@@ -298,15 +298,23 @@ class Link:
         With ``is_many`` there are several answers, the last of which has a status.
         """
         ask = Ask(encode, is_many, size, self._loop.time() + self.timeout)
-        connection = self._connection
-        if (connection is None or connection.waiting > self._buffer) and self._asked + size > self._buffer:
-            ask.future.set_exception(BackplaneError(f"too much is waiting for NATS at {self._address.url}"))
+        if self.is_full(size):
+            ask.future.set_exception(self.full())
             return ask.future
         self._asked += size
-        self._put(ask, connection)
+        self._put(ask, self._connection)
         if self._sweep is None:
             self._sweep = self._loop.call_later(self.timeout / 10, self._give_up)
         return ask.future
+
+    def is_full(self, more: int) -> bool:
+        """Whether so many bytes more are too much for a server that is away, or does not read."""
+        connection = self._connection
+        return (connection is None or connection.waiting > self._buffer) and self._asked + more > self._buffer
+
+    def full(self) -> BackplaneError:
+        """Returns what is raised then."""
+        return BackplaneError(f"too much is waiting for NATS at {self._address.url}")
 
     def _put(self, ask: Ask, connection: Connection | None) -> None:
         token = f"{next(self._tokens):x}"
