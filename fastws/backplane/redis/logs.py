@@ -11,11 +11,11 @@ from .caller import Caller
 from .lanes import Item, Lane
 from .names import LogKeys, Names
 
-__all__ = ["Logs", "receiver_of"]
+__all__ = ["MOST_PAYLOAD", "Logs", "receiver_of"]
 
 MOST_RECORDS, MOST_BYTES = 100, 256 << 10  # of one call, so that others need not wait for long
 BATCH = 100  # ends of logs in one call
-MOST_PAYLOAD = 64 << 20  # what the parser of subscriptions takes
+MOST_PAYLOAD = 16 << 20  # bytes; Redis cuts off a subscriber for whom 32 MiB are waiting
 
 
 class Append(NamedTuple):
@@ -46,6 +46,9 @@ class Logs:
         record = Append(log, _bytes(key or ""), is_deletion, _bytes(id or ""), payload)
         size = len(payload) + len(record.key) + len(record.id) + 200
         item = Item(record, size, loop.time() + self._timeout)
+        if size > MOST_PAYLOAD:
+            item.done.set_exception(BackplaneError(f"{size:,} bytes are too many for Redis: {MOST_PAYLOAD:,} at most"))
+            return item.done
         if self._waiting + size > self._buffer and self._waiting:
             item.done.set_exception(BackplaneError(f"{self._waiting:,} bytes are waiting for Redis already"))
             return item.done
