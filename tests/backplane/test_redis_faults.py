@@ -308,14 +308,14 @@ async def test_what_waits_is_bounded(redis, nodes):
 
 async def test_what_is_too_large_for_redis_costs_nothing_else(redis, nodes, caplog):
     backplanes = nodes(redis.url)
-    a, b = await backplanes.node("a", buffer=1 << 26), await backplanes.node("b")
+    a, b = await backplanes.node("a", buffer=1 << 26, timeout=60.0), await backplanes.node("b", timeout=60.0)
     received, followed = await b.listen(CARS), await b.follow(ROOM)
     large = b"x" * (17 << 20)
     a.backplane.send(CARS, large)
     with pytest.raises(BackplaneError, match="too many for Redis: 16,777,216 at most"):
         await a.append(ROOM, large)
-    a.backplane.send(CARS, large[: 15 << 20])
-    await a.append(ROOM, large[: 15 << 20])
+    a.backplane.send(CARS, large[: 5 << 20])
+    await a.append(ROOM, large[: 1 << 20])
     await eventually(lambda: len(received) == len(followed.records) == 1)
     assert (a.backplane.lost, b.reasons) == (1, [])
     assert "is too large for Redis" in caplog.text
