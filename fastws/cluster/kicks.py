@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from .._core import WebSocket
-from ..backplane.base import Backplane, BackplaneError, LogName, Record
+from ..backplane.base import Backplane, BackplaneError, LogName, Read, Record
 from ..logs import History, Position
 from .follower import LogFollower, Missed
 
@@ -166,15 +166,27 @@ class KickFollower(LogFollower):
         self.kicks.all_known()
 
     async def _read_on(self, cursor: Position) -> None:
-        await super()._read_on(cursor)
+        if cursor.offset or not await self._takes_all():
+            await super()._read_on(cursor)
         self.kicks.all_known()
+
+    async def _takes_all(self) -> bool:
+        """Where nothing was ever said, whatever there is now is news, also if the store is another than before."""
+        read = await self._store.snapshot(self.log)
+        if len(read.records) >= self.log.keep.size:
+            return False
+        self._restore(read)
+        return True
+
+    def _restore(self, read: Read) -> None:
+        self._drop_ring()
+        self.cursor = self._base = read.top
+        self.kicks.restore(read.records)
 
     async def _be_lost(self, cursor: Position) -> None:
         was_away = self.kicks.was_away
         read = await self._store.snapshot(self.log)
-        self._drop_ring()
-        self.cursor = self._base = read.top
-        self.kicks.restore(read.records)
+        self._restore(read)
         if was_away:
             self._count("gaps")
             self.kicks.on_begun(Missed(read.top, False, "unknown", ()))
