@@ -111,7 +111,7 @@ class Kicks:
 
     def on_begun(self, missed: Missed) -> None:
         """Kicks are lost for good."""
-        logger.error("kicks of %s are lost (%s): its connections are closed", self.log.endpoint, missed.reason)
+        logger.error("kicks of %s may be missing (%s): its connections are closed", self.log.endpoint, missed.reason)
         self._obeys.let_go()
 
     def _do(self, payload: bytes) -> None:
@@ -157,12 +157,14 @@ class KickFollower(LogFollower):
     """Follows kicks: where the store has lost some, they are not given up but appended again."""
 
     kicks: Kicks
+    is_serving = False
+    """Whether there may be connections already: whatever was said since they came has to be known."""
 
     async def _find_end(self) -> None:
         is_first = self.cursor is None
         await super()._find_end()
-        if is_first and self.kicks.was_away and self.cursor is not None:
-            self.kicks.on_begun(Missed(self.cursor, False, "unknown", ()))
+        if is_first and self.is_serving and self.cursor is not None:
+            self.kicks.on_begun(Missed(self.cursor, False, "new", ()))
         self.kicks.all_known()
 
     async def _read_on(self, cursor: Position) -> None:

@@ -129,6 +129,8 @@ class Node:
                 async with asyncio.timeout(MEET_SECONDS):
                     await asyncio.gather(*heard, *followed)
         await self.members.start()
+        for follower in self._kick_followers:
+            follower.is_serving = True
 
     def leave(self) -> None:
         """The server begins to stop: users have time to come back to other nodes."""
