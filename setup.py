@@ -79,6 +79,7 @@ def engine() -> Extension:
         sources=sources,
         depends=["fastws/_core.pxd", *sorted(map(str, rooms))],
         include_dirs=["fastws/engine/memory"],
+        libraries=["z"],
         define_macros=macros(),
     )
 

@@ -6,12 +6,24 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef class Reactor
 cdef class Request
 
+cdef extern from "zlib.h" nogil:
+    ctypedef struct z_stream:
+        unsigned char* next_in
+        unsigned int avail_in
+        unsigned char* next_out
+        unsigned int avail_out
+        int data_type
+
+cdef enum:
+    LANES = 2                   # of an arena: plain frames, deflated ones
+    WINDOWS = 7                 # sizes of a deflater's window: of 9 to 15 bits
+
 
 # memory: arena -------------------------------------------------------------------------------------------
 
 cdef struct Block:
     # Bytes of encoded frames, `size` of them behind this header. Owned by its references: one for each Range
-    # that names it, one for whoever writes to it now, one for the arena while it is `current`, one for its Run.
+    # that names it, one for whoever writes to it now, one for the arena while it is in `current`, one for its Run.
     Arena* arena
     Block* previous             # the arena's live blocks, by age
     Block* next
@@ -24,7 +36,7 @@ cdef struct Block:
 
 cdef struct Arena:
     # Owned by its Reactor, address fixed.
-    Block* current              # being filled; one reference is the arena's
+    Block* current[LANES]       # being filled; one reference to each is the arena's
     Block* oldest
     Block* newest
     Block* emptied              # last reference gone, not yet collected; pushed by any flush thread
@@ -47,6 +59,18 @@ cdef struct Frame:
     uint32_t offset
     uint32_t length
 
+cdef struct Message:
+    # A message on the stack of whoever sends it, and who gives its frames up once it is delivered.
+    Frame plain
+    Frame[WINDOWS] deflated     # only where `tried` says so; without a block where that is not smaller
+    uint8_t is_deflatable       # for whoever has agreed on that
+    uint8_t tried               # a bit for each window
+
+cdef struct Scratch:
+    # Room for one result of zlib. Owned by a Reactor, and used within one call.
+    uint8_t* data
+    size_t capacity
+
 cdef struct Releases:
     # What one thread of a flush did, counted together: references to one block that it gave up, bytes that went out.
     Block* block
@@ -64,6 +88,7 @@ cdef struct Utf8:
 
 cdef struct FrameHeader:
     uint8_t final
+    uint8_t deflated            # RSV1 (RFC 7692 6)
     uint8_t opcode
     uint8_t size                # of the header itself, in bytes
     uint32_t mask               # in memory order
@@ -84,6 +109,7 @@ cdef struct Inbound:
     uint8_t final
     uint8_t opcode              # of the current frame
     uint8_t message_opcode      # 0: no message begun
+    uint8_t message_deflated
     uint8_t control_length
     uint32_t fragments          # of the message so far
     uint8_t ping_due            # a ping came while the socket was full; its payload is `ping`
@@ -143,6 +169,7 @@ cdef struct Conn:
     void* ws                    # the WebSocket; a strong reference from the head of its request on
     Inbound* inbound            # owned; NULL when nothing is unfinished
     uint32_t last_received      # tick
+    uint8_t deflate             # bits of the window that was agreed on; 0: it gets plain frames, and sends them
     uint8_t paused              # not read: a handler runs
     uint8_t readable            # something came while paused
     uint8_t again               # on the reactor's again list
@@ -164,6 +191,8 @@ cdef struct Conn:
     uint32_t idle_timeout       # ticks; 0: none
     uint32_t charged            # tick of the last charge
     uint32_t throttle_end       # tick
+    uint32_t inflated           # bytes, within the tick `inflated_at`
+    uint32_t inflated_at
     float message_debt          # seconds' worth of messages received and not yet worked off
     float byte_debt             # likewise of bytes
     uint32_t timer_slot
@@ -200,6 +229,7 @@ cdef class Request:
     cdef public object session
     cdef public object claims
     cdef public object subprotocol
+    cdef uint8_t deflate                    # as in Conn
     cdef readonly bint is_secure
     cdef uint8_t family
     cdef uint8_t is_packed
@@ -268,6 +298,9 @@ cdef class Endpoint:
     cdef float seconds_per_message          # 0: any rate
     cdef float seconds_per_byte
     cdef bint closes_over_rate
+    cdef int deflate_level                  # 0: compression is off
+    cdef uint64_t deflate_threshold
+    cdef z_stream* deflaters[WINDOWS]       # owned; NULL until there is a message for a member with that window
     cdef uint32_t max_backlog
     cdef int overflow
     cdef uint32_t idle_ticks
@@ -278,6 +311,7 @@ cdef class Endpoint:
     cdef uint64_t binary_received           # of them
     cdef uint64_t throttled
     cdef uint64_t broadcasts
+    cdef uint64_t compressed
     cdef uint64_t deliveries
     cdef uint64_t closed_slow
     cdef uint64_t closed_unfinished
@@ -286,11 +320,11 @@ cdef class Endpoint:
     cdef object __weakref__
 
     cdef dict groups(self, int kind)
-    cdef send_chosen(self, ids, users, message, exclude)
-    cdef uint32_t deliver_all(self, Group group, Frame* frame, uint64_t excluded) except? 0
+    cdef send_chosen(self, ids, users, message, exclude, compress)
+    cdef uint32_t deliver_all(self, Group group, Message* message, uint64_t excluded) except? 0
     cdef list pass_over(self, Group group, const Frame* frame, uint32_t limit, uint64_t excluded)
-    cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0
-    cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken)
+    cdef uint32_t deliver_chosen(self, Group group, Message* message, ids, users, exclude) except? 0
+    cdef bint deliver_once(self, Conn* c, Group group, Message* message, uint64_t excluded, uint64_t taken)
     cdef uint64_t mark_excluded(self, exclude) except 0
     cdef Conn* find(self, name) except? NULL
 
@@ -327,6 +361,9 @@ cdef class Reactor:
     cdef bint tick_scheduled
     cdef bint closed
     cdef uint8_t* buffer                    # one receive buffer for all connections
+    cdef z_stream* inflater                 # owned; NULL until there is a compressed message
+    cdef Scratch inflated                   # its data are owned, as are those of the next one
+    cdef Scratch deflated
     cdef Conn** slabs                       # arrays of SLAB_CONNECTIONS connections, never moved
     cdef uint32_t slab_count
     cdef ConnList unused

@@ -124,6 +124,9 @@ class WebSocket:
     def subprotocol(self) -> str | None:
         """The subprotocol agreed on, or None."""
     @property
+    def compression(self) -> bool:
+        """Whether it takes compressed messages: both sides have agreed on that."""
+    @property
     def path(self) -> str:
         """The request's path, percent-decoded."""
     @property
@@ -158,11 +161,12 @@ class WebSocket:
     def __delitem__(self, key: Any, /) -> None: ...
     def __contains__(self, key: object, /) -> bool: ...
     def __iter__(self) -> NoReturn: ...
-    def send(self, message: Any) -> bool:
+    def send(self, message: Any, *, compress: bool | None = None) -> bool:
         """Queue a message. Returns False if the connection is closed, or had no room for it (`max_backlog`).
 
-        ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
-        for what orjson cannot encode, RuntimeError from another thread.
+        ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. ``compress`` is as
+        for `ConnectionManager.broadcast`. Raises TypeError for what orjson cannot encode, RuntimeError from another
+        thread.
         """
     def subscribe(self, channel: str) -> int:
         """Join a channel; joining again changes nothing. Returns its number of subscribers."""
@@ -238,10 +242,11 @@ class Endpoint:
         ``binary_received`` counts those of ``messages_received`` that were not text; ``broadcasts`` counts the calls
         that had a channel with members; ``subscriptions`` is how many channels all connections are in, added up.
         ``throttled`` counts the times that a connection was not read because its peer sent too fast
-        (`max_message_rate`, `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow``
-        counts connections closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and
-        ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts connections closed with
-        1013 because `max_inbound` was passed and they held the most.
+        (`max_message_rate`, `max_byte_rate`) or too much that was compressed; ``compressed`` counts how often a message
+        was: once for each size of window that its receivers had agreed on; ``deliveries`` counts frames queued, one per
+        connection; ``closed_slow`` counts connections closed with 1013 for more than `max_backlog` bytes pending;
+        ``dropped_oldest`` and ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts
+        connections closed with 1013 because `max_inbound` was passed and they held the most.
         """
     def broadcast(
         self,
@@ -251,22 +256,35 @@ class Endpoint:
         to: _Connections | None = None,
         users: Hashable | Iterable[Hashable] = None,
         exclude: _Connections | None = None,
+        compress: bool | None = None,
     ) -> int:
         """Send a message to the members of a channel. Returns how many were addressed.
 
         Where ``to`` (ids) or ``users`` is given, only to those members named in either; never to those in
         ``exclude`` (connections or ids). A single value serves as well as a list. Encoded once, never waits.
+        Where `compression` is on, ``compress`` says whether to compress; None: from `compression_threshold` on.
         Raises TypeError for what orjson cannot encode, RuntimeError from another thread.
         """
-    def send(self, ids: _Connections, message: Any) -> int:
+    def send(self, ids: _Connections, message: Any, *, compress: bool | None = None) -> int:
         """Send a message to connections of this endpoint, by id. Returns how many were addressed."""
     def send_to_user(
-        self, users: Hashable | Iterable[Hashable], message: Any, *, exclude: _Connections | None = None
+        self,
+        users: Hashable | Iterable[Hashable],
+        message: Any,
+        *,
+        exclude: _Connections | None = None,
+        compress: bool | None = None,
     ) -> int:
         """Send a message to every connection (device) of one or several users. Returns how many were addressed."""
     def _attach(self, reactor: Reactor, on_message: Any, options: Any) -> None: ...
     def _broadcast_to_ready(
-        self, channel: str, message: Any, limit: int, *, exclude: _Connections | None = None
+        self,
+        channel: str,
+        message: Any,
+        limit: int,
+        *,
+        exclude: _Connections | None = None,
+        compress: bool | None = None,
     ) -> tuple[int, list[WebSocket]]: ...
     def _prepare(self, messages: Iterable[Any]) -> Run: ...
     def _check_thread(self) -> None: ...
@@ -382,8 +400,14 @@ def is_upgrade(headers: Headers) -> bool:
 def check_upgrade(request: Request) -> None:
     """RFC 6455 4.2.1. Raises Reject with the status and the reason if the upgrade is not in order."""
 
-def accept_response(request: Request) -> bytes:
-    """Returns the 101 answer (RFC 6455 4.2.2).
+def negotiate_deflate(offered: str) -> tuple[int, str]:
+    """Returns (bits of the server's window, what is agreed on) for a Sec-WebSocket-Extensions header field.
+
+    The first offer that can be accepted is (RFC 7692 5 and 7.1); where none can be, that is (0, "").
+    """
+
+def accept_response(request: Request, may_deflate: bool = False) -> bytes:
+    """Returns the 101 answer (RFC 6455 4.2.2), which may agree on compression.
 
     Raises ValueError for a subprotocol or a header field that may not be sent.
     """

@@ -28,6 +28,7 @@ include "engine/protocol/head.pxi"          # the syntax of a request's head
 include "engine/protocol/cookies.pxi"       # the syntax of cookies
 include "engine/protocol/request.pxi"       # Request and Headers
 include "engine/protocol/proxy.pxi"         # the PROXY protocol's header
+include "engine/protocol/deflate.pxi"       # permessage-deflate, by the system's zlib
 include "engine/protocol/handshake.pxi"     # the checks of an upgrade, and the 101
 
 # peer: one connection, whatever its wire

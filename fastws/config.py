@@ -19,6 +19,7 @@ Overflow: TypeAlias = Literal["close", "drop_oldest", "drop_newest"]
 OverRate: TypeAlias = Literal["pause", "close"]
 ProxyProtocol: TypeAlias = Literal["off", "optional", "required"]
 Degraded: TypeAlias = Literal["open", "close"]
+Compression: TypeAlias = Literal["off", "shared"]
 
 # Returns what is wrong with a value, as the end of a sentence that begins with "name=value"; "" if nothing is.
 Check: TypeAlias = Callable[[Any], str]
@@ -196,6 +197,15 @@ class EndpointOptions:
     max_backlog: int = _option(
         1 * MIB, "maximum bytes waiting to be sent on one connection; see overflow", _whole(1, GIB)
     )
+    compression: Compression = _option(
+        "off",
+        "permessage-deflate (RFC 7692) with clients that offer it: off, or shared: once per broadcast",
+        _choice(Compression),
+    )
+    compression_threshold: int = _option(
+        KIB, "messages of fewer bytes than this are not compressed, unless a call says so", _whole(0, GIB)
+    )
+    compression_level: int = _option(1, "how hard to compress: 1 (fastest) to 9 (smallest)", _whole(1, 9))
     overflow: Overflow = _option(
         "close",
         "what to do when max_backlog is exceeded: close with 1013, or drop the oldest or newest messages",
@@ -386,6 +396,9 @@ class EndpointKeywords(TypedDict, total=False):
     max_message_size: int
     max_connections: int | None
     max_backlog: int
+    compression: Compression
+    compression_threshold: int
+    compression_level: int
     overflow: Overflow
     max_message_rate: float
     max_byte_rate: float

@@ -84,22 +84,25 @@ class Hub:
         exclude: Connections | None = None,
         sender: Sender | None = None,
         endpoint: str | None = None,
+        compress: bool | None = None,
     ) -> int:
         """Send a message to the members of a channel, on all endpoints or on one; how many were addressed.
 
-        ``to``, ``users`` and ``exclude`` are those of `ConnectionManager.broadcast`. Raises TypeError for what cannot
-        be encoded, ValueError for an endpoint that there is not.
+        ``to``, ``users``, ``exclude`` and ``compress`` are those of `ConnectionManager.broadcast`. Raises TypeError for
+        what cannot be encoded, ValueError for an endpoint that there is not.
         """
         to, users, exclude = _reusable(to), _reusable(users), _reusable(exclude)
         addressed = 0
         for manager in self.managers if endpoint is None else (self.manager(endpoint),):
             if manager._count(channel) or manager.reaches_others:
                 wrapped = self._wrapped(manager, channel, message, sender)
-                if to is None and users is None and exclude is None and manager.keeps(channel):
+                if to is None and users is None and exclude is None and compress is None and manager.keeps(channel):
                     manager.store(channel, wrapped)  # type: ignore[attr-defined]  # a ClusterManager
                     addressed += manager._count(channel)
                 else:
-                    addressed += manager.broadcast(channel, wrapped, to=to, users=users, exclude=exclude)
+                    addressed += manager.broadcast(
+                        channel, wrapped, to=to, users=users, exclude=exclude, compress=compress
+                    )
         return addressed
 
     def keeps(self, channel: str, endpoint: str | None = None) -> str | None:
@@ -147,7 +150,13 @@ class Hub:
         return message if wrap is None else wrap(channel, message, sender)
 
     def send(
-        self, message: Any, *, users: Users = None, to: Connections | None = None, exclude: Connections | None = None
+        self,
+        message: Any,
+        *,
+        users: Users = None,
+        to: Connections | None = None,
+        exclude: Connections | None = None,
+        compress: bool | None = None,
     ) -> int:
         """Send a message to connections by user, by id (``to``), or either; each gets it once. How many there are."""
         addressed = 0
@@ -159,8 +168,8 @@ class Hub:
             if here or manager.reaches_others:
                 wrap = getattr(manager.listener, "direct", None)
                 wrapped = message if wrap is None else wrap(message)
-                addressed += manager.send(here, wrapped)
-                manager.send_elsewhere(wrapped, users=_each(users), to=_ids(to), exclude=excluded)
+                addressed += manager.send(here, wrapped, compress=compress)
+                manager.send_elsewhere(wrapped, users=_each(users), to=_ids(to), exclude=excluded, compress=compress)
         return addressed
 
     # -- membership

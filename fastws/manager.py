@@ -111,7 +111,13 @@ class ConnectionManager(Endpoint):
     # -- what a hub says to other nodes, where a `ClusterManager` knows some
 
     def send_elsewhere(
-        self, message: Any, *, users: Iterable[Any] = (), to: Iterable[str] = (), exclude: Iterable[str] = ()
+        self,
+        message: Any,
+        *,
+        users: Iterable[Any] = (),
+        to: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        compress: bool | None = None,
     ) -> None:
         """Send to connections on other nodes that are named by user or by id; each gets it once."""
 
@@ -278,13 +284,18 @@ class ConnectionManager(Endpoint):
         to: Connections | None = None,
         users: Any = None,
         exclude: Connections | None = None,
+        compress: bool | None = None,
     ) -> "concurrent.futures.Future[int]":
         """``broadcast`` from any thread. Raises RuntimeError if the server is not running."""
-        return self._on_loop(lambda: self.broadcast(channel, message, to=to, users=users, exclude=exclude))
+        return self._on_loop(
+            lambda: self.broadcast(channel, message, to=to, users=users, exclude=exclude, compress=compress)
+        )
 
-    def send_threadsafe(self, ids: Connections, message: Any) -> "concurrent.futures.Future[int]":
+    def send_threadsafe(
+        self, ids: Connections, message: Any, *, compress: bool | None = None
+    ) -> "concurrent.futures.Future[int]":
         """``send`` from any thread. Raises RuntimeError if the server is not running."""
-        return self._on_loop(lambda: self.send(ids, message))
+        return self._on_loop(lambda: self.send(ids, message, compress=compress))
 
     def _on_loop(self, call: Callable[[], int]) -> "concurrent.futures.Future[int]":
         future: concurrent.futures.Future[int] = concurrent.futures.Future()

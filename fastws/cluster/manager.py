@@ -130,27 +130,29 @@ class ClusterManager(Reach):
         to: Connections | None = None,
         users: Any = None,
         exclude: Connections | None = None,
+        compress: bool | None = None,
     ) -> int:
         """Send a message to the members of a channel, on all nodes. Returns how many were addressed here.
 
         In a channel with a log it is appended to that, and arrives when it comes back from the store, here as well; but
-        a message that is not for all members is sent to those who are there now, and not kept. ``to``, ``users`` and
-        ``exclude`` are those of a server without logs. Raises ValueError for a message to everybody in a `Latest`
-        channel, which has to have a key: see `publish`.
+        a message that is not for all members is sent to those who are there now, and not kept. ``to``, ``users``,
+        ``exclude`` and ``compress`` are those of a server without logs. Raises ValueError for a message to everybody in
+        a `Latest` channel, which has to have a key: see `publish`; and for ``compress`` where a log keeps the message.
         """
         if to is None and users is None and exclude is None and self._keep(channel) is not None:
+            if compress is not None:
+                raise ValueError("messages of a log are compressed by compression_threshold: leave compress out")
             self.store(channel, self._wrapped(channel, message))
             return self._count(channel)
         node = self._running()
         if node.is_alone:
-            return Endpoint.broadcast(self, channel, message, to=to, users=users, exclude=exclude)
+            return Endpoint.broadcast(self, channel, message, to=to, users=users, exclude=exclude, compress=compress)
         payload = payload_of(message)
         to, exclude, users = ids_of(to), ids_of(exclude), None if users is None else list(many(users))
-        about = {
-            name: value for name, value in (("to", to), ("users", users), ("exclude", exclude)) if value is not None
-        }
+        given = {"to": to, "users": users, "exclude": exclude, "compress": compress}
+        about = {name: value for name, value in given.items() if value is not None}
         node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about or None))
-        return Endpoint.broadcast(self, channel, message_of(payload), to=to, users=users, exclude=exclude)
+        return Endpoint.broadcast(self, channel, message_of(payload), **given)
 
     def _heard(self, channel: str, data: bytes) -> None:
         """A message to a channel came from another node."""

@@ -86,31 +86,39 @@ class Reach(ConnectionManager):
 
     # -- sending to users and connections
 
-    def send(self, ids: Connections, message: Any) -> int:
+    def send(self, ids: Connections, message: Any, *, compress: bool | None = None) -> int:
         """Send a message to connections of this endpoint, on all nodes, by id. Returns how many were addressed here."""
         ids = list(many(ids))
         if self._elsewhere(ids):
             message = message_of(payload_of(message))  # encoded once
-            self.send_elsewhere(message, to=ids_of(ids) or ())
-        return Endpoint.send(self, ids, message)
+            self.send_elsewhere(message, to=ids_of(ids) or (), compress=compress)
+        return Endpoint.send(self, ids, message, compress=compress)
 
-    def send_to_user(self, users: Any, message: Any, *, exclude: Connections | None = None) -> int:
+    def send_to_user(
+        self, users: Any, message: Any, *, exclude: Connections | None = None, compress: bool | None = None
+    ) -> int:
         """Send a message to every connection of one or several users, on all nodes; how many were addressed here."""
         users, exclude = list(many(users)), None if exclude is None else list(many(exclude))
         if self._kicks is not None:
             message = message_of(payload_of(message))
-            self.send_elsewhere(message, users=users, exclude=ids_of(exclude) or ())
-        return Endpoint.send_to_user(self, users, message, exclude=exclude)
+            self.send_elsewhere(message, users=users, exclude=ids_of(exclude) or (), compress=compress)
+        return Endpoint.send_to_user(self, users, message, exclude=exclude, compress=compress)
 
     def send_elsewhere(
-        self, message: Any, *, users: Iterable[Any] = (), to: Iterable[str] = (), exclude: Iterable[str] = ()
+        self,
+        message: Any,
+        *,
+        users: Iterable[Any] = (),
+        to: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        compress: bool | None = None,
     ) -> None:
         """Send to connections on other nodes that are named by user or by id; each gets it once."""
         users, places = list(users), self._elsewhere(to)
         if self._kicks is None or not (users or places):
             return
         node, payload = self._running(), payload_of(message)
-        about = {"kind": "direct", "endpoint": self.path, "exclude": list(exclude)}
+        about = {"kind": "direct", "endpoint": self.path, "exclude": list(exclude), "compress": compress}
         if users:
             names = [user_name(self.path, user) for user in users]
             node.store.route(names, packed(node.key.id, payload, {**about, "users": users}))
@@ -138,7 +146,7 @@ class Reach(ConnectionManager):
         found += [ws for ws in self._named((), about.get("to", ())) if ws.user not in others]
         is_deaf = getattr(self.listener, "is_deaf", None)
         chosen = [ws for ws in found if ws.id not in excluded and not (is_deaf and is_deaf(ws))]
-        Endpoint.send(self, chosen, message_of(relayed.payload))
+        Endpoint.send(self, chosen, message_of(relayed.payload), compress=about.get("compress"))
 
     # -- kicks: done here at once, and by the other nodes when they hear of it
 

@@ -176,7 +176,7 @@ class Admission:
             self._check_room(life)
             with life.deciding(request):
                 yield from self._decide(life, request, channel)
-            response = accept_response(request)
+            response = accept_response(request, life.options.compression != "off")
         except Reject as reject:
             extra = {**(request.response_headers or {}), **reject.headers}
             reason = reject.reason or phrase(reject.status)

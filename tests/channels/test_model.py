@@ -20,6 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from fastws import Listener, Server
 
+from ..lib.deflate import OFFER, message_in
 from ..lib.raw import BINARY, CLOSE, PING, TEXT, Raw, close_frame, frame
 from ..lib.support import Site, eventually, nothing_left
 
@@ -30,6 +31,8 @@ USERS = ["ann", "bob", "eve"]
 
 # Nothing may end except by an order, and nothing may be dropped: then it is certain what a stalled peer receives.
 OPTIONS = {"max_backlog": 1 << 30, "close_timeout": 3600, "idle_timeout": 0, "ping_interval": 0, "flush_threads": 2}
+OPTIONS |= {"compression": "shared", "compression_threshold": 200}
+OFFERS = [None, OFFER, f"{OFFER}; server_max_window_bits=9"]
 
 
 @dataclass(eq=False)
@@ -40,6 +43,7 @@ class Peer:
     ws: Any
     user: str | None
     channels: set[str]
+    offer: str | None  # of compression
     expected: list[tuple[int, bytes]] = field(default_factory=list)  # frames: opcode and payload
     is_open: bool = True
     is_told: bool = False  # on_close was called
@@ -141,18 +145,19 @@ class World(RuleBasedStateMachine):
 
     # -- coming and going
 
-    @initialize(target=peers, channel=channels, user=st.none() | st.sampled_from(USERS))
-    def first(self, channel, user):
-        return self.enter(channel, user)
+    @initialize(target=peers, channel=channels, user=st.none() | st.sampled_from(USERS), offer=st.sampled_from(OFFERS))
+    def first(self, channel, user, offer):
+        return self.enter(channel, user, offer)
 
-    @rule(target=peers, channel=channels, user=st.none() | st.sampled_from(USERS))
-    def enter(self, channel, user):
+    @rule(target=peers, channel=channels, user=st.none() | st.sampled_from(USERS), offer=st.sampled_from(OFFERS))
+    def enter(self, channel, user, offer):
         async def come():
             raw = await Raw.open(self.site.url, receive_buffer=4096)
-            await raw.upgrade(f"/ws/{channel}" + (f"?user={user}" if user else ""))
+            extra = [("Sec-WebSocket-Extensions", offer)] if offer else []
+            await raw.upgrade(f"/ws/{channel}" + (f"?user={user}" if user else ""), extra=extra)
             return raw
 
-        peer = Peer(self.run(come()), None, user, {channel})
+        peer = Peer(self.run(come()), None, user, {channel}, offer)
         (peer.ws,) = self.listener.opened
         self.listener.opened.clear()
         self.all.append(peer)
@@ -348,8 +353,9 @@ class World(RuleBasedStateMachine):
     async def find_expected(self, peer, most=sys.maxsize):
         for opcode, payload in peer.expected[:most]:
             got = await peer.raw.frame()
-            assert (got.opcode, got.fin, got.rsv, got.masked) == (opcode, True, 0, False)
-            assert got.payload == payload
+            assert (got.opcode, got.fin, got.masked) == (opcode, True, False)
+            assert got.rsv == 0 or (peer.offer and opcode in (TEXT, BINARY))
+            assert message_in(got, 9 if peer.offer == OFFERS[-1] else 15) == payload
         del peer.expected[:most]
 
     @invariant()

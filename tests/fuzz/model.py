@@ -5,6 +5,7 @@ reading stops after 64 of them or `max_message_size`, and a peer that does not r
 """
 
 import codecs
+import zlib
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -32,14 +33,16 @@ class Header:
     left: int
     mask: bytes
     size: int
+    is_deflated: bool
 
 
-def read_header(data: bytearray) -> Header | None:
+def read_header(data: bytearray, may_deflate: bool) -> Header | None:
     """The header that `data` begins with; None if it is incomplete. Raises Violation at the first sign of one."""
     if not data:
         return None
     fin, rsv, opcode = bool(data[0] & 0x80), data[0] & 0x70, data[0] & 0x0F
-    if rsv or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
+    is_deflated = may_deflate and rsv == 0x40 and opcode in (TEXT, BINARY)
+    if (rsv and not is_deflated) or opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
         raise Violation(1002)
     if len(data) < 2:
         return None
@@ -55,7 +58,42 @@ def read_header(data: bytearray) -> Header | None:
             raise Violation(1002)
     if len(data) < size + 4:
         return None
-    return Header(fin, opcode, length, bytes(data[size : size + 4]), size + 4)
+    return Header(fin, opcode, length, bytes(data[size : size + 4]), size + 4, is_deflated)
+
+
+TAIL = b"\0\0\xff\xff"
+PROBES = {b"\1\0\0\xff\xff": b"", b"\1\1\0\xfe\xffX": b"X"}  # last blocks, and what is in them
+
+
+def inflate(data: bytes, limit: int) -> bytes:
+    """A message as a client compressed it (RFC 7692 7.2.2). Raises Violation."""
+    message = bytearray()
+    stream = zlib.decompressobj(-15)
+    for part in (data, TAIL):
+        while part:
+            try:
+                message += stream.decompress(part, limit + 1 - len(message))
+            except zlib.error:
+                raise Violation(1007) from None
+            if len(message) > limit:
+                raise Violation(1009)
+            part, has_ended = stream.unused_data, stream.eof
+            if has_ended:
+                stream = zlib.decompressobj(-15)
+                if not part:
+                    return bytes(message)  # it may end without an empty block
+    if any(ends_with(stream.copy(), probe) != found for probe, found in PROBES.items()):
+        raise Violation(1007)
+    return bytes(message)
+
+
+def ends_with(stream: "zlib._Decompress", last: bytes) -> bytes | None:
+    """What a last block expands to, where the stream stands between two blocks; otherwise None, or anything."""
+    try:
+        found = stream.decompress(last)
+    except zlib.error:
+        return None
+    return found if stream.eof and not stream.unused_data else None
 
 
 def is_text(data: bytes) -> bool:
@@ -77,6 +115,7 @@ class Server:
 
     max_message_size: int
     is_async: bool
+    may_deflate: bool = False
     sent: list[tuple[int, bytes | int]] = field(default_factory=list)  # opcode and payload; of a Close the code
     told: list[tuple[str, object]] = field(default_factory=list)  # to the listener
     is_open: bool = True  # neither side has begun to close
@@ -89,6 +128,7 @@ class Server:
     payload: bytearray = field(default_factory=bytearray)  # of a control frame
     message: bytearray = field(default_factory=bytearray)
     opcode: int | None = None  # of the message that is being read
+    is_deflated: bool = False  # likewise
     handled: str | bytes | None = None
     waiting: deque[str | bytes] = field(default_factory=deque)
     is_paused: bool = False
@@ -162,7 +202,7 @@ class Server:
         return self._begin_frame() if self.header is None else self._take_payload()
 
     def _begin_frame(self) -> bool:
-        header = read_header(self.unread)
+        header = read_header(self.unread, self.may_deflate)
         if header is None:
             return False
         if header.opcode == CLOSE and self.waiting:
@@ -171,8 +211,11 @@ class Server:
         if header.opcode < CLOSE:
             if (header.opcode == CONTINUATION) != (self.opcode is not None):
                 raise Violation(1002)
-            if self.is_open and len(self.message) + header.left > self.max_message_size:
+            is_deflated = self.is_deflated if header.opcode == CONTINUATION else header.is_deflated
+            loss = self.max_message_size // 16 + 16 if is_deflated else 0
+            if self.is_open and len(self.message) + header.left > self.max_message_size + loss:
                 raise Violation(1009)
+            self.is_deflated = is_deflated
             if header.opcode != CONTINUATION:
                 self.opcode = header.opcode
         del self.unread[: header.size]
@@ -190,7 +233,7 @@ class Server:
             self.payload += part
         elif self.is_open:
             self.message += part
-            if self.opcode == TEXT:
+            if self.opcode == TEXT and not self.is_deflated:
                 self._decode(part)
         if header.left:
             return False
@@ -201,6 +244,10 @@ class Server:
         elif header.fin:
             opcode, self.opcode = self.opcode, None
             message, self.message = bytes(self.message), bytearray()
+            if self.is_open and self.is_deflated:
+                message = inflate(message, self.max_message_size)
+                if opcode == TEXT:
+                    self._decode(message)
             if self.is_open:
                 self._deliver(message if opcode == BINARY else message.decode() if self._decode(b"", True) else "")
         return True

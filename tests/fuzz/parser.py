@@ -1,6 +1,7 @@
 """Frames: whatever a peer sends after the handshake, split anywhere, the engine does what `model.Server` does.
 
-Byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has at most 64 bytes. Unless the rest
+Byte of options: 1, the wire is a transport; 2, the handler is async; 4, a message has at most 64 bytes; 8, both sides
+have agreed on compression. Unless the rest
 begins with `~|`, its first bytes come with the handshake. Letters: `a`, the running handler ends; `c`, the server
 closes; `s`, the peer stops reading (only with a transport); `g`, it reads again; `e`, it stops sending; `x`, it resets
 the connection, which is the end. The first `~b` stands for 64 KiB.
@@ -10,17 +11,19 @@ import weakref
 from collections.abc import Iterator
 
 from fastws import ProtocolError
-from fastws._core import Endpoint, Reactor, WebSocket
+from fastws._core import Endpoint, Reactor, WebSocket, accept_response
 from fastws.config import Options
 
-from ..lib.raw import CLOSE, request
+from ..lib.raw import BINARY, CLOSE, TEXT, request
 from . import model
 from .wires import Site, moves
 
-HANDSHAKE = request("/")
+HANDSHAKE = request("/", extra=[("Sec-WebSocket-Extensions", "permessage-deflate")])
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 BULK = b"b" * 65536
-LIMITS = (1 << 20, 64)  # of a message, in bytes
+# Of a message, in bytes; the second of each is that of option 4. Where there is compression, all messages of an input
+# expand to less than what makes a peer wait.
+LIMITS = {False: (1 << 20, 64), True: (4096, 64)}
 
 
 class Pending:
@@ -33,9 +36,15 @@ class Pending:
 class Echo(Endpoint):
     """An endpoint for the reactor, with an echo as its listener."""
 
-    def __init__(self, reactor: Reactor, max_message_size: int) -> None:
+    def __init__(self, reactor: Reactor, max_message_size: int, may_deflate: bool) -> None:
         self.life = self
-        self._attach(reactor, self.on_message, Options(max_message_size=max_message_size, ping_interval=0))
+        options = Options(
+            max_message_size=max_message_size,
+            ping_interval=0,
+            compression="shared" if may_deflate else "off",
+            compression_threshold=0,
+        )
+        self._attach(reactor, self.on_message, options)
 
     def begin(self, is_async: bool) -> None:
         self.is_async = is_async
@@ -73,10 +82,14 @@ class Target:
 
     def __init__(self) -> None:
         self.site = Site(self, Options())
-        self.endpoints = [Echo(self.site.reactor, limit) for limit in LIMITS]
+        self.endpoints = {
+            may_deflate: [Echo(self.site.reactor, limit, may_deflate) for limit in limits]
+            for may_deflate, limits in LIMITS.items()
+        }
 
     def on_request(self, ws: WebSocket) -> None:
         self.ws = ws
+        accept_response(ws.request, self.may_deflate)
         assert ws._accept(self.endpoint, ACCEPTED)
         ws._ready()
 
@@ -87,9 +100,11 @@ class Target:
         """Raises AssertionError if the engine and the model differ."""
         options = data[0] if data else 0
         is_small = bool(options & 4)
-        self.endpoint = self.endpoints[is_small]
+        self.may_deflate = bool(options & 8)
+        self.endpoint = self.endpoints[self.may_deflate][is_small]
         self.endpoint.begin(is_async=bool(options & 2))
-        expected = model.Server(LIMITS[is_small], is_async=bool(options & 2))
+        limit = LIMITS[self.may_deflate][is_small]
+        expected = model.Server(limit, is_async=bool(options & 2), may_deflate=self.may_deflate)
         sent = self._play(data[1:].replace(b"~b", BULK, 1), expected, over_transport=bool(options & 1))
         assert self.endpoint.told == expected.told
         assert sent is None or sent == expected.sent
@@ -153,7 +168,8 @@ def frames(data: bytes) -> Iterator[tuple[int, bytes | int]]:
     at = len(ACCEPTED)
     while at < len(data):
         opcode, length = data[at] & 0x0F, data[at + 1]
-        assert data[at] & 0xF0 == 0x80
+        is_deflated = bool(data[at] & 0x40)
+        assert data[at] & 0xB0 == 0x80
         at += 2
         if length >= 126:
             size, least = (2, 126) if length == 126 else (8, 65536)
@@ -162,6 +178,11 @@ def frames(data: bytes) -> Iterator[tuple[int, bytes | int]]:
             at += size
         payload = data[at : at + length]
         at += length
+        if is_deflated:
+            assert opcode in (TEXT, BINARY)
+            whole = model.inflate(payload, 1 << 20)
+            assert len(payload) < len(whole)
+            payload = whole
         if opcode == CLOSE:
             payload[2:].decode()
             yield CLOSE, int.from_bytes(payload[:2]) if payload else 1005

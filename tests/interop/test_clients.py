@@ -157,14 +157,15 @@ class NodeClient:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url):
+    async def open(cls, url, offer=False):
+        """With compression as ``offer`` says, in the options of ws."""
         if shutil.which("node") is None or not (NODE / "node_modules" / "ws").is_dir():
             missing = "Node's ws is not installed: run npm install in tests/interop/node"
             if os.environ.get("CI") == "true":
                 pytest.fail(missing)
             pytest.skip(missing)
         process = await asyncio.create_subprocess_exec(
-            "node", "client.js", url, cwd=NODE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            *("node", "client.js", url, json.dumps(offer)), cwd=NODE, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         try:
             yield cls(process)

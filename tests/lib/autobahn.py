@@ -18,6 +18,8 @@ from fastws import Listener, Server
 from fastws.testing import running
 
 BASIC = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"]
+COMPRESSED = ["12.*", "13.*"]
+LIMITS = {"max_message_size": 32 << 20, "max_backlog": 64 << 20}
 GOOD = {"OK", "INFORMATIONAL"}
 FOLDER = Path(__file__).parent.parent.parent / "build" / "autobahn"
 
@@ -29,7 +31,14 @@ class Echo(Listener):
 
 def echo_server():
     """A server whose limits allow the suite's largest messages."""
-    server = Server(port=0, max_message_size=32 << 20, max_backlog=64 << 20)
+    server = Server(port=0, **LIMITS)
+    server.endpoint("/", Echo())
+    return server
+
+
+def compressing_echo_server():
+    """The same with compression, of all messages."""
+    server = Server(port=0, **LIMITS, compression="shared", compression_threshold=0)
     server.endpoint("/", Echo())
     return server
 
@@ -100,7 +109,8 @@ async def main(cases):
     if python2 is None:
         sys.exit("Autobahn's suite needs a python2.7: name one in FASTWS_PYTHON2.")
     wstest = install(python2)
-    async with running(echo_server()) as url:
+    server = compressing_echo_server() if set(cases) & set(COMPRESSED) else echo_server()
+    async with running(server) as url:
         results = await run(wstest, url, cases)
     lines = [f"{count:4} {'/'.join(verdict)}" for verdict, count in Counter(results.values()).items()]
     lines += [f"case {case}: {'/'.join(verdict)}" for case, verdict in bad(results).items()]
@@ -111,5 +121,5 @@ async def main(cases):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=BASIC, help="such as 1.* or 9.1.1")
+    parser.add_argument("cases", nargs="*", default=BASIC, help="such as 1.* or 9.1.1, or for compression 12.* 13.*")
     asyncio.run(main(parser.parse_args().cases))

@@ -1,4 +1,6 @@
-"""Autobahn's cases 1 to 7, 9 and 10: no failures, no non-strict results, no bad closes."""
+"""Autobahn's cases, those of compression included: no failures, no non-strict results, no bad closes."""
+
+import sys
 
 import kosoku
 import pytest
@@ -12,6 +14,26 @@ from ..lib import autobahn
 async def url():
     async with running(autobahn.echo_server()) as url:
         yield url
+
+
+@pytest.fixture
+async def compressing():
+    async with running(autobahn.compressing_echo_server()) as url:
+        await kosoku_results(url, ["1.1.1"], 1)  # imports its cases
+        cases = sys.modules["case12_x_x"]
+        with pytest.MonkeyPatch.context() as patch:
+            for case in [*cases.Case12_X_X, *cases.Case13_X_X]:
+                patch.setattr(case, "onMessage", of_bytes(case.onMessage))
+            yield url
+
+
+def of_bytes(on_message):
+    """Where compression was agreed on, kosoku hands a message that came plain to its case as a str of bytes."""
+
+    def on_bytes(case, message, is_binary):
+        on_message(case, message.encode("latin-1") if isinstance(message, str) else message, is_binary)
+
+    return on_bytes
 
 
 async def kosoku_results(url, cases, concurrency):
@@ -29,11 +51,41 @@ async def test_kosoku_finds_nothing(url, sections, count):
     assert autobahn.bad(results) == {}
 
 
+GROUPS = [*(f"12.{kind}" for kind in range(1, 6)), *(f"13.{offer}" for offer in range(1, 8))]
+
+
+async def test_kosoku_finds_nothing_in_some_compressed_messages(compressing):
+    """Of each group one with small messages, and one with fragments."""
+    cases = [f"{group}.{size}" for group in GROUPS for size in (2, 11)]
+    results = await kosoku_results(compressing, cases, 1)
+    assert sorted(results) == sorted(cases)
+    assert autobahn.bad(results) == {}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("group", GROUPS)
+async def test_kosoku_finds_nothing_in_any_compressed_messages(compressing, group):
+    results = await kosoku_results(compressing, [f"{group}.*"], 1)
+    assert len(results) == 18
+    assert autobahn.bad(results) == {}
+
+
 @pytest.mark.timeout(600)
 async def test_autobahns_own_suite_finds_nothing(url):
+    results = await own_results(url, autobahn.BASIC)
+    assert len(results) == 301
+    assert autobahn.bad(results) == {}
+
+
+@pytest.mark.timeout(3600)
+async def test_autobahns_own_suite_finds_nothing_in_compressed_messages(compressing):
+    results = await own_results(compressing, autobahn.COMPRESSED)
+    assert len(results) == 216
+    assert autobahn.bad(results) == {}
+
+
+async def own_results(url, cases):
     python2 = autobahn.find_python2()
     if python2 is None:
         pytest.skip("Autobahn's own suite needs a python2.7: name one in FASTWS_PYTHON2")
-    results = await autobahn.run(autobahn.install(python2), url, autobahn.BASIC)
-    assert len(results) == 301
-    assert autobahn.bad(results) == {}
+    return await autobahn.run(autobahn.install(python2), url, cases)

@@ -61,6 +61,9 @@ cdef class Reactor:
         free(self.for_python.items)
         free(self.graveyard.items)
         free(self.buffer)
+        inflater_free(self.inflater)
+        scratch_free(&self.inflated)
+        scratch_free(&self.deflated)
         free(self.wheel)
         free(self.occupied)
         if self.epoll_fd >= 0:

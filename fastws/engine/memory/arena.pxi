@@ -8,6 +8,11 @@ cdef enum:
     LARGE_FRAME_BYTES = 32 * 1024       # a frame larger than this has a block to itself
     POOL_BLOCKS = 32
 
+# Lanes: what one connection gets lies side by side, and merges into one range.
+cdef enum:
+    PLAIN = 0
+    DEFLATED = 1
+
 
 cdef inline char* block_data(Block* block) noexcept nogil:
     return <char*>block + sizeof(Block)
@@ -55,7 +60,7 @@ cdef inline void block_release(Block* block, int count) noexcept nogil:
 
 
 cdef void arena_collect(Arena* arena) noexcept nogil:
-    """Reuse or free the emptied blocks; start the current one afresh when nothing else refers to it."""
+    """Reuse or free the emptied blocks; start a current one afresh when nothing else refers to it."""
     cdef Block* block = arena.emptied
     cdef Block* following
     arena.emptied = NULL
@@ -63,8 +68,13 @@ cdef void arena_collect(Arena* arena) noexcept nogil:
         following = block.emptied_next
         block_retire(arena, block)
         block = following
-    if arena.current is not NULL and arena.current.references == 1:
-        arena.current.used = 0          # the same few cache lines again
+    block = arena.current[PLAIN]
+    if block is not NULL and block.references == 1:
+        block.used = 0                  # the same few cache lines again
+    block = arena.current[DEFLATED]
+    if block is not NULL and block.references == 1:
+        arena.current[DEFLATED] = NULL  # it may be long until somebody needs it again
+        block_retire(arena, block)
 
 
 cdef void block_retire(Arena* arena, Block* block) noexcept nogil:
@@ -100,19 +110,19 @@ cdef inline uint64_t arena_owed(const Arena* arena) noexcept nogil:
     return arena.bytes - arena.held
 
 
-cdef Block* arena_room(Arena* arena, size_t size) noexcept nogil:
+cdef Block* arena_room(Arena* arena, int lane, size_t size) noexcept nogil:
     """Returns a block with `size` bytes free after `used`, and one reference, the caller's; NULL when out of memory."""
-    cdef Block* block = arena.current
+    cdef Block* block = arena.current[lane]
     if size > LARGE_FRAME_BYTES:
         return block_new(arena, size)
     if block is NULL or block.size - block.used < size:
         if block is not NULL:
-            arena.current = NULL
+            arena.current[lane] = NULL
             block_release(block, 1)
         block = block_new(arena, BLOCK_BYTES - sizeof(Block))
         if block is NULL:
             return NULL
-        arena.current = block
+        arena.current[lane] = block
     atomic_add(&block.references, 1)
     return block
 
@@ -124,16 +134,18 @@ cdef uint64_t arena_ranges(const Arena* arena) noexcept:
     while block is not NULL:
         references += block.references
         block = block.next
-    return references - (arena.current is not NULL)
+    return references - (arena.current[PLAIN] is not NULL) - (arena.current[DEFLATED] is not NULL)
 
 
 cdef void arena_free(Arena* arena) noexcept nogil:
     """The end. Every range has been released by now."""
     cdef Block* block
-    if arena.current is not NULL:
-        block = arena.current
-        arena.current = NULL
-        block_release(block, 1)
+    cdef int lane
+    for lane in range(LANES):
+        block = arena.current[lane]
+        if block is not NULL:
+            arena.current[lane] = NULL
+            block_release(block, 1)
     arena_collect(arena)
     while arena.pool is not NULL:
         block = arena.pool

@@ -83,6 +83,18 @@ cdef extern from "platform.h" nogil:
     void prefetch_for_write(const void*)
 
 
+cdef extern from "zlib.h" nogil:
+    const int Z_OK, Z_STREAM_END, Z_BUF_ERROR, Z_MEM_ERROR, Z_SYNC_FLUSH, Z_DEFLATED, Z_DEFAULT_STRATEGY
+    int deflateInit2(z_stream*, int, int, int, int, int)
+    int deflateReset(z_stream*)
+    int deflate(z_stream*, int)
+    int deflateEnd(z_stream*)
+    int inflateInit2(z_stream*, int)
+    int inflateReset(z_stream*)
+    int inflate(z_stream*, int)
+    int inflateEnd(z_stream*)
+
+
 cdef inline int64_t nanoseconds() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_MONOTONIC, &t)

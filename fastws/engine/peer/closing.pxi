@@ -218,6 +218,14 @@ cdef int fail_encoding(Reactor reactor, Conn* c, reason) except -1:
     return fail(reactor, c, CODE_NOT_UTF8, reason)
 
 
+cdef int fail_inflating(Reactor reactor, Conn* c, int found) except -1:
+    if found == INFLATED_TOO_MUCH:
+        return fail_size(reactor, c)
+    if found == INFLATED_DAMAGED:
+        return fail_encoding(reactor, c, "the compressed data are damaged")
+    raise MemoryError
+
+
 cdef int fail_size(Reactor reactor, Conn* c) except -1:
     return fail(reactor, c, CODE_TOO_BIG, f"message exceeds {(<WebSocket>c.ws).endpoint.max_message_size} bytes")
 

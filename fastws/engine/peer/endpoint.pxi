@@ -21,6 +21,11 @@ cdef class Endpoint:
         self.session_groups = {}
         self.everyone = Group(None, EVERYONE)
 
+    def __dealloc__(self):
+        cdef int window
+        for window in range(WINDOWS):
+            deflater_free(self.deflaters[window])
+
     def _attach(self, Reactor reactor not None, on_message, options):
         """Be served by `reactor`. Called once, before the first connection."""
         self.reactor = reactor
@@ -31,6 +36,8 @@ cdef class Endpoint:
         self.seconds_per_byte = 1 / options.max_byte_rate if options.max_byte_rate else 0
         self.is_rated = self.seconds_per_message > 0 or self.seconds_per_byte > 0
         self.closes_over_rate = options.over_rate == "close"
+        self.deflate_level = 0 if options.compression == "off" else options.compression_level
+        self.deflate_threshold = options.compression_threshold
         self.max_backlog = options.max_backlog
         self.overflow = {"close": OVERFLOW_CLOSE, "drop_oldest": OVERFLOW_DROP_OLDEST,
                          "drop_newest": OVERFLOW_DROP_NEWEST}[options.overflow]
@@ -41,48 +48,49 @@ cdef class Endpoint:
 
     # -- sending
 
-    def broadcast(self, channel, message, *, to=None, users=None, exclude=None):
+    def broadcast(self, channel, message, *, to=None, users=None, exclude=None, compress=None):
         """Send a message to the members of a channel. Returns how many were addressed.
 
         Where ``to`` (ids) or ``users`` is given, only to those members named in either; never to those in
         ``exclude`` (connections or ids). A single value serves as well as a list. Encoded once, never waits.
+        Where `compression` is on, ``compress`` says whether to compress; None: from `compression_threshold` on.
         Raises TypeError for what orjson cannot encode, RuntimeError from another thread.
         """
-        cdef Frame frame
+        cdef Message encoded
         cdef Group group
         check_thread(self.reactor, "broadcast_threadsafe")
         group = self.channel_groups.get(channel)
         if group is None or group.count == 0:
             return 0
-        encode(self.reactor, message, &frame)
+        encode_message(self, message, compress, &encoded)
         self.broadcasts += 1
         try:
             if to is None and users is None:
-                return self.deliver_all(group, &frame, self.mark_excluded(exclude))
-            return self.deliver_chosen(group, &frame, to, users, exclude)
+                return self.deliver_all(group, &encoded, self.mark_excluded(exclude))
+            return self.deliver_chosen(group, &encoded, to, users, exclude)
         finally:
-            release_frame(self.reactor, &frame)
+            release_message(self.reactor, &encoded)
 
-    def send(self, ids, message):
+    def send(self, ids, message, *, compress=None):
         """Send a message to connections of this endpoint, by id. Returns how many were addressed."""
-        return self.send_chosen(ids, None, message, None)
+        return self.send_chosen(ids, None, message, None, compress)
 
-    def send_to_user(self, users, message, *, exclude=None):
+    def send_to_user(self, users, message, *, exclude=None, compress=None):
         """Send a message to every connection (device) of one or several users. Returns how many were addressed."""
-        return self.send_chosen(None, users, message, exclude)
+        return self.send_chosen(None, users, message, exclude, compress)
 
-    cdef send_chosen(self, ids, users, message, exclude):
-        cdef Frame frame
+    cdef send_chosen(self, ids, users, message, exclude, compress):
+        cdef Message encoded
         check_thread(self.reactor, "send_threadsafe")
         if self.reactor is None:
             return 0
-        encode(self.reactor, message, &frame)
+        encode_message(self, message, compress, &encoded)
         try:
-            return self.deliver_chosen(None, &frame, ids, users, exclude)
+            return self.deliver_chosen(None, &encoded, ids, users, exclude)
         finally:
-            release_frame(self.reactor, &frame)
+            release_message(self.reactor, &encoded)
 
-    cdef uint32_t deliver_all(self, Group group, Frame* frame, uint64_t excluded) except? 0:
+    cdef uint32_t deliver_all(self, Group group, Message* message, uint64_t excluded) except? 0:
         cdef uint32_t i
         cdef uint32_t addressed = 0
         cdef Conn* c
@@ -96,7 +104,7 @@ cdef class Endpoint:
             if c.mark == excluded or not is_sendable(c):
                 continue
             addressed += 1
-            deliver(self, c, frame)
+            deliver(self, c, frame_for(self, c, message))
             if not (c.fresh or c.overdue or c.blocked):
                 push_fresh(self.reactor, c)
         wake(self.reactor)
@@ -117,7 +125,7 @@ cdef class Endpoint:
                 lagging.append(<WebSocket>c.ws)
         return lagging
 
-    cdef uint32_t deliver_chosen(self, Group group, Frame* frame, ids, users, exclude) except? 0:
+    cdef uint32_t deliver_chosen(self, Group group, Message* message, ids, users, exclude) except? 0:
         """Deliver to connections named by id or by user; if a `group` is given, only to its members."""
         cdef uint32_t i
         cdef uint32_t addressed = 0
@@ -128,21 +136,21 @@ cdef class Endpoint:
         self.reactor.mark += 1
         taken = self.reactor.mark
         for name in many(ids) if ids is not None else ():
-            addressed += self.deliver_once(self.find(name), group, frame, excluded, taken)
+            addressed += self.deliver_once(self.find(name), group, message, excluded, taken)
         for user in many(users) if users is not None else ():
             user_group = self.user_groups.get(user)
             if user_group is not None:
                 for i in range(user_group.count):
-                    addressed += self.deliver_once(user_group.members[i], group, frame, excluded, taken)
+                    addressed += self.deliver_once(user_group.members[i], group, message, excluded, taken)
         return addressed
 
-    cdef bint deliver_once(self, Conn* c, Group group, Frame* frame, uint64_t excluded, uint64_t taken):
+    cdef bint deliver_once(self, Conn* c, Group group, Message* message, uint64_t excluded, uint64_t taken):
         if c is NULL or c.mark == excluded or c.mark == taken or not is_sendable(c):
             return False
         if group is not None and membership_find(c, group) < 0:
             return False
         c.mark = taken
-        deliver(self, c, frame)
+        deliver(self, c, frame_for(self, c, message))
         flush_soon(self.reactor, c)
         return True
 
@@ -172,27 +180,27 @@ cdef class Endpoint:
 
     # -- for logs
 
-    def _broadcast_to_ready(self, channel, message, uint32_t limit, *, exclude=None):
+    def _broadcast_to_ready(self, channel, message, uint32_t limit, *, exclude=None, compress=None):
         """Send a message to those members of a channel that keep up. Returns (how many, the others).
 
         The others are those whose socket is full, that have more than ``limit`` bytes pending, or too many for this
         message within `max_backlog`, or that are waited for (`WebSocket._notify_when_drained`).
         """
-        cdef Frame frame
+        cdef Message encoded
         cdef Group group
         cdef uint64_t excluded
         check_thread(self.reactor, "loop.call_soon_threadsafe")
         group = self.channel_groups.get(channel)
         if group is None or group.count == 0:
             return 0, []
-        encode(self.reactor, message, &frame)
+        encode_message(self, message, compress, &encoded)
         self.broadcasts += 1
         try:
             excluded = self.mark_excluded(exclude)
-            lagging = self.pass_over(group, &frame, limit, excluded)
-            return self.deliver_all(group, &frame, excluded), lagging
+            lagging = self.pass_over(group, &encoded.plain, limit, excluded)
+            return self.deliver_all(group, &encoded, excluded), lagging
         finally:
-            release_frame(self.reactor, &frame)
+            release_message(self.reactor, &encoded)
 
     def _prepare(self, messages):
         """Encode messages once for many connections, which get them by `WebSocket._send_run`. Returns a `Run`."""
@@ -302,10 +310,11 @@ cdef class Endpoint:
         ``binary_received`` counts those of ``messages_received`` that were not text; ``broadcasts`` counts the calls
         that had a channel with members; ``subscriptions`` is how many channels all connections are in, added up.
         ``throttled`` counts the times that a connection was not read because its peer sent too fast
-        (`max_message_rate`, `max_byte_rate`); ``deliveries`` counts frames queued, one per connection; ``closed_slow``
-        counts connections closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and
-        ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts connections closed with
-        1013 because `max_inbound` was passed and they held the most.
+        (`max_message_rate`, `max_byte_rate`) or too much that was compressed; ``compressed`` counts how often a message
+        was: once for each size of window that its receivers had agreed on; ``deliveries`` counts frames queued, one per
+        connection; ``closed_slow`` counts connections closed with 1013 for more than `max_backlog` bytes pending;
+        ``dropped_oldest`` and ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts
+        connections closed with 1013 because `max_inbound` was passed and they held the most.
         """
         return {
             "connections": self.everyone.count,
@@ -316,6 +325,7 @@ cdef class Endpoint:
             "binary_received": self.binary_received,
             "throttled": self.throttled,
             "broadcasts": self.broadcasts,
+            "compressed": self.compressed,
             "deliveries": self.deliveries,
             "closed_slow": self.closed_slow,
             "closed_unfinished": self.closed_unfinished,

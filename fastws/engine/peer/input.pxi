@@ -1,5 +1,8 @@
 # Input: from bytes to frames, messages and control frames.
 
+cdef enum:
+    DEFLATE_LOSS = 16                   # what cannot be compressed grows, by less than this part of it
+
 
 cdef int begin_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
     cdef Inbound* inbound = inbound_of(c)
@@ -15,6 +18,7 @@ cdef int begin_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
         inbound.fragments += 1
     else:
         inbound.message_opcode = h.opcode
+        inbound.message_deflated = h.deflated
         inbound.message_length = 0
         inbound.fragments = 1
         utf8_start(&inbound.utf8)
@@ -31,12 +35,14 @@ cdef int end_frame(Reactor reactor, Conn* c) except -1:
         return handle_control(reactor, c, inbound.opcode, control, inbound.control_length)
     if not inbound.final:
         return 0
-    if c.state == OPEN and opcode == TEXT and inbound.utf8.due:
+    if c.state == OPEN and opcode == TEXT and inbound.utf8.due and not inbound.message_deflated:
         return fail_encoding(reactor, c, "text is not UTF-8")
     message = take_message(reactor, inbound)    # the handler may end the connection
     inbound.message_opcode = 0
     try:
-        if c.state == OPEN:
+        if c.state == OPEN and inbound.message_deflated:
+            handle_deflated(reactor, c, opcode, <const uint8_t*>message, inbound.message_length)
+        elif c.state == OPEN:
             handle_data(reactor, c, opcode, message, inbound.message_length)
     finally:
         free(message)
@@ -44,7 +50,8 @@ cdef int end_frame(Reactor reactor, Conn* c) except -1:
 
 
 cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) except? 0:
-    """Take payload of the current frame as it arrives; text is validated at once (RFC 6455 8.1). Returns how much."""
+    """Take payload of the current frame as it arrives; text is validated at once (RFC 6455 8.1), unless it is
+    compressed. Returns how much."""
     cdef Inbound* inbound = c.inbound
     cdef size_t step = <size_t>min(<uint64_t>n, inbound.remaining)
     cdef uint8_t* to
@@ -56,7 +63,8 @@ cdef size_t feed_payload(Reactor reactor, Conn* c, const uint8_t* p, size_t n) e
         to = <uint8_t*>inbound.message + inbound.message_length
         unmask(to, p, step, inbound.mask, inbound.phase)
         inbound.message_length += step
-        if inbound.message_opcode == TEXT and not utf8_feed(&inbound.utf8, to, step):
+        if (inbound.message_opcode == TEXT and not inbound.message_deflated
+                and not utf8_feed(&inbound.utf8, to, step)):
             fail_encoding(reactor, c, "text is not UTF-8")
             return step
     inbound.phase = (inbound.phase + step) & 3
@@ -71,6 +79,7 @@ cdef bint admit_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
     """Returns whether the frame may come now, and is neither too large nor one too many (RFC 6455 5.4, 10.4)."""
     cdef uint8_t begun
     cdef uint64_t length = h.length
+    cdef uint64_t limit = (<WebSocket>c.ws).endpoint.max_message_size
     if (<WebSocket>c.ws).endpoint.is_rated and h.opcode != CLOSE:
         charge(reactor, c, 1, 0)
         if c.state > CLOSING:
@@ -89,7 +98,9 @@ cdef bint admit_frame(Reactor reactor, Conn* c, FrameHeader* h) except -1:
         if c.inbound.fragments >= (<WebSocket>c.ws).endpoint.max_fragments and c.state == OPEN:
             fail_fragments(reactor, c)
             return False
-    if length > (<WebSocket>c.ws).endpoint.max_message_size and c.state == OPEN:
+    if c.inbound.message_deflated if begun else h.deflated:
+        limit += limit // DEFLATE_LOSS + DEFLATE_LOSS
+    if length > limit and c.state == OPEN:
         fail_size(reactor, c)
         return False
     return True
@@ -108,7 +119,7 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
             p += step
             n -= step
             continue
-        found = header_parse(p, n, &h)
+        found = header_parse(p, n, c.deflate, &h)
         if found == HEADER_SHORT:
             return keep_raw(reactor, c, p, n)
         if found != HEADER_OK:
@@ -125,6 +136,8 @@ cdef int feed(Reactor reactor, Conn* c, uint8_t* p, size_t n) except -1:
             unmask(p, p, step, h.mask, 0)
             if h.opcode & 0x8:
                 handle_control(reactor, c, h.opcode, p, step)
+            elif c.state == OPEN and h.deflated:
+                handle_deflated(reactor, c, h.opcode, p, step)
             elif c.state == OPEN:
                 handle_data(reactor, c, h.opcode, <const char*>p, step)
         else:

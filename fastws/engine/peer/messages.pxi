@@ -23,6 +23,25 @@ cdef int handle_data(Reactor reactor, Conn* c, uint8_t opcode, const char* p, si
     return dispatch(reactor, c, message)
 
 
+cdef int handle_deflated(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t* p, size_t n) except -1:
+    """A whole message as its sender compressed it (RFC 7692 7.2.2)."""
+    cdef z_stream* inflater = inflater_begin(&reactor.inflater)
+    cdef size_t size = 0
+    cdef int found = INFLATED_NO_MEMORY
+    try:
+        if inflater is not NULL:
+            found = inflate_message(inflater, &reactor.inflated, p, n, (<WebSocket>c.ws).endpoint.max_message_size,
+                                    &size)
+        if found != INFLATED:
+            return fail_inflating(reactor, c, found)
+        charge_inflated(reactor, c, n, size)
+        if c.state == OPEN:
+            handle_data(reactor, c, opcode, <const char*>reactor.inflated.data, size)
+    finally:
+        scratch_trim(&reactor.inflated)
+    return 0
+
+
 cdef int dispatch(Reactor reactor, Conn* c, message) except -1:
     """Hand a message to the listener, or keep it until the handler that runs now has ended."""
     cdef WebSocket ws = <WebSocket>c.ws

@@ -31,14 +31,21 @@ cdef int encode(Reactor reactor, message, Frame* frame) except -1:
 
 
 cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_t length, Frame* frame) except -1:
-    cdef Block* block
-    cdef uint8_t* p
-    cdef uint32_t header
     if length > MAX_MESSAGE_BYTES:
         raise ValueError(f"message of {length} bytes: at most {MAX_MESSAGE_BYTES} can be sent")
-    block = arena_room(&reactor.arena, MAX_HEADER_BYTES + length)
-    if block is NULL:
+    if not put_frame(&reactor.arena, PLAIN, opcode, payload, length, frame):
         raise MemoryError
+    return 0
+
+
+cdef bint put_frame(Arena* arena, int lane, uint8_t opcode, const void* payload, size_t length,
+                    Frame* frame) noexcept nogil:
+    """Returns False when out of memory."""
+    cdef Block* block = arena_room(arena, lane, MAX_HEADER_BYTES + length)
+    cdef uint8_t* p
+    cdef uint32_t header
+    if block is NULL:
+        return False
     p = <uint8_t*>block_data(block) + block.used
     header = header_write(p, opcode, length)
     if length:
@@ -47,7 +54,7 @@ cdef int write_frame(Reactor reactor, uint8_t opcode, const void* payload, size_
     frame.offset = block.used
     frame.length = header + <uint32_t>length
     block.used += frame.length
-    return 0
+    return True
 
 
 cdef inline void release_frame(Reactor reactor, Frame* frame) noexcept:
@@ -55,6 +62,64 @@ cdef inline void release_frame(Reactor reactor, Frame* frame) noexcept:
     block_release(frame.block, 1)
     if reactor.arena.emptied is not NULL:
         arena_collect(&reactor.arena)
+
+
+# -- compression, once for each size of window
+
+
+cdef int encode_message(Endpoint endpoint, message, compress, Message* encoded) except -1:
+    """Write a message that may go out compressed. The caller releases it once."""
+    cdef uint32_t length
+    encode(endpoint.reactor, message, &encoded.plain)
+    length = encoded.plain.length - header_size(<const uint8_t*>block_data(encoded.plain.block) + encoded.plain.offset)
+    encoded.tried = 0
+    encoded.is_deflatable = endpoint.deflate_level > 0 and (
+        length >= endpoint.deflate_threshold if compress is None else compress is not False)
+    return 0
+
+
+cdef inline Frame* frame_for(Endpoint endpoint, const Conn* c, Message* message) noexcept:
+    """Returns the frame that a connection gets."""
+    if c.deflate == 0 or not message.is_deflatable:
+        return &message.plain
+    return deflated_frame(endpoint, message, c.deflate)
+
+
+cdef Frame* deflated_frame(Endpoint endpoint, Message* message, uint8_t bits) noexcept:
+    """Returns the message compressed for a window of so many bits, or plain where that is not larger."""
+    cdef uint8_t window = bits - MIN_WINDOW_BITS
+    cdef Frame* frame = &message.deflated[window]
+    if not message.tried & (1 << window):
+        message.tried |= 1 << window
+        frame.block = NULL
+        put_deflated(endpoint, &message.plain, bits, frame)
+    return &message.plain if frame.block is NULL else frame
+
+
+cdef void put_deflated(Endpoint endpoint, const Frame* plain, uint8_t bits, Frame* frame) noexcept:
+    """Compress a frame into another one; that stays without a block if it is not smaller, or memory runs out."""
+    cdef Reactor reactor = endpoint.reactor
+    cdef const uint8_t* p = <const uint8_t*>block_data(plain.block) + plain.offset
+    cdef uint32_t header = header_size(p)
+    cdef size_t size = 0
+    cdef z_stream* deflater = deflater_begin(
+        &endpoint.deflaters[bits - MIN_WINDOW_BITS], endpoint.deflate_level, bits)
+    if deflater is not NULL:
+        size = deflate_message(deflater, &reactor.deflated, p + header, plain.length - header)
+    if size and put_frame(&reactor.arena, DEFLATED, p[0] & 0x0f | RSV1, reactor.deflated.data, size, frame):
+        endpoint.compressed += 1
+    scratch_trim(&reactor.deflated)
+
+
+cdef void release_message(Reactor reactor, Message* message) noexcept:
+    cdef int window
+    for window in range(WINDOWS if message.tried else 0):
+        if message.tried & (1 << window) and message.deflated[window].block is not NULL:
+            block_release(message.deflated[window].block, 1)
+    release_frame(reactor, &message.plain)
+
+
+# -- what is not a message
 
 
 cdef int queue_control(Reactor reactor, Conn* c, uint8_t opcode, const void* payload, size_t length) except -1:
@@ -74,7 +139,7 @@ cdef int queue_bytes(Reactor reactor, Conn* c, bytes data) except -1:
     """Queue bytes that are not a frame: the answer to a handshake."""
     cdef Frame frame
     cdef size_t length = len(data)
-    frame.block = arena_room(&reactor.arena, length)
+    frame.block = arena_room(&reactor.arena, PLAIN, length)
     if frame.block is NULL:
         raise MemoryError
     frame.offset = frame.block.used
@@ -154,15 +219,15 @@ cdef bint deliver(Endpoint endpoint, Conn* c, Frame* frame) noexcept:
     return True
 
 
-cdef bint send_message(Reactor reactor, WebSocket ws, message) except -1:
+cdef bint send_message(Reactor reactor, WebSocket ws, message, compress=None) except -1:
     """Queue a message for one connection. Returns whether it is open and has room."""
-    cdef Frame frame
+    cdef Message encoded
     cdef bint queued
     if ws.conn is NULL or not is_sendable(ws.conn):
         return False
-    encode(reactor, message, &frame)
+    encode_message(ws.endpoint, message, compress, &encoded)
     read_clock(reactor)
-    queued = deliver(ws.endpoint, ws.conn, &frame)
-    release_frame(reactor, &frame)
+    queued = deliver(ws.endpoint, ws.conn, frame_for(ws.endpoint, ws.conn, &encoded))
+    release_message(reactor, &encoded)
     flush_soon(reactor, ws.conn)
     return queued

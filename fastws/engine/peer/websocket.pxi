@@ -55,6 +55,11 @@ cdef class WebSocket:
         return self.request.subprotocol
 
     @property
+    def compression(self):
+        """Whether it takes compressed messages: both sides have agreed on that."""
+        return self.request.deflate != 0
+
+    @property
     def path(self):
         """The request's path, percent-decoded."""
         return self.request.path
@@ -157,14 +162,15 @@ cdef class WebSocket:
 
     # -- what it does
 
-    def send(self, message):
+    def send(self, message, *, compress=None):
         """Queue a message. Returns False if the connection is closed, or had no room for it (`max_backlog`).
 
-        ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. Raises TypeError
-        for what orjson cannot encode, RuntimeError from another thread.
+        ``str`` goes out as text, bytes-like as binary, anything else as orjson text. Never waits. ``compress`` is as
+        for `ConnectionManager.broadcast`. Raises TypeError for what orjson cannot encode, RuntimeError from another
+        thread.
         """
         check_thread(self.reactor, "ConnectionManager.send_threadsafe")
-        return send_message(self.reactor, self, message)
+        return send_message(self.reactor, self, message, compress)
 
     def subscribe(self, channel):
         """Join a channel; joining again changes nothing. Returns its number of subscribers."""
@@ -227,6 +233,7 @@ cdef class WebSocket:
         self.endpoint = endpoint
         self.idle_ticks = endpoint.idle_ticks
         c.idle_timeout = endpoint.idle_ticks
+        c.deflate = self.request.deflate
         c.state = OPENING
         c.last_message = self.reactor.now
         c.last_received = self.reactor.now

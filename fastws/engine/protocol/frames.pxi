@@ -11,6 +11,7 @@ cdef enum:
 cdef enum:
     MAX_HEADER_BYTES = 10               # of a frame that a server sends
     MAX_CONTROL_BYTES = 125             # of payload, RFC 6455 5.5
+    RSV1 = 0x40                         # in the first byte: the message is deflated (RFC 7692 6)
     MAX_MESSAGE_BYTES = 1 << 30         # a frame is one range, and its length 32 bits
 
 # What header_parse() may find instead of a header.
@@ -33,7 +34,7 @@ cdef dict HEADER_ERRORS = {
 
 
 cdef inline uint32_t header_write(uint8_t* p, uint8_t opcode, size_t length) noexcept nogil:
-    """Write the header of a final, unmasked frame. Returns its size in bytes."""
+    """Write the header of a final, unmasked frame; `opcode` may have RSV1. Returns its size in bytes."""
     cdef int i
     p[0] = 0x80 | opcode
     if length < 126:
@@ -50,6 +51,13 @@ cdef inline uint32_t header_write(uint8_t* p, uint8_t opcode, size_t length) noe
     return 10
 
 
+cdef inline uint32_t header_size(const uint8_t* p) noexcept nogil:
+    """Returns the size of the header of a frame of our own."""
+    if p[1] < 126:
+        return 2
+    return 4 if p[1] == 126 else MAX_HEADER_BYTES
+
+
 cdef inline size_t frame_size(const uint8_t* p) noexcept nogil:
     """Returns the size of a frame of our own, header included."""
     cdef size_t length = p[1]
@@ -64,16 +72,17 @@ cdef inline size_t frame_size(const uint8_t* p) noexcept nogil:
     return 10 + length
 
 
-cdef int header_parse(const uint8_t* p, size_t n, FrameHeader* h) noexcept nogil:
+cdef int header_parse(const uint8_t* p, size_t n, bint may_deflate, FrameHeader* h) noexcept nogil:
     """Read the header of a client's frame (RFC 6455 5.2). An error is found at the first byte that shows it."""
     cdef uint8_t length7
     cdef int i
     if n == 0:
         return HEADER_SHORT
-    if p[0] & 0x70:
-        return HEADER_RESERVED_BITS
     h.final = p[0] >> 7
     h.opcode = p[0] & 0x0f
+    h.deflated = p[0] & 0x70 == RSV1 and may_deflate
+    if p[0] & 0x70 and not (h.deflated and (h.opcode == TEXT or h.opcode == BINARY)):
+        return HEADER_RESERVED_BITS
     if (h.opcode & 0x7) > 2:
         return HEADER_OPCODE
     if n == 1:

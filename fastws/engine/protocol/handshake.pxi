@@ -62,8 +62,8 @@ cdef bint key_is_valid(str key):
         return False
 
 
-def accept_response(Request request not None):
-    """Returns the 101 answer (RFC 6455 4.2.2).
+def accept_response(Request request not None, bint may_deflate=False):
+    """Returns the 101 answer (RFC 6455 4.2.2), which may agree on compression.
 
     Raises ValueError for a subprotocol or a header field that may not be sent.
     """
@@ -78,7 +78,14 @@ def accept_response(Request request not None):
         if request.subprotocol not in request.subprotocols:
             raise ValueError(f"subprotocol {request.subprotocol!r} was not offered: choose one of request.subprotocols")
         lines.append(f"Sec-WebSocket-Protocol: {request.subprotocol}")
-    lines += field_lines(request._response_headers or {})
+    if may_deflate:
+        request.deflate, agreed = negotiate_deflate(request.headers.get("sec-websocket-extensions", ""))
+        if agreed:
+            lines.append(f"Sec-WebSocket-Extensions: {agreed}")
+    fields = request._response_headers or {}
+    if any(name.lower() == "sec-websocket-extensions" for name in fields):
+        raise ValueError("response_headers must not have Sec-WebSocket-Extensions: use the option compression")
+    lines += field_lines(fields)
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -1,4 +1,5 @@
-// node client.js URL: connects, does what each line of its input asks, and prints what it got.
+// node client.js URL OFFER: connects, with the compression that OFFER asks for (false: none), does what each line
+// of its input asks, and prints what it got.
 // A line is a JSON array: ["text", s], ["binary", hex], ["size", n], ["fragments", [s, ...]],
 // ["ping", s], ["close", code, reason], ["closed"]. Each answer is a line of JSON.
 "use strict";
@@ -6,7 +7,9 @@
 const readline = require("node:readline");
 const WebSocket = require("ws");
 
-const socket = new WebSocket(process.argv[2], { perMessageDeflate: false });
+const socket = new WebSocket(process.argv[2], {
+  perMessageDeflate: JSON.parse(process.argv[3]),
+});
 const arrived = [];
 const waiting = [];
 
