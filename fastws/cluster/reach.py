@@ -38,6 +38,7 @@ class Reach(ConnectionManager):
     def _running(self) -> Node:
         if self.node is None:
             raise RuntimeError("the server is not running")
+        self._check_thread()
         return self.node
 
     # -- what a life asks
