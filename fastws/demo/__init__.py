@@ -56,7 +56,9 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     """
     settings = Options(**options)
     if settings.backplane is not None and not secret:
-        raise ConfigurationError("nodes with a backplane need one secret for their sessions: give each the same --secret")
+        raise ConfigurationError(
+            "nodes with a backplane need one secret for their sessions: give each the same --secret"
+        )
     secret = secret or secrets.token_urlsafe(32)
     hosts = Hosts(settings.host, settings.origins or ())
     server = Server(**{"ready_path": READY_PATH, **options})

@@ -39,7 +39,8 @@ async def until(client, kind, **fields):
 async def test_a_whisper_reaches_who_is_on_another_node(pair):
     first, second = await pair(WITH_PRESENCE)
     ann, bob, tab, cat = [
-        await site.join(name, "cars") for site, name in ((first, "ann"), (second, "bob"), (second, "ann"), (first, "cat"))
+        await site.join(name, "cars")
+        for site, name in ((first, "ann"), (second, "bob"), (second, "ann"), (first, "cat"))
     ]
     await eventually(lambda: devices(first) == devices(second) == {"ann": 2, "bob": 1, "cat": 1})
     await ann.send({"type": "whisper", "id": 1, "channel": "cars", "message": "psst", "to": ["bob", "nobody"]})
