@@ -50,6 +50,8 @@ class People(Listener):
         what, _, user = message.partition(" ")
         if what == "echo":
             return message
+        if what == "nodes":
+            return str(len(self.server.nodes))
         if what == "close":
             ws.manager.close_user(user)
         else:
@@ -67,7 +69,9 @@ def note(what, user):
 
 def create():
     server = Server(close_timeout=2)
-    server.endpoint("/people", People())
+    people = People()
+    people.server = server
+    server.endpoint("/people", people)
     server.endpoint("/who", Who())
     server.endpoint("/room/{channel}", Room(), logs={"log-*": History()})
     return server
@@ -194,7 +198,7 @@ class Visitors:
         while True:
             try:
                 async with connect(self.url, timeout=TIMEOUT) as client:
-                    self.there[name] = int((await client.receive()).split()[1])
+                    self.there[name] = int((await client.receive()).split()[-1])
                     with contextlib.suppress(TimeoutError):
                         while True:
                             await client.receive()

@@ -12,7 +12,7 @@ import pytest
 from fastws.testing import Closed, connect
 
 from ..lib.command import TIMEOUT
-from .supervised import HERE, supervised, within
+from .supervised import HERE, Visitors, supervised, within
 
 pytestmark = [
     pytest.mark.usefixtures("folder"),
@@ -130,3 +130,27 @@ async def test_a_user_comes_and_goes_once_also_when_workers_are_killed_and_witho
             assert events(folder, "offline", "ann")[0] - killed < 20
         await asyncio.sleep(0.5)
         assert len(events(folder, "online", "ann")) == len(events(folder, "offline", "ann")) == 1
+
+
+async def test_nobody_leaves_while_the_workers_are_replaced(folder):
+    users = [f"user{number}" for number in range(20)]
+    with supervised(*HERE, "--log-level", "info", "--handover", "30", workers=3) as site:
+        async with everywhere(site.people("ann")) as clients:
+            for client in clients:  # they hear of each other with the next beat
+                answer = ""
+                while answer != "3":
+                    await client.send("nodes")
+                    answer = await client.receive()
+                    await asyncio.sleep(0.05)
+        async with AsyncExitStack() as opened:
+            visitors = [await opened.enter_async_context(Visitors(site.people(user), 1)) for user in users]
+            for visitor in visitors:
+                await visitor.all_with(lambda _: True)
+            site.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(site.until, "all workers were replaced")
+            for visitor in visitors:
+                await visitor.all_with(lambda _: True)
+            await asyncio.sleep(0.5)
+            assert [events(folder, "offline", user) for user in users] == [[]] * len(users)
+            assert [len(events(folder, "online", user)) for user in users] == [1] * len(users)
+            assert [visitor.refused for visitor in visitors] == [[]] * len(users)
