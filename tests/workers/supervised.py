@@ -50,8 +50,6 @@ class People(Listener):
         what, _, user = message.partition(" ")
         if what == "echo":
             return message
-        if what == "nodes":
-            return str(len(self.server.nodes))
         if what == "close":
             ws.manager.close_user(user)
         else:
@@ -69,9 +67,7 @@ def note(what, user):
 
 def create():
     server = Server(close_timeout=2)
-    people = People()
-    people.server = server
-    server.endpoint("/people", people)
+    server.endpoint("/people", People())
     server.endpoint("/who", Who())
     server.endpoint("/room/{channel}", Room(), logs={"log-*": History()})
     return server

@@ -135,13 +135,6 @@ async def test_a_user_comes_and_goes_once_also_when_workers_are_killed_and_witho
 async def test_nobody_leaves_while_the_workers_are_replaced(folder):
     users = [f"user{number}" for number in range(20)]
     with supervised(*HERE, "--log-level", "info", "--handover", "30", workers=3) as site:
-        async with everywhere(site.people("ann")) as clients:
-            for client in clients:  # they hear of each other with the next beat
-                answer = ""
-                while answer != "3":
-                    await client.send("nodes")
-                    answer = await client.receive()
-                    await asyncio.sleep(0.05)
         async with AsyncExitStack() as opened:
             visitors = [await opened.enter_async_context(Visitors(site.people(user), 1)) for user in users]
             for visitor in visitors:
