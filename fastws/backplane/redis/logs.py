@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from ...logs import Position
+from .._push import records_of
 from ..base import BackplaneError, Follower, LogName, Read, Record, Status
 from .caller import Caller
 from .lanes import Item, Lane
@@ -160,24 +161,11 @@ def receiver_of(log: LogName, follower: Follower) -> Callable[[bytes], None]:
     has_keys = log.has_keys
 
     def receive(payload: bytes) -> None:
-        head, _, rest = payload.partition(b"\n")
-        if head.startswith(b"B"):
-            words = head[1:].split()
-            follower.on_begun(Position(int(words[0]), int(words[1])), words[2].decode())
+        if payload.startswith(b"H"):
+            follower.on_records(*records_of(payload, has_keys, Position, Record))
             return
-        words = head[1:].split()
-        offset, tag = int(words[0]), int(words[2])
-        records, at = [], 0
-        previous = Position(offset, int(words[1]))
-        while at < len(rest):
-            end = rest.index(b"\n", at)
-            key_bytes, payload_bytes = map(int, rest[at:end].split())
-            start = end + 1 + key_bytes
-            at = start + max(payload_bytes, 0)
-            offset += 1
-            key = rest[end + 1 : start].decode("utf-8", "surrogatepass") if has_keys else None
-            records.append(Record(Position(offset, tag), key, None if payload_bytes < 0 else rest[start:at]))
-        follower.on_records(previous, records)
+        words = payload[1:].split()
+        follower.on_begun(Position(int(words[0]), int(words[1])), words[2].decode())
 
     return receive
 
