@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from fastws.backplane.base import LogName, UserName
+from fastws.backplane.base import BackplaneError, LogName, NodeKey, UserName
 from fastws.backplane.nats import NATS, directory, values
 from fastws.logs import History, Latest
 
-from ..lib.support import eventually
-from .peers import CARS, PRICES, ROOM, Backplanes
+from ..lib.support import eventually, unused_port
+from .peers import CARS, PRICES, ROOM, Backplanes, Peer
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ async def backplanes(nats_server, request):
 def often(monkeypatch):
     """Values are stored after almost every record."""
     monkeypatch.setattr(values, "LEAST_RECORDS", 1)
+    monkeypatch.setattr(values, "SETTLE", 0.0)
 
 
 async def stored(peer, subject):
@@ -177,3 +178,44 @@ async def test_a_stream_that_an_operator_has_changed_is_used_as_it_is(backplanes
     await b.append(ROOM, b"2")
     assert len((await a.backplane.snapshot(ROOM)).records) == 2
     assert json.loads(json.dumps(config))["republish"]["dest"].endswith(".>")
+
+
+async def test_positions_that_no_store_can_have_are_unknown(backplanes):
+    a = await backplanes.node("a")
+    (first,) = await a.append(ROOM, b"1")
+    for offset in (1 << 63, 1 << 64, 10**20):
+        assert (await a.backplane.read(ROOM, first._replace(offset=offset), 10)).status == "unknown"
+    for offset in (0, 1):
+        assert (await a.backplane.read(ROOM, first._replace(offset=offset), 10)).status == "trimmed"
+
+
+async def test_what_somebody_else_puts_into_a_log_is_no_record(backplanes):
+    a = await backplanes.node("a")
+    followed = await a.follow(ROOM)
+    (first,) = await a.append(ROOM, b"1")
+    a.backplane._link.publish(a.backplane._names.records(ROOM), b"foreign")
+    (last,) = await a.append(ROOM, b"2")
+    await eventually(lambda: followed.payloads == [b"1", b"2"])
+    read = await a.backplane.read(ROOM, first, 10)
+    assert (read.status, read.top, [record.payload for record in read.records]) == ("ok", last, [b"2"])
+    assert [record.payload for record in (await a.backplane.snapshot(ROOM)).records] == [b"1", b"2"]
+
+
+async def test_one_that_was_not_started_can_be_asked_and_stopped(nats_server):
+    backplane = NATS(nats_server.url)
+    assert (backplane.is_connected, backplane.lost) == (False, 0)
+    await backplane.stop()
+
+
+async def test_whoever_waits_when_it_stops_is_told(nats_server, backplanes):
+    with unused_port() as port:
+        backplane = NATS(f"nats://127.0.0.1:{port}")
+        peer = Peer(NodeKey("a", 1), backplane)
+        await backplane.start(peer.key, peer, prefix="x", timeout=60.0, buffer=1 << 20)
+        futures = [backplane.append(ROOM, b"1"), backplane.append(PRICES, b"1", key="k", id="x")]
+        reading = asyncio.ensure_future(backplane.read(ROOM, None, 0))
+        await asyncio.sleep(0.1)
+        await backplane.stop()
+        for waiting in (*futures, reading):
+            with pytest.raises(BackplaneError):
+                await waiting
