@@ -151,6 +151,31 @@ async def test_a_store_that_lost_its_tail_is_found_out(server, backplanes, log):
     assert (await a.backplane.read(other, kept, 10)).status == "ok"  # what lost nothing goes on
 
 
+@pytest.mark.parametrize("what", ["claim", "release", "beat", "nothing"])
+async def test_a_node_whose_users_were_lost_is_told(server, backplanes, what):
+    a = await backplanes.node("a")
+    ann, bob = UserName("/ws", "ann"), UserName("/ws", "bob")
+    await a.backplane.claim([ann])
+    await a.backplane.beat(b"")
+    server.stop()
+    shutil.copytree(server.data, server.folder / "copy")
+    server.start()
+    await eventually(lambda: a.connected == 2)
+    if what == "claim":
+        await a.backplane.claim([bob])
+    elif what == "release":
+        await a.backplane.release([ann])
+    elif what == "beat":
+        assert (await a.backplane.beat(b"")).was_known
+    server.kill()
+    shutil.rmtree(server.data)
+    shutil.move(server.folder / "copy", server.data)
+    server.start()
+    await eventually(lambda: a.connected == 3)
+    assert (await a.backplane.beat(b"")).was_known == (what == "nothing")
+    assert (await a.backplane.beat(b"")).was_known
+
+
 async def test_very_many_lost_records_make_all_of_the_stream_begin_anew(backplanes):
     a = await backplanes.node("a")
     (last,) = await a.append(ROOM, b"1")

@@ -85,6 +85,32 @@ async def test_what_is_read_beside_the_storing_of_values_is_whole(backplanes, of
     await writing
 
 
+async def test_who_stores_values_late_does_not_bring_old_ones_back(backplanes, monkeypatch):
+    monkeypatch.setattr(values, "SETTLE", 0.0)
+    a, b = await backplanes.node("a"), await backplanes.node("b")
+    log = LogName("/ws", "late", Latest(changes=1))
+    await b.put(log, "key", b"old")
+    of_a, of_b = a.backplane._logs, b.backplane._logs
+    last, has_read, may_write = a.backplane._jet.last, asyncio.Event(), asyncio.Event()
+
+    async def read(*asked):
+        found = await last(*asked)
+        has_read.set()
+        await may_write.wait()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(a.backplane._jet, "last", read)
+        storing = asyncio.ensure_future(of_a._values.store(log, of_a._stream(log)))
+        await has_read.wait()
+    for number in range(5):
+        await b.put(log, "key" if number == 0 else "other", b"new")
+    await of_b._values._store_and_trim(log, of_b._stream(log))
+    may_write.set()
+    assert await storing == []
+    assert latest(await b.backplane.snapshot(log)) == {"key": b"new", "other": b"new"}
+
+
 async def test_a_log_that_begins_anew_keeps_or_drops_all_values(backplanes, often):
     a, b = await backplanes.node("a"), await backplanes.node("b")
     for number in range(30):

@@ -61,6 +61,7 @@ class NATS:
 
     def _on_up(self, observer: Observer) -> None:
         self._logs.reconnected()
+        self._directory.reconnected()
         observer.on_connected()
 
     async def stop(self) -> None:
@@ -74,7 +75,7 @@ class NATS:
 
     def rename(self, node: NodeKey) -> None:
         """The node goes on under its next incarnation."""
-        self._directory.node = node
+        self._directory.rename(node)
 
     # -- messages
 
