@@ -65,8 +65,19 @@ def note(what, user):
     with open("events", "a") as file:
         file.write(f"{what} {user} {time.time()}\\n")
 
+class Seats(Listener):
+    def on_handshake(self, request):
+        request.user = request.query["user"]
+
+    def on_open(self, ws):
+        ws.send(os.environ["FASTWS_WORKER"])
+
+    def on_message(self, ws, message):
+        return message
+
 def create():
     server = Server(close_timeout=2)
+    server.endpoint("/seats/{channel}", Seats()).watch_presence("cars")
     server.endpoint("/people", People())
     server.endpoint("/who", Who())
     server.endpoint("/room/{channel}", Room(), logs={"log-*": History()})

@@ -1,6 +1,8 @@
 """What is said to one worker reaches those at the others."""
 
 import asyncio
+import itertools
+import json
 import os
 import signal
 import sys
@@ -147,3 +149,35 @@ async def test_nobody_leaves_while_the_workers_are_replaced(folder):
             assert [events(folder, "offline", user) for user in users] == [[]] * len(users)
             assert [len(events(folder, "online", user)) for user in users] == [1] * len(users)
             assert [visitor.refused for visitor in visitors] == [[]] * len(users)
+
+
+async def until_event(client, event, user):
+    """Wait until the members of a channel are told of somebody."""
+    while True:
+        said = json.loads(await client.receive())
+        if (said["event"], said.get("user")) == (event, user):
+            return
+
+
+async def test_whoever_was_at_a_killed_worker_leaves_at_once_everywhere():
+    with supervised(*HERE, "--lease", "60", workers=2) as site:
+        async with AsyncExitStack() as opened:
+
+            async def sit(worker):
+                """Somebody in the channel at that worker: a client, and a name that nobody else has had."""
+                while True:
+                    user = f"user{next(numbers)}"
+                    url = f"ws://127.0.0.1:{site.port}/seats/cars?user={user}"
+                    client = await opened.enter_async_context(connect(url, timeout=TIMEOUT))
+                    if await client.receive() == worker:
+                        return client, user
+                    await client.close()
+
+            numbers = itertools.count()
+            ann, _ = await sit("1")
+            _, bob = await sit("2")
+            await until_event(ann, "join", bob)
+            killed = time.monotonic()
+            os.kill(site.workers[2], signal.SIGKILL)
+            await until_event(ann, "leave", bob)
+            assert time.monotonic() - killed < 20
