@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from fastws.backplane.base import BackplaneError, LogName, NodeKey, Subject, UserName
+from fastws.backplane.base import BackplaneError, LogName, Subject, UserName
 from fastws.backplane.nats import NATS
 from fastws.logs import History, Latest, Position
 
@@ -326,8 +326,9 @@ async def test_stop_sends_what_is_waiting(server, backplanes):
     await b.backplane.claim([UserName("/ws", "ann")])
     a.backplane.send(Subject("all", "", ""), b"bye")
     a.backplane.route([UserName("/ws", "ann")], b"bye, ann")
+    appended = a.backplane.append(ROOM, b"last words")
     backplanes.peers.remove(a)
     await a.backplane.stop()
     await eventually(lambda: len(heard) == 2)
     assert not a.backplane.is_connected
-    b.backplane.rename(NodeKey("b", 2))
+    assert await b.top(ROOM) == await appended

@@ -245,3 +245,29 @@ async def test_whoever_waits_when_it_stops_is_told(nats_server, backplanes):
         for waiting in (*futures, reading):
             with pytest.raises(BackplaneError):
                 await waiting
+
+
+class Counting:
+    """A transport whose writes are counted."""
+
+    def __init__(self, transport):
+        self._transport, self.writes = transport, 0
+
+    def write(self, data):
+        self.writes += 1
+        self._transport.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+
+async def test_what_one_turn_of_the_loop_says_is_one_write(backplanes):
+    a = await backplanes.node("a")
+    await a.top(ROOM)
+    connection = a.backplane._link._connection
+    counting = connection._transport = Counting(connection._transport)
+    futures = [a.backplane.append(ROOM, b"%d" % number) for number in range(50)]
+    for _ in range(50):
+        a.backplane.send(CARS, b"hi")
+    await asyncio.gather(*futures)
+    assert counting.writes == 1

@@ -103,7 +103,10 @@ class Link:
         self._task = self._loop.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Send what is waiting, and disconnect."""
+        """Send what is waiting, wait for what was asked, and disconnect; for at most twice the timeout."""
+        asked = [ask.future for ask in self._asks.values()]
+        if asked and self.is_up:
+            await asyncio.wait(asked, timeout=self.timeout)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
