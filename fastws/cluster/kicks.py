@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from .._core import WebSocket
-from ..backplane.base import Backplane, BackplaneError, LogName, Record
+from ..backplane.base import Backplane, BackplaneError, LogName, Read, Record
 from ..logs import History, Position
 from .follower import LogFollower, Missed
 
@@ -111,7 +111,7 @@ class Kicks:
 
     def on_begun(self, missed: Missed) -> None:
         """Kicks are lost for good."""
-        logger.error("kicks of %s are lost (%s): its connections are closed", self.log.endpoint, missed.reason)
+        logger.error("kicks of %s may be missing (%s): its connections are closed", self.log.endpoint, missed.reason)
         self._obeys.let_go()
 
     def _do(self, payload: bytes) -> None:
@@ -157,24 +157,38 @@ class KickFollower(LogFollower):
     """Follows kicks: where the store has lost some, they are not given up but appended again."""
 
     kicks: Kicks
+    is_serving = False
+    """Whether there may be connections already: whatever was said since they came has to be known."""
 
     async def _find_end(self) -> None:
         is_first = self.cursor is None
         await super()._find_end()
-        if is_first and self.kicks.was_away and self.cursor is not None:
-            self.kicks.on_begun(Missed(self.cursor, False, "unknown", ()))
+        if is_first and self.is_serving and self.cursor is not None:
+            self.kicks.on_begun(Missed(self.cursor, False, "new", ()))
         self.kicks.all_known()
 
     async def _read_on(self, cursor: Position) -> None:
-        await super()._read_on(cursor)
+        if cursor.offset or not await self._takes_all():
+            await super()._read_on(cursor)
         self.kicks.all_known()
+
+    async def _takes_all(self) -> bool:
+        """Where nothing was ever said, whatever there is now is news, also if the store is another than before."""
+        read = await self._store.snapshot(self.log)
+        if len(read.records) >= self.log.keep.size:
+            return False
+        self._restore(read)
+        return True
+
+    def _restore(self, read: Read) -> None:
+        self._drop_ring()
+        self.cursor = self._base = read.top
+        self.kicks.restore(read.records)
 
     async def _be_lost(self, cursor: Position) -> None:
         was_away = self.kicks.was_away
         read = await self._store.snapshot(self.log)
-        self._drop_ring()
-        self.cursor = self._base = read.top
-        self.kicks.restore(read.records)
+        self._restore(read)
         if was_away:
             self._count("gaps")
             self.kicks.on_begun(Missed(read.top, False, "unknown", ()))

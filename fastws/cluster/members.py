@@ -147,6 +147,7 @@ class Members:
         """Have the store know this node before anything else does, if it answers."""
         if self._node.store.is_connected:
             await self._try_to_beat()
+            self._node.store.send(EVERYBODY, packed(self._node.key.id, STAMP, {"kind": "here"}))
         self._node.spawn(self._beat_on())
         self._node.spawn(self._tick())
 
@@ -223,6 +224,11 @@ class Members:
             self._bury(key, 0)
         elif other.ending is None:
             self._die(key, other)
+
+    def on_here(self, id: str) -> None:
+        """A node says that it has started: know it now, so that a node that stops meanwhile is not the last."""
+        if all(key.id != id for key in self._others):
+            self._node.spawn(self._try_to_beat())
 
     def on_over(self, id: str) -> None:
         """A node says that it has stopped."""

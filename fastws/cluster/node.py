@@ -129,6 +129,8 @@ class Node:
                 async with asyncio.timeout(MEET_SECONDS):
                     await asyncio.gather(*heard, *followed)
         await self.members.start()
+        for follower in self._kick_followers:
+            follower.is_serving = True
 
     def leave(self) -> None:
         """The server begins to stop: users have time to come back to other nodes."""
@@ -222,7 +224,9 @@ class Node:
         about = relayed.about or {}
         if relayed.node == self.key.id:
             return
-        if about.get("kind") == "over":
+        if about.get("kind") == "here":
+            self.members.on_here(relayed.node)
+        elif about.get("kind") == "over":
             self.members.on_over(relayed.node)
         elif about.get("kind") == "direct" and about.get("endpoint") in self._endpoints:
             self._endpoints[about["endpoint"]].hear(relayed)

@@ -70,7 +70,7 @@ class Crowds:
         self.people = life.company.people
         self.notices = life.company.notices
         self._crowds: dict[str, Crowd] = {}
-        self._living: set[NodeKey] = set()
+        self._living: set[NodeKey] = set()  # the others
         self._dead: set[NodeKey] = set()
         self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that have said something, and did not beat yet
         self._globs = [compiled(translate(glob)).match for glob in life.options.presence]
@@ -79,7 +79,7 @@ class Crowds:
         """The node has started."""
         members = self.node.members
         members.watch(self)
-        self._living.update(members.living)
+        self._living = {node for node in members.living if node.id != self.node.key.id}
         self.life.company.meet(self)
         self.node.spawn(self._tend())
 
@@ -144,7 +144,7 @@ class Crowds:
             return None
         crowd = self._crowd(channel)
         crowd.is_used = True
-        return crowd.knowing
+        return crowd.knowing if self.node.store.is_connected else None
 
     def unuse(self, channel: str) -> None:
         """Nobody here is in a channel any more."""
@@ -169,7 +169,8 @@ class Crowds:
 
     def heard_of(self, node: NodeKey) -> None:
         """A node has written something just now: so it lives, though its first beat may not be known here yet."""
-        if node not in self._living and node not in self._new and node not in self._dead:
+        is_known = node in self._living or node in self._new or node in self._dead
+        if not is_known and node.id != self.node.key.id:
             self._expect(node)
 
     def _expect(self, node: NodeKey) -> None:
@@ -255,6 +256,7 @@ class Crowd:
         self._recounted: set[User] = set()  # whose number of connections is to be written
         self._follower: LogFollower = self._node.follow(self._log, self)
         self.knowing = self._node.spawn(self._know())
+        self._later(self._node.options.backplane_timeout, self._settle)
 
     def stop(self) -> None:
         """It is not needed any more."""
@@ -293,9 +295,13 @@ class Crowd:
         for user, stay in self._crowds.people.here(self.channel).items():
             self._backdate(user, stay)
         self.check()
-        self._crowds.notices.settle(self.channel)
+        self._settle()
         self.recount()
         self._crowds.let_go(self)
+
+    def _settle(self) -> None:
+        """Whoever waits for a list gets it, also where the store does not answer."""
+        self._crowds.notices.settle(self.channel)
 
     def _learn(self) -> None:
         """All that other nodes have said."""

@@ -157,6 +157,7 @@ class Metrics:
         yield gauge("arena_bytes", "Memory that holds what is sent.", [], [((), stats.get("arena_bytes", 0))])
         yield counter("received_bytes", "Bytes that came.", [], [((), stats.get("received_bytes", 0))])
         yield counter("sent_bytes", "Bytes that went out.", [], [((), stats.get("sent_bytes", 0))])
+        yield from _of_cluster(stats.get("cluster", {}))
         counted = stats.get("handshakes", {})
         handshakes = [((path, str(status)), number) for (path, status), number in counted.items()]
         yield counter("handshakes", "Handshakes that were answered.", ["endpoint", "status"], handshakes)
@@ -212,6 +213,19 @@ COUNTERS = {
     "slow_readers_closed": ("closed_slow", "Connections closed with 1013 for more than max_backlog."),
     "unfinished_closed": ("closed_unfinished", "Connections closed with 1013 because of max_inbound."),
 }
+# The same of `Node.stats`, in `Server.stats["cluster"]`.
+CLUSTER_GAUGES = {
+    "nodes": ("nodes", "Servers that are one with this, itself included; 0 without logs and backplane."),
+    "backplane_connected": ("connected", "1 if the store of logs and of the other nodes answers, otherwise 0."),
+    "logs_followed": ("followed", "Logs that are followed here."),
+    "log_bytes": ("log_bytes", "Memory for recent messages of logs, about."),
+}
+CLUSTER_COUNTERS = {
+    "backplane_lost": ("lost", "Messages for other nodes that the store did not take."),
+    "appends_failed": ("failed", "Messages to logs of which nobody knows whether they are stored."),
+    "gaps_repaired": ("repaired", "Gaps in logs that were filled before anybody noticed."),
+    "gaps_told": ("gaps", "Gaps in logs that could not be filled, and were told."),
+}
 
 
 class Seen:
@@ -251,6 +265,13 @@ class Durations:
     def buckets(self) -> list[tuple[str, float]]:
         """As Prometheus has them: each with all that are in the ones below."""
         return list(zip([*map(str, self.bounds), "+Inf"], map(float, accumulate(self.counts)), strict=True))
+
+
+def _of_cluster(stats: Mapping[str, float]) -> Iterator[Metric]:
+    for name, (source, meaning) in CLUSTER_GAUGES.items():
+        yield gauge(name, meaning, [], [((), stats.get(source, 0))])
+    for name, (source, meaning) in CLUSTER_COUNTERS.items():
+        yield counter(name, meaning, [], [((), stats.get(source, 0))])
 
 
 def _of_hooks(hooks: Hooks) -> Iterator[Metric]:

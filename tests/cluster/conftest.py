@@ -16,7 +16,7 @@ from ..lib.v1 import LOGS, Named, rules, serving
 _prefixes = itertools.count(1)
 
 
-@pytest.fixture(params=sorted(STORES))
+@pytest.fixture(params=["memory", "hub", "redis", "nats"])
 async def fleet(request):
     async with STORES[request.param](request) as make:
         fleet = Fleet(make, f"fleet{next(_prefixes)}", lease=1.0)

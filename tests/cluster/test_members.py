@@ -220,6 +220,9 @@ async def test_a_store_that_is_away_at_the_start_is_met_later(memory_fleet, join
     await b.manager.listener.until("on_subscribe")
     assert (b.server.is_connected, [node.is_self for node in b.server.nodes]) == (False, [True])
     link(b).mend()
+    assert (await client.closed())[0] == 1012  # nobody knows whether she was logged out meanwhile
+    client = await join(f"{b.url}/ws/cars?user=ann")
+    await b.manager.listener.until("on_subscribe", 2)
     await eventually(lambda: ids(a) == ids(b) == {key(a).id, key(b).id})
     await eventually(lambda: link(a).store.holdings(key(b)))
     a.manager.send_to_user("ann", "hi")

@@ -86,6 +86,7 @@ def test_the_wheel_holds_what_users_of_types_and_of_cimport_need(wheel):
         names = set(archive.namelist())
     assert {"fastws/py.typed", "fastws/_core.pyi", "fastws/_core.pxd", "fastws/demo/chat.html"} <= names
     assert {"fastws/client/fastws.js", "fastws/client/fastws.d.ts", "fastws/web/admin.html"} <= names
+    assert {"fastws/backplane/_push.pyi", "fastws/backplane/redis/append.lua"} <= names
     assert not [name for name in names if name.endswith((".c", ".pyx", ".pxi")) or name.startswith("tests")]
 
 

@@ -194,14 +194,21 @@ class JetStream:
 
     async def _make(self, stream: Stream) -> None:
         """Make a stream, if nobody has; then store what waits for it."""
-        error: BackplaneError | None = None
+        error: BackplaneError | None = BackplaneError("the backplane was stopped")
         try:
             await asyncio.sleep(stream.pause)
             stream.pause = min(2 * stream.pause + 0.02, LONGEST_PAUSE)
             await self.api(f"STREAM.CREATE.{stream.name}", stream.config(int(time.time() * 1e6)))
+            error = None
         except BackplaneError as raised:
-            if not (isinstance(raised, Rejected) and raised.code == OTHER_CONFIG):  # as somebody else made it
-                error = raised
+            is_there = isinstance(raised, Rejected) and raised.code == OTHER_CONFIG  # as somebody else made it
+            error = None if is_there else raised
+        finally:
+            self._opened(stream, error)
+        if error is not None:
+            raise error
+
+    def _opened(self, stream: Stream, error: BackplaneError | None) -> None:
         stream.opening = None
         stream.is_open = error is None
         waiting, stream.waiting = sorted(stream.waiting, key=lambda put: put.number), []
@@ -211,8 +218,6 @@ class JetStream:
                 self._send(stream, put)
             elif not put.future.done():
                 put.future.set_exception(error)
-        if error is not None:
-            raise error
 
     # -- reading
 

@@ -195,6 +195,7 @@ async def connect(
             return link, await _log_in(link, credentials, name)
         except BaseException as error:
             link.close(str(error))
+            await link.gone()
             raise
 
 

@@ -27,7 +27,7 @@ from .addresses import Place, place_of
 from .caller import Caller
 from .directory import Directory
 from .link import Refused, pack
-from .logs import Logs, receiver_of
+from .logs import MOST_PAYLOAD, Logs, receiver_of
 from .names import Names
 from .scripts import all_scripts
 from .server import Server, Setup
@@ -53,6 +53,7 @@ class Redis:
         self._node = NodeKey("", 0)
         self._is_connected = False
         self._was_away = False
+        self._is_started = False
         self._reconciling: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,14 +84,19 @@ class Redis:
         self._logs = Logs(self._caller, names, token, timeout, buffer)
         self._directory = Directory(self._caller, names, node, timeout)
         self._channel = lru_cache(16384)(self._packed_channel)
+        self._is_started = True
         try:
             await self._topology.start()
         except BaseException:
             await self._topology.stop()
             raise
+        if self._reconciling is not None:
+            await asyncio.wait({self._reconciling})  # so that it is connected when this returns
 
     async def stop(self) -> None:
         """Send what is waiting, for at most ``timeout`` seconds, and disconnect."""
+        if not self._is_started:
+            return
         try:
             async with asyncio.timeout(self._timeout if self._is_connected else 0):
                 await asyncio.gather(self._logs.idle(), self._directory.idle())
@@ -295,6 +301,9 @@ class Redis:
         server = self._topology.of(partition)
         if server is None or not server.is_up or server.commands.backlog + len(packed) > self._buffer:
             self.lost += 1
+        elif len(packed) > MOST_PAYLOAD:
+            self.lost += 1
+            logger.error("A message of %d bytes is too large for Redis: %d at most", len(packed), MOST_PAYLOAD)
         else:
             server.commands.tell(packed)
 
