@@ -78,7 +78,7 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices.
-ABOVE_ENGINE := access browser clients command demo deploy/test_files.py hooks house soak standalone v1 web \
+ABOVE_ENGINE := access browser clients command demo deploy/test_files.py hooks house soak standalone v1 web workers \
 	$(patsubst tests/%,%,$(filter-out %/test_push_parser.py,$(wildcard tests/backplane/test_*.py)))
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing
