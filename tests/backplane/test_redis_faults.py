@@ -357,6 +357,17 @@ async def test_logs_end_after_their_time(redis, nodes):
     assert (await a.append(room, b"3"))[0].offset == 3
 
 
+async def test_stopping_waits_for_a_frozen_redis_no_longer_than_the_timeout(redis, nodes):
+    a = await nodes(redis.url).node("a", timeout=SHORT)
+    redis.freeze()
+    future = a.backplane.append(ROOM, b"1")
+    began = asyncio.get_running_loop().time()
+    await a.backplane.stop()
+    assert asyncio.get_running_loop().time() - began < 5 * SHORT
+    with pytest.raises(BackplaneError):
+        await future
+
+
 async def test_stopping_waits_for_what_was_said(redis, nodes):
     backplanes = nodes(redis.url)
     a, b = await backplanes.node("a"), await backplanes.node("b")
