@@ -141,9 +141,10 @@ class Node:
         if self._has_met:
             self._has_met = False
             await self.directory.stop()
-            if self.store.is_connected:
-                with contextlib.suppress(BackplaneError):
-                    await self.flush()
+            try:
+                await self.flush()
+            except BackplaneError as error:
+                logger.error("what was said last may be lost: %s", error)
             await self.members.stop()
         for task in list(self._tasks):
             task.cancel()
