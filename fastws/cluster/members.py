@@ -147,7 +147,7 @@ class Members:
         """Have the store know this node before anything else does, if it answers."""
         if self._node.store.is_connected:
             await self._try_to_beat()
-            self._node.store.send(EVERYBODY, packed(self._node.key.id, STAMP, {"kind": "here"}))
+            self._say("here")
         self._node.spawn(self._beat_on())
         self._node.spawn(self._tick())
 
@@ -225,13 +225,32 @@ class Members:
         elif other.ending is None:
             self._die(key, other)
 
-    def on_here(self, id: str) -> None:
-        """A node says that it has started: know it now, so that a node that stops meanwhile is not the last."""
+    def hear(self, id: str, about: Mapping[str, Any]) -> None:
+        """Another node says that it has started or stopped, or whom it has buried."""
+        if about.get("kind") == "here":
+            self._on_here(id)
+        elif about.get("kind") == "over":
+            self._on_over(id)
+        elif about.get("kind") == "buried":
+            for name in about["nodes"]:
+                self._on_buried(NodeKey.parse(name))
+
+    def _say(self, kind: str, **about: Any) -> None:
+        self._node.store.send(EVERYBODY, packed(self._node.key.id, STAMP, {"kind": kind, **about}))
+
+    def _on_buried(self, key: NodeKey) -> None:
+        if key == self._node.key:
+            self._node.spawn(self._try_to_beat())
+        elif key in self._others and not self._others[key].is_dead:
+            self._others[key].is_dead = True
+            self._tell(lambda watcher: watcher.on_died(key))
+
+    def _on_here(self, id: str) -> None:
+        """Know it now, so that a node that stops meanwhile is not the last."""
         if all(key.id != id for key in self._others):
             self._node.spawn(self._try_to_beat())
 
-    def on_over(self, id: str) -> None:
-        """A node says that it has stopped."""
+    def _on_over(self, id: str) -> None:
         for key, other in self._others.items():
             if key.id == id and not other.is_dead:
                 self._await_end(key, other)
@@ -264,6 +283,8 @@ class Members:
             jobs = await self._node.store.bury(key, beats)
         except BackplaneError:
             return  # with the next beat
+        if jobs:  # the others need not wait for their next beat
+            self._say("buried", nodes=[str(dead) for dead in jobs])
         for dead in jobs:
             self._node.undertaker.bury(dead)
 
@@ -346,7 +367,7 @@ class Members:
                 if self.is_last:
                     await store.leave()
                 else:
-                    store.send(EVERYBODY, packed(self._node.key.id, STAMP, {"kind": "over"}))
+                    self._say("over")
                     await store.beat(self._info(is_over=True))
         except (BackplaneError, TimeoutError):
             pass  # it is found dead after a lease

@@ -225,11 +225,9 @@ class Node:
         about = relayed.about or {}
         if relayed.node == self.key.id:
             return
-        if about.get("kind") == "here":
-            self.members.on_here(relayed.node)
-        elif about.get("kind") == "over":
-            self.members.on_over(relayed.node)
-        elif about.get("kind") == "direct" and about.get("endpoint") in self._endpoints:
+        if about.get("kind") != "direct":
+            self.members.hear(relayed.node, about)
+        elif about.get("endpoint") in self._endpoints:
             self._endpoints[about["endpoint"]].hear(relayed)
 
     async def on_beat(self) -> None:
