@@ -163,6 +163,8 @@ class Members:
     async def beat(self) -> None:
         """Count this node's beats up, and see who else has beaten; raises BackplaneError."""
         async with self._lock:
+            if self._is_over:
+                return
             began = time.monotonic()
             beat = await self._node.store.beat(self._info())
             if not beat.was_known and self._has_beaten.is_set():
@@ -220,8 +222,8 @@ class Members:
     def on_gone(self, key: NodeKey) -> None:
         """A node has ended, as the store has seen."""
         other = self._others.get(key)
-        if other is None:
-            self._bury(key, 0)
+        if other is None:  # it may have said that it stops before this node began to listen
+            asyncio.get_running_loop().call_later(self._node.options.handover, self._bury, key, 0)
         elif other.ending is None:
             self._die(key, other)
 
@@ -276,7 +278,8 @@ class Members:
             self._tell(lambda watcher: watcher.on_died(key))
 
     def _bury(self, key: NodeKey, beats: int) -> None:
-        self._node.spawn(self._try_to_bury(key, beats))
+        if not self._is_over:
+            self._node.spawn(self._try_to_bury(key, beats))
 
     async def _try_to_bury(self, key: NodeKey, beats: int) -> None:
         try:
@@ -356,15 +359,16 @@ class Members:
 
     async def stop(self) -> None:
         """The last beat says that this node has stopped: whoever is left buries it, after ``handover`` seconds."""
+        self._is_over = True
+        store, is_last = self._node.store, self.is_last
         for other in self._others.values():
             if other.ending is not None:
                 other.ending.cancel()
-        store = self._node.store
         if not store.is_connected:
             return
         try:
-            async with asyncio.timeout(self._node.options.backplane_timeout):
-                if self.is_last:
+            async with asyncio.timeout(self._node.options.backplane_timeout), self._lock:
+                if is_last:
                     await store.leave()
                 else:
                     self._say("over")
