@@ -40,7 +40,7 @@ typecheck: build $(VENV)/.test  ## checks the types, and the stub of the engine
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastws._core
 
-bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
+bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES) bench/peers/socketio/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
 	$(BIN)/python -m bench $(ARGS)
 
 soak: build $(VENV)/.test  ## tests for loss and leaks with 2,000 clients, for SECONDS

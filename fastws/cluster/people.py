@@ -72,7 +72,8 @@ class Crowds:
         self._crowds: dict[str, Crowd] = {}
         self._living: set[NodeKey] = set()  # the others
         self._dead: set[NodeKey] = set()
-        self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that have said something, and did not beat yet
+        self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that live, though no beat tells so (yet)
+        self._doubts_until = 0.0  # on the loop's clock
         self._globs = [compiled(translate(glob)).match for glob in life.options.presence]
 
     def begin(self) -> None:
@@ -155,6 +156,8 @@ class Crowds:
 
     def on_backplane(self, is_connected: bool) -> None:
         """The store is there (again), or gone: then nobody waits to hear who is on other nodes."""
+        if is_connected:
+            self._begin_to_doubt()
         for crowd in list(self._crowds.values()):
             if is_connected:
                 crowd.check()
@@ -174,15 +177,24 @@ class Crowds:
             self._expect(node)
 
     def _expect(self, node: NodeKey) -> None:
-        seconds = 2 * self.node.options.lease
-        self._new[node] = asyncio.get_running_loop().call_later(seconds, self._miss, node)
+        self._new[node] = asyncio.get_running_loop().call_later(self.grace, self._miss, node)
 
     def _miss(self, node: NodeKey) -> None:
         """No beat came, unless none could come."""
         if self.node.store.is_connected:
+            self._dead.add(node)
             self._is_known(node)
         else:
             self._expect(node)
+
+    @property
+    def grace(self) -> float:
+        """Seconds that living nodes have to say again what the store has lost."""
+        return max(AFTER_LOSS_SECONDS, 2 * self.node.options.lease)
+
+    def _begin_to_doubt(self) -> None:
+        """The store may have lost something: who is missing there may only have to write itself anew."""
+        self._doubts_until = asyncio.get_running_loop().time() + self.grace
 
     def on_appeared(self, node: NodeKey) -> None:
         """A node is there, or was not dead after all."""
@@ -192,9 +204,13 @@ class Crowds:
 
     def on_died(self, node: NodeKey) -> None:
         """A node is dead, or gone for good."""
+        was_living = node in self._living
         self._living.discard(node)
-        self._dead.add(node)
-        self._is_known(node)
+        if was_living and asyncio.get_running_loop().time() < self._doubts_until:
+            self._expect(node)
+        else:
+            self._dead.add(node)
+            self._is_known(node)
 
     def _is_known(self, node: NodeKey) -> None:
         timer = self._new.pop(node, None)
@@ -205,8 +221,9 @@ class Crowds:
 
     def on_reborn(self, before: NodeKey) -> None:
         """This node goes on under its next incarnation: what it has written is void."""
+        self._begin_to_doubt()
         for crowd in list(self._crowds.values()):
-            crowd.rewrite()
+            crowd.rewrite(before)
 
     # -- what has to be done now and then
 
@@ -307,8 +324,8 @@ class Crowd:
         """All that other nodes have said."""
         self._others = {}
         for user, node, stay in said_in(self._follower.table.values()):
-            if node != self._node.key and stay is not None:
-                self._others.setdefault(user, {})[node] = stay
+            if node.id != self._node.key.id and stay is not None:
+                self._others[user] = _of_last_lives({**self._others.get(user, {}), node: stay})
 
     def _backdate(self, user: User, here: Stay) -> None:
         """Whoever was elsewhere before is there since then, also when it is over elsewhere."""
@@ -324,12 +341,12 @@ class Crowd:
         if not self.is_known:
             return  # they are in the follower's table
         for user, node, stay in said_in(records):
-            if node == self._node.key:
+            if node.id == self._node.key.id:
                 continue
             said = self._others.setdefault(user, {})
             said.pop(node, None)
             if stay is not None:
-                said[node] = stay
+                self._others[user] = _of_last_lives({**said, node: stay})
                 self._crowds.heard_of(node)
             elif not said:
                 del self._others[user]
@@ -341,10 +358,10 @@ class Crowd:
             before = self._others
             self._learn()
             for user, said in before.items():
-                self._others[user] = said | self._others.get(user, {})
+                self._others[user] = _of_last_lives(said | self._others.get(user, {}))
             self.check()
             self.recount()
-            self._later(AFTER_LOSS_SECONDS, self._learn_anew)
+            self._later(self._crowds.grace, self._learn_anew)
 
     def _learn_anew(self) -> None:
         before = self._others
@@ -395,11 +412,13 @@ class Crowd:
         if not stored.cancelled() and stored.exception() is not None:
             self._later(RETRY_SECONDS, self.check)
 
-    def rewrite(self) -> None:
+    def rewrite(self, before: NodeKey) -> None:
         """This node has another name."""
         self.written.clear()
-        self._learn()
         self.check()
+        for user, node, _ in said_in(list(self._follower.table.values())):
+            if node == before:
+                self._remove(f"{user_text(user)} {node}")
 
     def check(self) -> None:
         """Have the log say who is here; what it says already is not written again."""
@@ -453,6 +472,14 @@ def _is_same(stay: Stay | None, other: Stay | None) -> bool:
     if stay is None or other is None:
         return stay is other
     return stay[1] == other[1] and abs(stay[0] - other[0]) < SAME_SECONDS
+
+
+def _of_last_lives(said: dict[NodeKey, Stay]) -> dict[NodeKey, Stay]:
+    """Returns what nodes have said, of each that in its last life alone."""
+    last: dict[str, int] = {}
+    for node in said:
+        last[node.id] = max(last.get(node.id, 0), node.incarnation)
+    return {node: stay for node, stay in said.items() if last[node.id] == node.incarnation}
 
 
 def _heed(stored: "asyncio.Future[Any]") -> None:

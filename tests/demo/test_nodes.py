@@ -36,7 +36,10 @@ async def join():
             socket = await sockets.enter_async_context(connect(url, additional_headers={"Cookie": cookie}))
             client = Client(socket, cookie)
             await client.send("hello", version=1, channels=channels or {})
-            client.list = await client.members(channel)
+            client.missed = []
+            while (frame := await client.receive())["type"] != "presence":
+                client.missed += [frame["message"]] if frame["type"] == "message" else []
+            client.list = sorted(member["user"] for member in frame["users"])
             return client
 
         yield enter
@@ -112,11 +115,13 @@ async def test_whoever_logs_out_is_out_on_all_nodes(nodes, join):
 
 async def test_a_node_that_is_killed_leaves_nobody_behind_and_nobody_misses_a_message(nodes, join):
     first, second, third = nodes
-    watcher = await join(second, "watcher")
+    watcher, other = await join(second, "watcher"), await join(third, "other")
+    await watcher.joined("other")
     names = [f"user-{number}" for number in range(30)]
     here = [await join(first, name) for name in names]
-    for name in names:
-        await watcher.joined(name)
+    for tab in (watcher, other):
+        for name in names:
+            await tab.joined(name)
     await watcher.send("publish", channel="cars", message="before")
     seen = [(await client.until("message"))["position"] for client in here]
     first.kill()
@@ -127,14 +132,15 @@ async def test_a_node_that_is_killed_leaves_nobody_behind_and_nobody_misses_a_me
             for number, name in enumerate(names[:20])
         )
     )
-    for name in names[20:]:
-        await watcher.departed(name)
+    for tab in (watcher, other):  # each node finds it out for itself
+        gone = {(await tab.until("presence", event="leave"))["user"] for _ in names[20:]}
+        assert gone == set(names[20:])
     late = await join(third, "late")
-    assert late.list == sorted(["late", "watcher", *names[:20]])
-    await watcher.joined("late")
-    assert [frame for frame in await watcher.drained() if frame["type"] == "presence"] == []
-    await watcher.send("publish", channel="cars", message="after")
-    assert len(back) == 20
+    assert late.list == sorted(["late", "other", "watcher", *names[:20]])
+    for tab in (watcher, other):
+        await tab.joined("late")
+        assert [frame for frame in await tab.drained() if frame["type"] == "presence"] == []
+    assert [tab.missed for tab in back] == [["meanwhile"]] * 20
 
 
 async def test_a_rolling_restart_is_a_storm_of_nothing(nodes, join):

@@ -194,6 +194,8 @@ async def test_workers_end_with_their_supervisor_however_it_ends():
                 await client.receive()
             assert closed.value.code == 1001
         within(lambda: not any(map(is_alive, workers.values())))
+        site.ended()
+        assert "Traceback" not in "".join(site.lines)
 
 
 def test_a_ctrl_c_of_the_terminal_stops_them_once():

@@ -22,7 +22,7 @@ __all__ = ["Answer", "Link"]
 
 T = TypeVar("T")
 
-OLDEST = (2, 11, 0)  # from then on one may ask how things were at a sequence, and messages have times to live
+OLDEST = (2, 11, 4)  # 2.11 knows how things were at a sequence, and times to live; 2.11.0 fails at restarts
 LEAST_PAUSE, MOST_PAUSE = 0.05, 2.0  # seconds between two tries to connect
 INBOX = b"1"  # the id of the subscription to answers
 

@@ -17,7 +17,7 @@ __all__ = ["NATS"]
 
 
 class NATS:
-    """A `Backplane` on NATS 2.11 or later with JetStream.
+    """A `Backplane` on NATS 2.11.4 or later with JetStream.
 
     ``url`` is ``nats://user:password@h1:4222,h2:4222`` or ``tls://...``; with ``?replicas=3`` at its end three servers
     keep each stream that is made from then on. ``tls`` is for certificates of one's own.

@@ -9,7 +9,7 @@ from ...logs import Position
 from .._push import records_of
 from ..base import BackplaneError, Follower, LogName, Read, Record, Status
 from .caller import Caller
-from .lanes import Item, Lane
+from .lanes import Item, Lane, fail
 from .names import LogKeys, Names
 
 __all__ = ["MOST_PAYLOAD", "Logs", "receiver_of"]
@@ -48,10 +48,10 @@ class Logs:
         size = len(payload) + len(record.key) + len(record.id) + 200
         item = Item(record, size, loop.time() + self._timeout)
         if size > MOST_PAYLOAD:
-            item.done.set_exception(BackplaneError(f"{size:,} bytes are too many for Redis: {MOST_PAYLOAD:,} at most"))
+            fail(item, BackplaneError(f"{size:,} bytes are too many for Redis: {MOST_PAYLOAD:,} at most"))
             return item.done
         if self._waiting + size > self._buffer and self._waiting:
-            item.done.set_exception(BackplaneError(f"{self._waiting:,} bytes are waiting for Redis already"))
+            fail(item, BackplaneError(f"{self._waiting:,} bytes are waiting for Redis already"))
             return item.done
         self._waiting += size
         item.done.add_done_callback(lambda _: self._forget(size))
