@@ -176,6 +176,12 @@ class Crowds:
         if not is_known and node.id != self.node.key.id:
             self._expect(node)
 
+    def found(self, nodes: set[NodeKey]) -> None:
+        """What these nodes have written was read; one whose earlier life still counts lives in its next one, too."""
+        for node in nodes - self._living - self._new.keys():
+            if any(other.id == node.id and other < node for other in {*self._living, *self._new}):
+                self.heard_of(node)
+
     def _expect(self, node: NodeKey) -> None:
         self._new[node] = asyncio.get_running_loop().call_later(self.grace, self._miss, node)
 
@@ -326,6 +332,7 @@ class Crowd:
         for user, node, stay in said_in(self._follower.table.values()):
             if node.id != self._node.key.id and stay is not None:
                 self._others[user] = _of_last_lives({**self._others.get(user, {}), node: stay})
+        self._crowds.found({node for said in self._others.values() for node in said})
 
     def _backdate(self, user: User, here: Stay) -> None:
         """Whoever was elsewhere before is there since then, also when it is over elsewhere."""
