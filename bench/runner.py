@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import machine
+from bench.nodes import Nodes
 from bench.server import Server, StartError
 from bench.session import Session
 
@@ -75,19 +76,32 @@ class Runner:
                         yield scenario, setup, number, peer
 
     def measure(self, scenario, setup, number, peer):
+        if scenario.nodes:
+            self.measure_nodes(scenario, setup, number, peer)
+            return
         cores = self.server_cores | self.load_cores if scenario.spread_out else self.server_cores
         try:
             with (
                 Server(peer, cores, scenario.arguments(setup)) as server,
                 Session(server, self.seconds, attempts=2 if self.quick else 4) as session,
             ):
-                for case, figures in scenario.run(session, setup):
-                    record = {"scenario": scenario.name, "case": case, "peer": peer.name, "round": number, **figures}
-                    self.records.append(record)
+                self.record(scenario, number, peer, scenario.run(session, setup))
                 if errors := session.check():
                     self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"faults in round {number}: {errors}"
         except PEER_ERRORS as error:
             self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"{type(error).__name__}: {error}"
+
+    def measure_nodes(self, scenario, setup, number, peer):
+        try:
+            with Nodes(peer.as_node(), self.server_cores, self.load_cores, self.seconds) as nodes:
+                self.record(scenario, number, peer, scenario.run(nodes, setup))
+        except PEER_ERRORS as error:
+            self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"{type(error).__name__}: {error}"
+
+    def record(self, scenario, number, peer, cases):
+        for case, figures in cases:
+            record = {"scenario": scenario.name, "case": case, "peer": peer.name, "round": number, **figures}
+            self.records.append(record)
 
 
 def save(results, path):

@@ -53,7 +53,7 @@ def show(results):
 
 
 def case_table(summary, scenario, case):
-    baseline, *others = summary.peers(scenario.name)
+    baseline, *others = summary.peers(scenario.name, case)
     table = Table(title=f"{scenario.title}: {case}", title_justify="left")
     table.add_column("")
     for figure in scenario.figures:

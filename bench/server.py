@@ -32,7 +32,7 @@ class Server:
         command = [*self.peer.command, "--port", str(self.port), *self.arguments]
         self.output = tempfile.TemporaryFile("w+")  # not a pipe: nobody reads it, and a full one would block the server
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=self.output, stderr=self.output, preexec_fn=self.settle_in
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=self.output, stderr=self.output, preexec_fn=self.settle_in
         )
         try:
             self.wait_until_ready()
@@ -47,7 +47,7 @@ class Server:
 
     def __exit__(self, *exception):
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
         self.output.close()
 
     def wait_until_ready(self):

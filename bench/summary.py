@@ -30,8 +30,9 @@ class Summary:
     def cases(self, scenario):
         return unique(case for name, case, _ in self.rounds if name == scenario)
 
-    def peers(self, scenario):
-        return unique(peer for name, _, peer in self.rounds if name == scenario)
+    def peers(self, scenario, only=None):
+        """Returns who took part in a scenario, or only in one case of it."""
+        return unique(peer for name, case, peer in self.rounds if name == scenario and only in (None, case))
 
     def spread(self, scenario, case, peer, key):
         """Returns the median of all rounds with the extremes; None if nothing was measured."""

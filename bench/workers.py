@@ -1,6 +1,7 @@
-"""How long newcomers wait when a worker is killed: ``python -m bench.workers [WORKERS [KILLS]]``.
+"""What it costs that a worker is killed: ``python -m bench.workers [WORKERS [KILLS]]``.
 
 Newcomers come one after the other, eight at a time, and stay for a message; now and then a worker is killed (SIGKILL).
+How long did they wait, and how long until another worker says that the users of the dead one are offline?
 """
 
 import asyncio
@@ -19,12 +20,22 @@ from bench import machine
 from fastws.testing import connect
 
 APP = """
-import os
+import os, time
 from fastws import Listener, Server
 
 class Who(Listener):
+    def on_handshake(self, request):
+        request.user = request.query.get("user")
+
     def on_open(self, ws):
         ws.send(str(os.getpid()))
+
+    def on_message(self, ws, message):
+        return message
+
+    def on_user_offline(self, user):
+        with open("offline", "a") as file:
+            file.write(f"{user} {time.monotonic()}\\n")
 
 def create():
     server = Server()
@@ -64,30 +75,37 @@ class Newcomers:
         return max(wait for came, wait in self.waits if since <= came < until)
 
 
-def children(pid: int) -> list[int]:
-    """Returns the workers of a supervisor."""
-    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+async def kill(url: str, user: str) -> float:
+    """Kill the worker where this user is; returns when."""
+    async with connect(f"{url}?user={user}", timeout=30) as client:
+        pid = int(await client.receive())
+        await client.send("are the others told of me?")
+        await client.receive()
+        killed = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        return killed
 
 
-async def measure(port: int, supervisor: int, kills: int) -> None:
-    """Print how long newcomers waited, at rest and after each kill."""
+async def measure(port: int, folder: Path, kills: int) -> None:
+    """Print how long it took, at rest and after each kill."""
     newcomers = Newcomers(f"ws://127.0.0.1:{port}/who")
     tasks = [asyncio.ensure_future(newcomers.come()) for _ in range(AT_ONCE)]
     await asyncio.sleep(REST)
     at_rest = newcomers.longest(0, time.monotonic())
-    after = []
+    after, offline = [], []
     for number in range(kills):
-        workers = children(supervisor)
-        killed = time.monotonic()
-        os.kill(workers[number % len(workers)], signal.SIGKILL)
+        user = f"user{number}"
+        killed = await kill(newcomers.url, user)
         await asyncio.sleep(REST)
         after.append(1000 * newcomers.longest(killed, killed + REST / 2))
+        (said,) = re.findall(rf"^{user} (\S+)$", folder.joinpath("offline").read_text(), re.M)
+        offline.append(1000 * (float(said) - killed))
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    after.sort()
-    print(f"{len(newcomers.waits):,} newcomers; the longest wait at rest {1000 * at_rest:.0f} ms; the longest after a")
-    print(f"kill: median of {kills} {after[kills // 2]:.0f} ms, most {after[-1]:.0f} ms")
+    print(f"{len(newcomers.waits):,} newcomers; the longest wait at rest {1000 * at_rest:.0f} ms")
+    for what, times in {"the longest wait after a kill": after, "the user offline after a kill": offline}.items():
+        print(f"{what}: median of {kills} {sorted(times)[kills // 2]:.0f} ms, most {max(times):.0f} ms")
     print(f"refused {newcomers.refused}, cut off with their worker {newcomers.cut}")
 
 
@@ -112,7 +130,7 @@ def main() -> None:
                 assert process.stdout is not None
                 found = re.search(r":(\d+)", process.stdout.readline())
                 assert found is not None
-                uvloop.run(measure(int(found[1]), process.pid, kills))
+                uvloop.run(measure(int(found[1]), Path(folder), kills))
             finally:
                 process.terminate()
 

@@ -56,10 +56,11 @@ class Listener:
 
     def on_user_online(self, user: Hashable) -> Any:
         """A user's first connection on this endpoint is open; not called for one who is back within
-        ``offline_after``."""
+        ``offline_after``. With a backplane, the first on any node; it is called on that node alone."""
 
     def on_user_offline(self, user: Hashable) -> Any:
-        """A user's last connection on this endpoint has been gone for ``offline_after`` seconds."""
+        """A user's last connection on this endpoint, on any node, has been gone for ``offline_after`` seconds. Called
+        on that node; where it was killed, on one of the others."""
 
     def on_shutdown(self) -> Any:
         """The server is about to stop or restart. It accepts no more connections, and closes the existing ones when

@@ -61,6 +61,7 @@ class Supervision(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self._early: list[bytes] = []  # said before the loop had the link
         self._said = b""
+        self._is_over = False
         self._orders: dict[str, Callable[[str], None]] = {ANSWERS: self._answer}
         self._asking: asyncio.Future[dict[str, Any]] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -93,11 +94,11 @@ class Supervision(asyncio.Protocol):
         self._run(loop.create_unix_connection(lambda: self, sock=self._link))
 
     def say(self, word: str, rest: object = "") -> None:
-        """Say something to the supervisor."""
+        """Say something to the supervisor, which may be gone."""
         line = f"{word} {rest}".encode() + END
         if self._transport is None:
             self._early.append(line)
-        else:
+        elif not self._is_over:
             self._transport.write(line)
 
     def pulse(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -158,4 +159,5 @@ class Supervision(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """The supervisor is gone."""
+        self._is_over = True
         os.kill(os.getpid(), signal.SIGTERM)

@@ -5,6 +5,7 @@ import socket
 import ssl
 from contextlib import AsyncExitStack
 
+import hypothesis
 import pytest
 import uvloop
 
@@ -14,6 +15,11 @@ from fastws.testing import connect, running
 from .lib.command import APP
 from .lib.raw import TIMEOUT, Raw
 from .lib.support import CERTIFICATE, Site, unused_port
+
+# How long an example takes says more about the machine than about the code. (Hypothesis has no deadline in CI, either.)
+hypothesis.settings.register_profile("untimed", deadline=None)
+if "CI" not in os.environ:
+    hypothesis.settings.load_profile("untimed")
 
 # These take longest, or share what takes long to build.
 FIRST = ("tests/house/test_package.py", "tests/protocol/test_autobahn.py", "tests/soak/")

@@ -4,7 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 
-MODULES = ("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large", "threads")
+MODULES = (
+    *("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large", "threads"),
+    *("relay", "resume", "gone", "logout", "quiet"),  # with several nodes
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ BUSY = Figure("load_busy", "load busy", 2)
 class Scenario:
     """A scenario. `setups(quick, most)` lists the setups, with at most `most` clients; peers are started for each.
 
-    `run(session, setup)` yields (case, figures). Ratios are computed from the first of `figures`.
+    `run(session, setup)` yields (case, figures); with `nodes` the session is a `Nodes`. Ratios are computed from the
+    first of `figures`.
     """
 
     name: str
@@ -39,10 +43,15 @@ class Scenario:
     peer: str = ""  # the only one to run it
     arguments: Callable[..., Iterable[str]] = lambda setup: ()  # of the peer's command
     spread_out: bool = False  # the server may use every core
+    nodes: bool = False  # it takes several nodes
 
     def takes(self, peer):
         """Returns whether a peer takes part."""
-        return (not self.peer or self.peer == peer.name) and (self.fan_out or not peer.fan_out_only)
+        if self.nodes:
+            return (not self.peer or self.peer == peer.name) and peer.as_node() is not None
+        return (
+            (not self.peer or self.peer == peer.name) and (self.fan_out or not peer.fan_out_only) and not peer.node_only
+        )
 
 
 def load_scenarios():

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import final
+from typing import TypeVar, final
 
 @final
 class PushParser:
@@ -13,3 +13,10 @@ class PushParser:
     @property
     def pending(self) -> int: ...
     def feed(self, data: bytes) -> None: ...
+
+_Position = TypeVar("_Position")
+_Record = TypeVar("_Record")
+
+def records_of(
+    data: bytes, has_keys: bool, position: type[_Position], record: type[_Record]
+) -> tuple[_Position, list[_Record]]: ...

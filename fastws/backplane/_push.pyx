@@ -1,11 +1,15 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # cython: embedsignature=False, auto_pickle=False
-"""What a Redis server sends to a connection that has subscribed (RESP2), and the calls of whoever listens."""
+"""What a Redis server sends to a connection that has subscribed (RESP2), and the calls of whoever listens.
+
+Also what scripts publish of logs.
+"""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
@@ -13,6 +17,7 @@ cdef enum:
     MOST_ITEMS = 16         # of one array
     MOST_LINE = 16384       # bytes of one line
     MOST_DIGITS = 10
+    MOST_TIME_DIGITS = 18   # of a position
     SPARE_BYTES = 1 << 16   # kept for the next unfinished push
 
 cdef const char* SMESSAGE = b"*3\r\n$8\r\nsmessage\r\n$"
@@ -259,3 +264,64 @@ cdef Got line(const char** at, const char* end) noexcept:
         return BAD
     at[0] = p + 2
     return WHOLE
+
+
+def records_of(bytes data not None, bint has_keys, type position not None, type record not None):
+    """Returns what the script `append` publishes: a position, and the records after it, made of these named tuples.
+
+    Raises ValueError for anything else.
+    """
+    cdef const char* at = PyBytes_AS_STRING(data) + 1
+    cdef const char* end = PyBytes_AS_STRING(data) + PyBytes_GET_SIZE(data)
+    cdef long long offset = 0, before = 0, tag = 0, key_bytes = 0, payload_bytes = 0
+    cdef list records = []
+    cdef object previous, key, payload
+    if not (
+        PyBytes_GET_SIZE(data)
+        and data[0] == c"H"
+        and word(&at, end, c" ", &offset)
+        and word(&at, end, c" ", &before)
+        and word(&at, end, c"\n", &tag)
+    ):
+        raise ValueError(f"no records of a log: {data[:60]!r}")
+    previous = named(position, (offset, before))
+    while at < end:
+        if not (word(&at, end, c" ", &key_bytes) and word(&at, end, c"\n", &payload_bytes)):
+            raise ValueError(f"no records of a log: {data[:60]!r}")
+        if key_bytes < 0 or payload_bytes < -1 or key_bytes > end - at or payload_bytes > end - at - key_bytes:
+            raise ValueError(f"no records of a log: {data[:60]!r}")
+        key = PyUnicode_DecodeUTF8(at, key_bytes, "surrogatepass") if has_keys else None
+        at += key_bytes
+        payload = None
+        if payload_bytes >= 0:
+            payload = PyBytes_FromStringAndSize(at, payload_bytes)
+            at += payload_bytes
+        offset += 1
+        records.append(named(record, (named(position, (offset, tag)), key, payload)))
+    return previous, records
+
+
+cdef object named(type cls, tuple values):
+    """A named tuple, without the function in Python that would make it."""
+    cdef tuple arguments = (values,)
+    return (<PyTypeObject*>tuple).tp_new(cls, <PyObject*>arguments, NULL)
+
+
+cdef bint word(const char** at, const char* end, char last, long long* number) noexcept:
+    """Whether there is a number that ends with this character."""
+    cdef const char* p = at[0]
+    cdef bint is_negative = p < end and p[0] == c"-"
+    cdef int digits = 0
+    number[0] = 0
+    if is_negative:
+        p += 1
+    while p < end and c"0" <= p[0] <= c"9" and digits < MOST_TIME_DIGITS:
+        number[0] = 10 * number[0] + (p[0] - c"0")
+        digits += 1
+        p += 1
+    if p == end or p[0] != last or not digits:
+        return False
+    if is_negative:
+        number[0] = -number[0]
+    at[0] = p + 1
+    return True

@@ -47,6 +47,7 @@ class HubServer:
         self.listeners: dict[bytes, list[HubWorker]] = {}  # by subject
         self.relays: dict[bytes, Relay] = {}  # by log
         self._limit = limit
+        self._told: dict[NodeKey, set[HubWorker]] = {}  # who here knows of a node that nobody has buried
 
     async def connect(self, end: socket.socket) -> "HubWorker":
         """Serve the worker at the other end of a socket pair, until it closes that."""
@@ -63,11 +64,14 @@ class HubServer:
         await asyncio.gather(*(worker.close(0) for worker in self.workers))
 
     def tell_of_the_gone(self) -> None:
-        """Tell all workers which nodes are to be buried; whoever asks first does it."""
-        for node in self.store.gone:
-            whole = frame(GONE, 0, msgpack.encode(node))
-            for worker in self.workers:
-                worker.put(whole)
+        """See to it that somebody knows of each node that is to be buried: all who are here when it ends, or later."""
+        self._told = {node: self._told.get(node, set()) for node in self.store.gone}
+        for node, told in self._told.items():
+            told.intersection_update(self.workers)
+            if not told:
+                told.update(worker for worker in self.workers if worker.is_known)
+                for worker in told:
+                    worker.put(frame(GONE, 0, msgpack.encode(node)))
 
 
 class Relay:
@@ -100,6 +104,8 @@ class HubWorker(Link):
         self._hub = hub
         self._store = hub.store
         self._node = NodeKey("", 0)
+        self.is_known = False
+        """Whether it has said which node it is."""
         self._listened: set[bytes] = set()
         self._followed: set[bytes] = set()
         self._missed = 0
@@ -120,9 +126,9 @@ class HubWorker(Link):
         self.ignore(list(self._listened))
         for key in list(self._followed):
             self._unfollow(key)
-        if not self._has_left:
+        if self.is_known and not self._has_left:
             self._store.end(self._node)
-            self._hub.tell_of_the_gone()
+        self._hub.tell_of_the_gone()
 
     def pause_writing(self) -> None:
         """It does not read: nothing more is done for it until it does, so that its answers need no memory either."""
@@ -253,9 +259,8 @@ class HubWorker(Link):
     # -- users and nodes
 
     def hello(self, node: NodeKey) -> None:
-        self._node = node
-        for gone in self._store.gone:
-            self.put(frame(GONE, 0, msgpack.encode(gone)))
+        self._node, self.is_known = node, True
+        self._hub.tell_of_the_gone()
 
     def rename(self, node: NodeKey) -> None:
         self._node = node

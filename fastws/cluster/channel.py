@@ -47,7 +47,8 @@ class Channel:
             self.listening = node.listen(self._subject, hear)
             knowing = crowds.use(name)
             if knowing is not None:
-                self.listening = node.spawn(asyncio.wait((self.listening, knowing)))
+                seconds = node.options.backplane_timeout
+                self.listening = node.spawn(asyncio.wait((self.listening, knowing), timeout=seconds))
         self.follower: LogFollower | None = None
         if keep is not None:
             self.follower = node.follow(LogName(manager.path, name, keep), self)

@@ -186,9 +186,10 @@ class Directory:
     def leave(self) -> None:
         """This node begins to stop."""
         self._is_leaving = True
-        for change in self._changes.values():
-            if change.is_release and not self._members.is_last:
-                change.resolve(False)
+        is_last = self._members.is_last
+        if not (is_last and self._store.is_connected):
+            for change in self._changes.values():
+                change.resolve(is_last)
 
     async def stop(self) -> None:
         """Have the store know what has changed; where nobody will bury this node, it has no users any more."""

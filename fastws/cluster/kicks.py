@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from .._core import WebSocket
-from ..backplane.base import Backplane, BackplaneError, LogName, Read, Record
+from ..backplane.base import Backplane, BackplaneError, LogName, Record
 from ..logs import History, Position
 from .follower import LogFollower, Missed
 
@@ -21,8 +21,9 @@ logger = logging.getLogger("fastws.cluster")
 
 KEEP = History(10_000, 86_400)
 MOST_REMEMBERED = 10_000  # kicks that are done once though they come twice
-MOST_SAID_AGAIN = 1000  # of those, where the store has lost them: as many ids as it knows
+MOST_AT_ONCE = 1000  # as many as the store knows ids
 AWAY_SECONDS = 60.0  # without the store, after which one that has lost kicks may have lost any
+SAID_AGAIN_SECONDS = 2 * AWAY_SECONDS  # what is older was heard by every node that need not close its connections
 FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds between tries while the store does not answer
 PACE_SECONDS = 0.01
 CUT_OFF = 1012, "this server was cut off from the others"
@@ -57,7 +58,7 @@ class Kicks:
         self._obeys = obeys
         self._spawn = spawn
         self._said = 0
-        self._seen: OrderedDict[str, bytes] = OrderedDict()  # by id, in order: done here
+        self._seen: OrderedDict[str, tuple[float, bytes]] = OrderedDict()  # by id, in order: when it was done here
         self._waiting: OrderedDict[str, bytes] = OrderedDict()  # not in the store yet
         self._sending: asyncio.Task[None] | None = None
         self._known = time.monotonic()  # when all kicks were last known
@@ -82,7 +83,7 @@ class Kicks:
         delay = FIRST_DELAY
         try:
             while self._waiting:
-                some = list(self._waiting.items())[:MOST_SAID_AGAIN]
+                some = list(self._waiting.items())[:MOST_AT_ONCE]
                 done = [self._store.append(self.log, payload, id=name) for name, payload in some]
                 results = await asyncio.gather(*done, return_exceptions=True)
                 for (name, _), result in zip(some, results, strict=True):
@@ -126,7 +127,7 @@ class Kicks:
             self._obeys.obey(do, arguments)
 
     def _remember(self, id: str, payload: bytes) -> None:
-        self._seen[id] = payload
+        self._seen[id] = time.monotonic(), payload
         if len(self._seen) > MOST_REMEMBERED:
             self._seen.popitem(last=False)
 
@@ -143,7 +144,8 @@ class Kicks:
 
     def restore(self, records: Iterable[Record]) -> None:
         """The store has come back with these: do those that are new, and append again what it has lost."""
-        mine = list(self._seen.items())[-MOST_SAID_AGAIN:]
+        since = time.monotonic() - SAID_AGAIN_SECONDS
+        mine = [(name, payload) for name, (when, payload) in self._seen.items() if when > since]
         there = set()
         for record in records:
             there.add(_id_of(record.payload or b""))
@@ -168,30 +170,25 @@ class KickFollower(LogFollower):
         self.kicks.all_known()
 
     async def _read_on(self, cursor: Position) -> None:
-        if cursor.offset or not await self._takes_all():
-            await super()._read_on(cursor)
+        await super()._read_on(cursor)
         self.kicks.all_known()
 
-    async def _takes_all(self) -> bool:
-        """Where nothing was ever said, whatever there is now is news, also if the store is another than before."""
-        read = await self._store.snapshot(self.log)
-        if len(read.records) >= self.log.keep.size:
-            return False
-        self._restore(read)
-        return True
+    async def _be_lost(self, cursor: Position) -> None:
+        await self._begin_anew("unknown")
 
-    def _restore(self, read: Read) -> None:
+    async def _begin_anew(self, reason: str) -> None:
+        """What was seen is not there: trimmed, expired, or lost by the store.
+
+        If all that is there was never too much to be kept, nothing else is missing but what the store has lost, and
+        that is appended again by whoever saw it; unless this node was away for so long that it may be the only one.
+        """
+        was_away = self.kicks.was_away
+        read = await self._store.snapshot(self.log)
         self._drop_ring()
         self.cursor = self._base = read.top
         self.kicks.restore(read.records)
-
-    async def _be_lost(self, cursor: Position) -> None:
-        was_away = self.kicks.was_away
-        read = await self._store.snapshot(self.log)
-        self._restore(read)
-        if was_away:
-            self._count("gaps")
-            self.kicks.on_begun(Missed(read.top, False, "unknown", ()))
+        if was_away or len(read.records) >= self.log.keep.size:
+            self.kicks.on_begun(Missed(read.top, False, reason, ()))
 
     def reconcile(self, top: Position) -> None:
         """The store's end of the log was looked up."""

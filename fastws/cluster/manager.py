@@ -151,8 +151,9 @@ class ClusterManager(Reach):
         to, exclude, users = ids_of(to), ids_of(exclude), None if users is None else list(many(users))
         given = {"to": to, "users": users, "exclude": exclude, "compress": compress}
         about = {name: value for name, value in given.items() if value is not None}
+        count = Endpoint.broadcast(self, channel, message_of(payload), **given)
         node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about or None))
-        return Endpoint.broadcast(self, channel, message_of(payload), **given)
+        return count
 
     def _heard(self, channel: str, data: bytes) -> None:
         """A message to a channel came from another node."""
@@ -176,12 +177,13 @@ class ClusterManager(Reach):
     ) -> int:
         """Send a message about a user to the members who may see that user, on all nodes: each asks ``can_see``."""
         node = self._running()
-        if not node.is_alone:
-            about = {"seen": user, "exclude": ids_of(exclude), "to_self": to_self}
-            payload = payload_of(message)
-            node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about))
-            message = message_of(payload)
-        return self._notify_here(channel, user, message, exclude, to_self)
+        if node.is_alone:
+            return self._notify_here(channel, user, message, exclude, to_self)
+        payload, exclude = payload_of(message), ids_of(exclude)
+        count = self._notify_here(channel, user, message_of(payload), exclude, to_self)
+        about = {"seen": user, "exclude": exclude, "to_self": to_self}
+        node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about))
+        return count
 
     def may_be_elsewhere(self, channel: str, user: Hashable) -> bool:
         """Returns whether a user is in a channel on another node, or may be, as it is not known who is there."""

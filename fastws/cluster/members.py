@@ -147,6 +147,7 @@ class Members:
         """Have the store know this node before anything else does, if it answers."""
         if self._node.store.is_connected:
             await self._try_to_beat()
+            self._say("here")
         self._node.spawn(self._beat_on())
         self._node.spawn(self._tick())
 
@@ -162,6 +163,8 @@ class Members:
     async def beat(self) -> None:
         """Count this node's beats up, and see who else has beaten; raises BackplaneError."""
         async with self._lock:
+            if self._is_over:
+                return
             began = time.monotonic()
             beat = await self._node.store.beat(self._info())
             if not beat.was_known and self._has_beaten.is_set():
@@ -219,13 +222,37 @@ class Members:
     def on_gone(self, key: NodeKey) -> None:
         """A node has ended, as the store has seen."""
         other = self._others.get(key)
-        if other is None:
-            self._bury(key, 0)
+        if other is None:  # it may have said that it stops before this node began to listen
+            asyncio.get_running_loop().call_later(self._node.options.handover, self._bury, key, 0)
         elif other.ending is None:
             self._die(key, other)
 
-    def on_over(self, id: str) -> None:
-        """A node says that it has stopped."""
+    def hear(self, id: str, about: Mapping[str, Any]) -> None:
+        """Another node says that it has started or stopped, or whom it has buried."""
+        if about.get("kind") == "here":
+            self._on_here(id)
+        elif about.get("kind") == "over":
+            self._on_over(id)
+        elif about.get("kind") == "buried":
+            for name in about["nodes"]:
+                self._on_buried(NodeKey.parse(name))
+
+    def _say(self, kind: str, **about: Any) -> None:
+        self._node.store.send(EVERYBODY, packed(self._node.key.id, STAMP, {"kind": kind, **about}))
+
+    def _on_buried(self, key: NodeKey) -> None:
+        if key == self._node.key:
+            self._node.spawn(self._try_to_beat())
+        elif key in self._others and not self._others[key].is_dead:
+            self._others[key].is_dead = True
+            self._tell(lambda watcher: watcher.on_died(key))
+
+    def _on_here(self, id: str) -> None:
+        """Know it now, so that a node that stops meanwhile is not the last."""
+        if all(key.id != id for key in self._others):
+            self._node.spawn(self._try_to_beat())
+
+    def _on_over(self, id: str) -> None:
         for key, other in self._others.items():
             if key.id == id and not other.is_dead:
                 self._await_end(key, other)
@@ -251,13 +278,16 @@ class Members:
             self._tell(lambda watcher: watcher.on_died(key))
 
     def _bury(self, key: NodeKey, beats: int) -> None:
-        self._node.spawn(self._try_to_bury(key, beats))
+        if not self._is_over:
+            self._node.spawn(self._try_to_bury(key, beats))
 
     async def _try_to_bury(self, key: NodeKey, beats: int) -> None:
         try:
             jobs = await self._node.store.bury(key, beats)
         except BackplaneError:
             return  # with the next beat
+        if jobs:  # the others need not wait for their next beat
+            self._say("buried", nodes=[str(dead) for dead in jobs])
         for dead in jobs:
             self._node.undertaker.bury(dead)
 
@@ -329,18 +359,19 @@ class Members:
 
     async def stop(self) -> None:
         """The last beat says that this node has stopped: whoever is left buries it, after ``handover`` seconds."""
+        self._is_over = True
+        store, is_last = self._node.store, self.is_last
         for other in self._others.values():
             if other.ending is not None:
                 other.ending.cancel()
-        store = self._node.store
         if not store.is_connected:
             return
         try:
-            async with asyncio.timeout(self._node.options.backplane_timeout):
-                if self.is_last:
+            async with asyncio.timeout(self._node.options.backplane_timeout), self._lock:
+                if is_last:
                     await store.leave()
                 else:
-                    store.send(EVERYBODY, packed(self._node.key.id, STAMP, {"kind": "over"}))
+                    self._say("over")
                     await store.beat(self._info(is_over=True))
         except (BackplaneError, TimeoutError):
             pass  # it is found dead after a lease

@@ -141,9 +141,10 @@ class Node:
         if self._has_met:
             self._has_met = False
             await self.directory.stop()
-            if self.store.is_connected:
-                with contextlib.suppress(BackplaneError):
-                    await self.flush()
+            try:
+                await self.flush()
+            except BackplaneError as error:
+                logger.error("what was said last may be lost: %s", error)
             await self.members.stop()
         for task in list(self._tasks):
             task.cancel()
@@ -224,9 +225,9 @@ class Node:
         about = relayed.about or {}
         if relayed.node == self.key.id:
             return
-        if about.get("kind") == "over":
-            self.members.on_over(relayed.node)
-        elif about.get("kind") == "direct" and about.get("endpoint") in self._endpoints:
+        if about.get("kind") != "direct":
+            self.members.hear(relayed.node, about)
+        elif about.get("endpoint") in self._endpoints:
             self._endpoints[about["endpoint"]].hear(relayed)
 
     async def on_beat(self) -> None:

@@ -70,16 +70,17 @@ class Crowds:
         self.people = life.company.people
         self.notices = life.company.notices
         self._crowds: dict[str, Crowd] = {}
-        self._living: set[NodeKey] = set()
+        self._living: set[NodeKey] = set()  # the others
         self._dead: set[NodeKey] = set()
-        self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that have said something, and did not beat yet
+        self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that live, though no beat tells so (yet)
+        self._doubts_until = 0.0  # on the loop's clock
         self._globs = [compiled(translate(glob)).match for glob in life.options.presence]
 
     def begin(self) -> None:
         """The node has started."""
         members = self.node.members
         members.watch(self)
-        self._living.update(members.living)
+        self._living = {node for node in members.living if node.id != self.node.key.id}
         self.life.company.meet(self)
         self.node.spawn(self._tend())
 
@@ -144,7 +145,7 @@ class Crowds:
             return None
         crowd = self._crowd(channel)
         crowd.is_used = True
-        return crowd.knowing
+        return crowd.knowing if self.node.store.is_connected else None
 
     def unuse(self, channel: str) -> None:
         """Nobody here is in a channel any more."""
@@ -155,6 +156,8 @@ class Crowds:
 
     def on_backplane(self, is_connected: bool) -> None:
         """The store is there (again), or gone: then nobody waits to hear who is on other nodes."""
+        if is_connected:
+            self._begin_to_doubt()
         for crowd in list(self._crowds.values()):
             if is_connected:
                 crowd.check()
@@ -169,19 +172,35 @@ class Crowds:
 
     def heard_of(self, node: NodeKey) -> None:
         """A node has written something just now: so it lives, though its first beat may not be known here yet."""
-        if node not in self._living and node not in self._new and node not in self._dead:
+        is_known = node in self._living or node in self._new or node in self._dead
+        if not is_known and node.id != self.node.key.id:
             self._expect(node)
 
+    def found(self, nodes: set[NodeKey]) -> None:
+        """What these nodes have written was read; one whose earlier life still counts lives in its next one, too."""
+        for node in nodes - self._living - self._new.keys():
+            if any(other.id == node.id and other < node for other in {*self._living, *self._new}):
+                self.heard_of(node)
+
     def _expect(self, node: NodeKey) -> None:
-        seconds = 2 * self.node.options.lease
-        self._new[node] = asyncio.get_running_loop().call_later(seconds, self._miss, node)
+        self._new[node] = asyncio.get_running_loop().call_later(self.grace, self._miss, node)
 
     def _miss(self, node: NodeKey) -> None:
         """No beat came, unless none could come."""
         if self.node.store.is_connected:
+            self._dead.add(node)
             self._is_known(node)
         else:
             self._expect(node)
+
+    @property
+    def grace(self) -> float:
+        """Seconds that living nodes have to say again what the store has lost."""
+        return max(AFTER_LOSS_SECONDS, 2 * self.node.options.lease)
+
+    def _begin_to_doubt(self) -> None:
+        """The store may have lost something: who is missing there may only have to write itself anew."""
+        self._doubts_until = asyncio.get_running_loop().time() + self.grace
 
     def on_appeared(self, node: NodeKey) -> None:
         """A node is there, or was not dead after all."""
@@ -191,9 +210,13 @@ class Crowds:
 
     def on_died(self, node: NodeKey) -> None:
         """A node is dead, or gone for good."""
+        was_living = node in self._living
         self._living.discard(node)
-        self._dead.add(node)
-        self._is_known(node)
+        if was_living and asyncio.get_running_loop().time() < self._doubts_until:
+            self._expect(node)
+        else:
+            self._dead.add(node)
+            self._is_known(node)
 
     def _is_known(self, node: NodeKey) -> None:
         timer = self._new.pop(node, None)
@@ -204,8 +227,9 @@ class Crowds:
 
     def on_reborn(self, before: NodeKey) -> None:
         """This node goes on under its next incarnation: what it has written is void."""
+        self._begin_to_doubt()
         for crowd in list(self._crowds.values()):
-            crowd.rewrite()
+            crowd.rewrite(before)
 
     # -- what has to be done now and then
 
@@ -255,6 +279,7 @@ class Crowd:
         self._recounted: set[User] = set()  # whose number of connections is to be written
         self._follower: LogFollower = self._node.follow(self._log, self)
         self.knowing = self._node.spawn(self._know())
+        self._later(self._node.options.backplane_timeout, self._settle)
 
     def stop(self) -> None:
         """It is not needed any more."""
@@ -293,16 +318,21 @@ class Crowd:
         for user, stay in self._crowds.people.here(self.channel).items():
             self._backdate(user, stay)
         self.check()
-        self._crowds.notices.settle(self.channel)
+        self._settle()
         self.recount()
         self._crowds.let_go(self)
+
+    def _settle(self) -> None:
+        """Whoever waits for a list gets it, also where the store does not answer."""
+        self._crowds.notices.settle(self.channel)
 
     def _learn(self) -> None:
         """All that other nodes have said."""
         self._others = {}
         for user, node, stay in said_in(self._follower.table.values()):
-            if node != self._node.key and stay is not None:
-                self._others.setdefault(user, {})[node] = stay
+            if node.id != self._node.key.id and stay is not None:
+                self._others[user] = _of_last_lives({**self._others.get(user, {}), node: stay})
+        self._crowds.found({node for said in self._others.values() for node in said})
 
     def _backdate(self, user: User, here: Stay) -> None:
         """Whoever was elsewhere before is there since then, also when it is over elsewhere."""
@@ -318,12 +348,12 @@ class Crowd:
         if not self.is_known:
             return  # they are in the follower's table
         for user, node, stay in said_in(records):
-            if node == self._node.key:
+            if node.id == self._node.key.id:
                 continue
             said = self._others.setdefault(user, {})
             said.pop(node, None)
             if stay is not None:
-                said[node] = stay
+                self._others[user] = _of_last_lives({**said, node: stay})
                 self._crowds.heard_of(node)
             elif not said:
                 del self._others[user]
@@ -335,10 +365,10 @@ class Crowd:
             before = self._others
             self._learn()
             for user, said in before.items():
-                self._others[user] = said | self._others.get(user, {})
+                self._others[user] = _of_last_lives(said | self._others.get(user, {}))
             self.check()
             self.recount()
-            self._later(AFTER_LOSS_SECONDS, self._learn_anew)
+            self._later(self._crowds.grace, self._learn_anew)
 
     def _learn_anew(self) -> None:
         before = self._others
@@ -389,11 +419,13 @@ class Crowd:
         if not stored.cancelled() and stored.exception() is not None:
             self._later(RETRY_SECONDS, self.check)
 
-    def rewrite(self) -> None:
+    def rewrite(self, before: NodeKey) -> None:
         """This node has another name."""
         self.written.clear()
-        self._learn()
         self.check()
+        for user, node, _ in said_in(list(self._follower.table.values())):
+            if node == before:
+                self._remove(f"{user_text(user)} {node}")
 
     def check(self) -> None:
         """Have the log say who is here; what it says already is not written again."""
@@ -447,6 +479,14 @@ def _is_same(stay: Stay | None, other: Stay | None) -> bool:
     if stay is None or other is None:
         return stay is other
     return stay[1] == other[1] and abs(stay[0] - other[0]) < SAME_SECONDS
+
+
+def _of_last_lives(said: dict[NodeKey, Stay]) -> dict[NodeKey, Stay]:
+    """Returns what nodes have said, of each that in its last life alone."""
+    last: dict[str, int] = {}
+    for node in said:
+        last[node.id] = max(last.get(node.id, 0), node.incarnation)
+    return {node: stay for node, stay in said.items() if last[node.id] == node.incarnation}
 
 
 def _heed(stored: "asyncio.Future[Any]") -> None:

@@ -38,6 +38,7 @@ class Reach(ConnectionManager):
     def _running(self) -> Node:
         if self.node is None:
             raise RuntimeError("the server is not running")
+        self._check_thread()
         return self.node
 
     # -- what a life asks
@@ -89,20 +90,27 @@ class Reach(ConnectionManager):
     def send(self, ids: Connections, message: Any, *, compress: bool | None = None) -> int:
         """Send a message to connections of this endpoint, on all nodes, by id. Returns how many were addressed here."""
         ids = list(many(ids))
-        if self._elsewhere(ids):
+        is_for_others = bool(self._elsewhere(ids))
+        if is_for_others:
             message = message_of(payload_of(message))  # encoded once
+        count = Endpoint.send(self, ids, message, compress=compress)
+        if is_for_others:
             self.send_elsewhere(message, to=ids_of(ids) or (), compress=compress)
-        return Endpoint.send(self, ids, message, compress=compress)
+        return count
 
     def send_to_user(
         self, users: Any, message: Any, *, exclude: Connections | None = None, compress: bool | None = None
     ) -> int:
         """Send a message to every connection of one or several users, on all nodes; how many were addressed here."""
         users, exclude = list(many(users)), None if exclude is None else list(many(exclude))
-        if self._kicks is not None:
-            message = message_of(payload_of(message))
-            self.send_elsewhere(message, users=users, exclude=ids_of(exclude) or (), compress=compress)
-        return Endpoint.send_to_user(self, users, message, exclude=exclude, compress=compress)
+        if self._kicks is None:
+            return Endpoint.send_to_user(self, users, message, exclude=exclude, compress=compress)
+        for user in users:
+            self.check_user(user)
+        message = message_of(payload_of(message))
+        count = Endpoint.send_to_user(self, users, message, exclude=exclude, compress=compress)
+        self.send_elsewhere(message, users=users, exclude=ids_of(exclude) or (), compress=compress)
+        return count
 
     def send_elsewhere(
         self,

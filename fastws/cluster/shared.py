@@ -166,7 +166,7 @@ class SharedDict(MutableMapping[str, Any]):
 
     def _restore(self, key: str, before: Record | None, now: Record | None, seen: Position) -> None:
         """Write again what this node has seen, if the store has an older value, or one that was deleted since."""
-        is_old = now is None or now.position.offset <= seen.offset
+        is_old = now is None or (now.position.offset <= seen.offset and now.position.tag <= seen.tag)
         if is_old and key not in self._writes and _payload(before) != _payload(now):
             self._write(key, Write(_payload(before)))
 

@@ -60,6 +60,7 @@ subscribe = "user"
 publish = "member"
 whisper = "member"
 presence = true
+# history = 100             # messages kept for whoever comes back; or latest = true: the newest of each key
 
 [[channels]]
 pattern = "user.{{user}}"   # each user's own

@@ -126,8 +126,8 @@ class Process(asyncio.Protocol):
             self._process.send_signal(number)
 
     def say(self, word: str, rest: str = "") -> None:
-        """Give an order."""
-        if self._link is not None:
+        """Give an order, if it is still there."""
+        if self._link is not None and not self._link.is_closing():
             self._link.write(f"{word} {rest}".encode() + END)
 
     async def report(self, seconds: float) -> str | None:

@@ -76,7 +76,10 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         notify.watchdog(loop)
         if self.settings.top.target is not None:
-            logger.warning("each of %d workers has its own copy of what is in modules' variables", len(self._slots))
+            logger.warning(
+                "each of %d workers has its own copy of what is in modules' variables; all have server.shared(name)",
+                len(self._slots),
+            )
         tasks = [asyncio.create_task(slot.keep()) for slot in self._slots]
         tasks.append(asyncio.create_task(self._announce()))
         try:
@@ -182,19 +185,19 @@ class Supervisor:
     async def _apply(self, settings: Settings) -> None:
         """Have the workers read the settings again, if that is enough; else replace them."""
         changed = set(changes(self.settings, settings))
-        self.settings = settings
         logs.set_levels(settings.log or logs.LogSettings())
         if fixed := sorted(changed & ITS_OWN):
             logger.warning("a restart is needed for %s", ", ".join(fixed))
         if settings.top.target is None and changed <= LIVE | ITS_OWN:
             for process in self.processes:
                 process.reread()
-            return
-        for slot in self._slots:
-            if not await slot.replace():
-                logger.error("worker %d could not be replaced: it goes on, like those after it", slot.number)
-                return
-        logger.info("all workers were replaced")
+        else:
+            for slot in self._slots:
+                if not await slot.replace():
+                    logger.error("worker %d could not be replaced: it goes on, like those after it", slot.number)
+                    return
+            logger.info("all workers were replaced")
+        self.settings = settings
 
 
 class Slot:
@@ -229,9 +232,12 @@ class Slot:
         """Have a worker here, always."""
         while True:
             async with self._lock:
+                if self.process is None or self.process.leaving.done():
+                    self.process = await self._start()
                 process = self.process
-                if process is None or process.leaving.done():
-                    process = self.process = await self._start()
+            if process is None:
+                await asyncio.sleep(LONGEST_PAUSE)
+                continue
             status = await asyncio.shield(process.leaving)
             if process is self.process:
                 await self._recover(process, status)
@@ -240,6 +246,8 @@ class Slot:
         """Start another worker, and stop this one once that is ready. Returns whether it is."""
         async with self._lock:
             new = await self._start()
+            if new is None:
+                return False
             if not await new.becomes_ready(START_LIMIT):
                 new.signal(signal.SIGKILL)
                 return False
@@ -249,10 +257,15 @@ class Slot:
             await asyncio.shield(old.ended)
         return True
 
-    async def _start(self) -> Process:
+    async def _start(self) -> Process | None:
+        """Returns a new process; None where the system has no descriptors, memory or processes left."""
         supervisor = self._supervisor
         process = Process(self.number, self._on_ready, supervisor.on_stopping, supervisor.on_ask)
-        await process.start(self.descriptors, supervisor.descriptors, supervisor.hub, uses_hub=supervisor.uses_hub)
+        try:
+            await process.start(self.descriptors, supervisor.descriptors, supervisor.hub, uses_hub=supervisor.uses_hub)
+        except OSError as error:
+            logger.error("worker %d cannot be started: %s", self.number, error.strerror)
+            return None
         supervisor.processes.add(process)
         process.leaving.add_done_callback(lambda _: supervisor.cover())
         process.ended.add_done_callback(lambda _: supervisor.processes.discard(process))

@@ -49,12 +49,17 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
     """Returns the demo server, not yet started; `options` are those of `Server`.
 
     `secret` signs the sessions. By default it is random, so that a restart logs everybody out. With a fixed secret, a
-    restart forgets logouts: a copied cookie works again, for up to two weeks after its login.
+    restart forgets logouts: a copied cookie works again, for up to two weeks after its login. With a `backplane` the
+    nodes have logouts, blocks and who is where in common, and need the same secret.
 
     `origins` are allowed in addition to the demo's own, and their hosts are served as well.
     """
-    secret = secret or secrets.token_urlsafe(32)
     settings = Options(**options)
+    if settings.backplane is not None and not secret:
+        raise ConfigurationError(
+            "nodes with a backplane need one secret for their sessions: give each the same --secret"
+        )
+    secret = secret or secrets.token_urlsafe(32)
     hosts = Hosts(settings.host, settings.origins or ())
     server = Server(**{"ready_path": READY_PATH, **options})
     chat = Chat(hosts, server.shared)

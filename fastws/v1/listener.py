@@ -272,7 +272,7 @@ class ChannelListener(Channels):
 
     def _deliver(self, ws: WebSocket, frame: frames.Publish, message: Any, to: Any) -> Awaitable[None] | None:
         exclude = ws if frame.exclude == "self" else None
-        if self.hub.keeps(frame.channel) and to is None and exclude is None:
+        if to is None and exclude is None and ws.manager.keeps(frame.channel):
             return self._store(ws, frame, message)
         if frame.key is not None:
             raise Refused("bad_field", '"key" is wrong: it is for messages to everybody in a channel of latest values')

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastws import ConfigurationError
+from fastws import ConfigurationError, History, Latest
 from fastws.access.rules import ChannelRule, Rules, Visitor, overlap, tokens
 from fastws.v1.decisions import Refused
 
@@ -262,3 +262,37 @@ def test_what_is_remembered_is_bounded():
     for i in range(10_000):
         found.find(str(i))
     assert found._find.cache_info().currsize == 4096
+
+
+# -- what channels keep
+
+
+def test_a_rule_says_what_its_channels_keep():
+    rules = Rules(
+        [
+            ChannelRule(pattern="room.*", history=10),
+            ChannelRule(pattern="old.*", history=5, ttl=60),
+            ChannelRule(pattern="price.*", latest=True),
+            ChannelRule(pattern="price.{user}", latest=True, ttl=60),
+            ChannelRule(pattern="plain"),
+        ]
+    )
+    assert rules.keep("room.1") == History(10)
+    assert rules.keep("old.1") == History(5, ttl=60)
+    assert rules.keep("price.x") in (Latest(), Latest(ttl=60))
+    assert rules.keep("plain") is None
+    assert rules.keep("nowhere") is None
+    assert rules.keep_anything
+    assert not Rules([ChannelRule(pattern="plain")]).keep_anything
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({"history": 5, "latest": True}, "history and latest exclude each other"),
+        ({"ttl": 5}, "ttl needs history or latest"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(rule, says):
+    with pytest.raises(ConfigurationError, match=says):
+        Rules([ChannelRule(pattern="room.*", **rule)])

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from fastws.backplane.base import BackplaneError, LogName, NodeKey, Subject, UserName
+from fastws.backplane.base import BackplaneError, LogName, Subject, UserName
 from fastws.backplane.nats import NATS
 from fastws.logs import History, Latest, Position
 
@@ -149,6 +149,31 @@ async def test_a_store_that_lost_its_tail_is_found_out(server, backplanes, log):
         values = {record.key: record.payload for record in (await a.backplane.snapshot(log)).records}
         assert values == {"k0": b"6", "k1": b"4", "k2": b"2"}
     assert (await a.backplane.read(other, kept, 10)).status == "ok"  # what lost nothing goes on
+
+
+@pytest.mark.parametrize("what", ["claim", "release", "beat", "nothing"])
+async def test_a_node_whose_users_were_lost_is_told(server, backplanes, what):
+    a = await backplanes.node("a")
+    ann, bob = UserName("/ws", "ann"), UserName("/ws", "bob")
+    await a.backplane.claim([ann])
+    await a.backplane.beat(b"")
+    server.stop()
+    shutil.copytree(server.data, server.folder / "copy")
+    server.start()
+    await eventually(lambda: a.connected == 2)
+    if what == "claim":
+        await a.backplane.claim([bob])
+    elif what == "release":
+        await a.backplane.release([ann])
+    elif what == "beat":
+        assert (await a.backplane.beat(b"")).was_known
+    server.kill()
+    shutil.rmtree(server.data)
+    shutil.move(server.folder / "copy", server.data)
+    server.start()
+    await eventually(lambda: a.connected == 3)
+    assert (await a.backplane.beat(b"")).was_known == (what == "nothing")
+    assert (await a.backplane.beat(b"")).was_known
 
 
 async def test_very_many_lost_records_make_all_of_the_stream_begin_anew(backplanes):
@@ -301,8 +326,9 @@ async def test_stop_sends_what_is_waiting(server, backplanes):
     await b.backplane.claim([UserName("/ws", "ann")])
     a.backplane.send(Subject("all", "", ""), b"bye")
     a.backplane.route([UserName("/ws", "ann")], b"bye, ann")
+    appended = a.backplane.append(ROOM, b"last words")
     backplanes.peers.remove(a)
     await a.backplane.stop()
     await eventually(lambda: len(heard) == 2)
     assert not a.backplane.is_connected
-    b.backplane.rename(NodeKey("b", 2))
+    assert await b.top(ROOM) == await appended

@@ -135,7 +135,7 @@ async def test_one_without_jetstream_is_refused(started):
     await refused(f"nats://127.0.0.1:{port}", "has no JetStream for this user")
 
 
-@pytest.mark.parametrize("version", ["2.9.10", "2.10.29", "1.4", "other"])
+@pytest.mark.parametrize("version", ["2.9.10", "2.11.3", "1.4", "other"])
 async def test_an_old_version_is_refused(version):
     async def greet(reader, writer):
         writer.write(b"INFO " + json.dumps({"version": version, "headers": True, "jetstream": True}).encode() + b"\r\n")
@@ -144,7 +144,7 @@ async def test_an_old_version_is_refused(version):
 
     server = await asyncio.start_server(greet, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    text = await refused(f"nats://127.0.0.1:{port}", "fastws needs 2.11.0 or later")
+    text = await refused(f"nats://127.0.0.1:{port}", "fastws needs 2.11.4 or later")
     assert version in text
     server.close()
 

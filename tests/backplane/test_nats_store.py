@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from fastws.backplane.base import LogName, UserName
+from fastws.backplane.base import BackplaneError, LogName, NodeKey, UserName
 from fastws.backplane.nats import NATS, directory, values
 from fastws.logs import History, Latest
 
-from ..lib.support import eventually
-from .peers import CARS, PRICES, ROOM, Backplanes
+from ..lib.support import eventually, unused_port
+from .peers import CARS, PRICES, ROOM, Backplanes, Peer
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ async def backplanes(nats_server, request):
 def often(monkeypatch):
     """Values are stored after almost every record."""
     monkeypatch.setattr(values, "LEAST_RECORDS", 1)
+    monkeypatch.setattr(values, "SETTLE", 0.0)
 
 
 async def stored(peer, subject):
@@ -82,6 +83,32 @@ async def test_what_is_read_beside_the_storing_of_values_is_whole(backplanes, of
         assert max(record.position for record in read.records) == read.top
         before = now
     await writing
+
+
+async def test_who_stores_values_late_does_not_bring_old_ones_back(backplanes, monkeypatch):
+    monkeypatch.setattr(values, "SETTLE", 0.0)
+    a, b = await backplanes.node("a"), await backplanes.node("b")
+    log = LogName("/ws", "late", Latest(changes=1))
+    await b.put(log, "key", b"old")
+    of_a, of_b = a.backplane._logs, b.backplane._logs
+    last, has_read, may_write = a.backplane._jet.last, asyncio.Event(), asyncio.Event()
+
+    async def read(*asked):
+        found = await last(*asked)
+        has_read.set()
+        await may_write.wait()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(a.backplane._jet, "last", read)
+        storing = asyncio.ensure_future(of_a._values.store(log, of_a._stream(log)))
+        await has_read.wait()
+    for number in range(5):
+        await b.put(log, "key" if number == 0 else "other", b"new")
+    await of_b._values._store_and_trim(log, of_b._stream(log))
+    may_write.set()
+    assert await storing == []
+    assert latest(await b.backplane.snapshot(log)) == {"key": b"new", "other": b"new"}
 
 
 async def test_a_log_that_begins_anew_keeps_or_drops_all_values(backplanes, often):
@@ -177,3 +204,70 @@ async def test_a_stream_that_an_operator_has_changed_is_used_as_it_is(backplanes
     await b.append(ROOM, b"2")
     assert len((await a.backplane.snapshot(ROOM)).records) == 2
     assert json.loads(json.dumps(config))["republish"]["dest"].endswith(".>")
+
+
+async def test_positions_that_no_store_can_have_are_unknown(backplanes):
+    a = await backplanes.node("a")
+    (first,) = await a.append(ROOM, b"1")
+    for offset in (1 << 63, 1 << 64, 10**20):
+        assert (await a.backplane.read(ROOM, first._replace(offset=offset), 10)).status == "unknown"
+    for offset in (0, 1):
+        assert (await a.backplane.read(ROOM, first._replace(offset=offset), 10)).status == "trimmed"
+
+
+async def test_what_somebody_else_puts_into_a_log_is_no_record(backplanes):
+    a = await backplanes.node("a")
+    followed = await a.follow(ROOM)
+    (first,) = await a.append(ROOM, b"1")
+    a.backplane._link.publish(a.backplane._names.records(ROOM), b"foreign")
+    (last,) = await a.append(ROOM, b"2")
+    await eventually(lambda: followed.payloads == [b"1", b"2"])
+    read = await a.backplane.read(ROOM, first, 10)
+    assert (read.status, read.top, [record.payload for record in read.records]) == ("ok", last, [b"2"])
+    assert [record.payload for record in (await a.backplane.snapshot(ROOM)).records] == [b"1", b"2"]
+
+
+async def test_one_that_was_not_started_can_be_asked_and_stopped(nats_server):
+    backplane = NATS(nats_server.url)
+    assert (backplane.is_connected, backplane.lost) == (False, 0)
+    await backplane.stop()
+
+
+async def test_whoever_waits_when_it_stops_is_told(nats_server, backplanes):
+    with unused_port() as port:
+        backplane = NATS(f"nats://127.0.0.1:{port}")
+        peer = Peer(NodeKey("a", 1), backplane)
+        await backplane.start(peer.key, peer, prefix="x", timeout=60.0, buffer=1 << 20)
+        futures = [backplane.append(ROOM, b"1"), backplane.append(PRICES, b"1", key="k", id="x")]
+        reading = asyncio.ensure_future(backplane.read(ROOM, None, 0))
+        await asyncio.sleep(0.1)
+        await backplane.stop()
+        for waiting in (*futures, reading):
+            with pytest.raises(BackplaneError):
+                await waiting
+
+
+class Counting:
+    """A transport whose writes are counted."""
+
+    def __init__(self, transport):
+        self._transport, self.writes = transport, 0
+
+    def write(self, data):
+        self.writes += 1
+        self._transport.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._transport, name)
+
+
+async def test_what_one_turn_of_the_loop_says_is_one_write(backplanes):
+    a = await backplanes.node("a")
+    await a.top(ROOM)
+    connection = a.backplane._link._connection
+    counting = connection._transport = Counting(connection._transport)
+    futures = [a.backplane.append(ROOM, b"%d" % number) for number in range(50)]
+    for _ in range(50):
+        a.backplane.send(CARS, b"hi")
+    await asyncio.gather(*futures)
+    assert counting.writes == 1

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastws.backplane._push import PushParser
+from fastws.backplane._push import PushParser, records_of
+from fastws.backplane.base import Record
+from fastws.logs import Position
 
 CHANNELS = [b"fw:{1}:c:/ws:cars", b"", b"$3\r\nabc"]
 
@@ -55,8 +57,10 @@ def is_nobodys(reply):
 
 
 def comparable(reply):
-    """hiredis gives lines without their first byte."""
-    return reply[1:] if isinstance(reply, bytes) else reply
+    """hiredis gives lines without their first byte, and makes text of errors."""
+    if isinstance(reply, bytes):
+        return reply[1:].decode("utf-8", "replace").encode() if reply.startswith(b"-") else reply[1:]
+    return reply
 
 
 items = st.none() | st.binary(max_size=20) | st.integers(-(10**9), 10**9) | st.sampled_from(CHANNELS)
@@ -153,3 +157,42 @@ def test_receivers_may_come_and_go_but_not_feed():
     parser = PushParser({b"a": lambda _: parser.feed(b"")}, said.append, lambda *failure: failures.append(failure))
     parser.feed(array(b"smessage", b"a", b"1"))
     assert isinstance(failures[0][1], RuntimeError)
+
+
+# -- what scripts publish of logs
+
+keys = st.text(st.characters(), max_size=5)
+records = st.lists(st.tuples(keys, st.none() | st.binary(max_size=9)), min_size=1, max_size=4)
+
+
+def published(offset, before, tag, several):
+    data = b"H%d %d %d\n" % (offset, before, tag)
+    for key, payload in several:
+        key = key.encode("utf-8", "surrogatepass")
+        data += b"%d %d\n" % (len(key), -1 if payload is None else len(payload)) + key + (payload or b"")
+    return data
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**15), st.integers(0, 10**17), st.integers(0, 10**17), records, st.booleans())
+def test_records_of_a_log(offset, before, tag, several, has_keys):
+    if not has_keys:
+        several = [("", payload) for _, payload in several]
+    previous, found = records_of(published(offset, before, tag, several), has_keys, Position, Record)
+    assert (type(previous), previous) == (Position, (offset, before))
+    assert found == [
+        Record(Position(offset + number, tag), key if has_keys else None, payload)
+        for number, (key, payload) in enumerate(several, 1)
+    ]
+    assert {(type(record), type(record.position)) for record in found} == {(Record, Position)}
+
+
+@settings(max_examples=20000, deadline=None)
+@given(st.binary(max_size=40) | st.builds(published, *[st.integers(-1, 99)] * 3, records), st.integers(0, 60))
+def test_any_bytes_are_records_of_a_log_or_refused(data, cut):
+    for some in (data, data[:cut], b"H" + data):
+        try:
+            _, found = records_of(some, True, Position, Record)
+        except ValueError:
+            continue
+        assert sum(len(record.payload or b"") for record in found) <= len(some)

@@ -334,12 +334,32 @@ async def test_a_redis_without_its_scripts_gets_them_again(redis, nodes):
     await eventually(lambda: inbox == [b"hi"])
 
 
-async def test_a_full_redis_says_so_at_once(tmp_path, nodes):
-    redis = RedisServer(tmp_path, "--maxmemory", "2mb").start()
+async def test_a_full_redis_takes_no_appends_and_goes_on_with_the_rest(tmp_path, nodes):
+    redis = RedisServer(tmp_path, "--maxmemory", "3mb").start()
     a = await nodes(redis.url).node("a")
+    received = await a.listen(Subject("node", "", "a"))
     log = LogName("/ws", "large", History(size=1000))
+    (first,) = await a.append(log, b"1")
     with pytest.raises(BackplaneError, match="Redis refuses: OOM"):
         await a.append(log, *[b"x" * 100_000] * 40)
+    assert (await a.backplane.read(log, first, 100)).status == "ok"
+    assert (await a.backplane.snapshot(log)).top == await a.top(log)
+    assert await a.backplane.claim([ANN]) == [[]]
+    assert await a.backplane.release([ANN]) == [[]]
+    await a.backplane.beat(b"")
+    a.backplane.send(Subject("node", "", "a"), b"hi")
+    await eventually(lambda: received == [b"hi"])
+    await a.backplane.clear(log)
+    assert (await a.append(log, b"2"))[0] > first
+    redis.kill()
+
+
+@pytest.mark.parametrize("asked", ["append", "read"])
+async def test_a_redis_that_misses_its_replicas_says_so(tmp_path, nodes, asked):
+    redis = RedisServer(tmp_path, "--min-replicas-to-write", "1").start()
+    a = await nodes(redis.url).node("a")
+    with pytest.raises(BackplaneError, match="Redis refuses: NOREPLICAS"):
+        await (a.append(ROOM, b"1") if asked == "append" else a.top(ROOM))
     redis.kill()
 
 
@@ -355,6 +375,17 @@ async def test_logs_end_after_their_time(redis, nodes):
     assert (await a.backplane.read(room, first, 10)).status == "trimmed"
     assert (await a.backplane.read(room, last, 10)).status == "ok"
     assert (await a.append(room, b"3"))[0].offset == 3
+
+
+async def test_stopping_waits_for_a_frozen_redis_no_longer_than_the_timeout(redis, nodes):
+    a = await nodes(redis.url).node("a", timeout=SHORT)
+    redis.freeze()
+    future = a.backplane.append(ROOM, b"1")
+    began = asyncio.get_running_loop().time()
+    await a.backplane.stop()
+    assert asyncio.get_running_loop().time() - began < 5 * SHORT
+    with pytest.raises(BackplaneError):
+        await future
 
 
 async def test_stopping_waits_for_what_was_said(redis, nodes):

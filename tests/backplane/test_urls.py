@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fastws import ConfigurationError
-from fastws.backplane import Redis, from_url
+from fastws.backplane import NATS, Redis, from_url
 from fastws.backplane.memory import Memory
 from fastws.backplane.redis.addresses import place_of
 from fastws.backplane.redis.link import Address
@@ -58,6 +58,13 @@ def test_urls_that_say_nothing_useful(url):
 def test_several_servers_must_be_alike(urls):
     with pytest.raises(ConfigurationError, match="several"):
         Redis(*urls)
+
+
+@pytest.mark.parametrize("url", ["nats://host", "nats://ann:secret@h1:4222,h2?replicas=3", "tls://host"])
+def test_urls_of_nats(url):
+    backplane = from_url(url)
+    assert isinstance(backplane, NATS)
+    assert "secret" not in backplane.url
 
 
 def test_memory_is_a_url_too():

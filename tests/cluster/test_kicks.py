@@ -231,3 +231,38 @@ async def test_who_slept_does_what_was_missed_before_it_handles_messages(memory_
     assert await ann.closed() == (4001, "logged out")
     followers[link(b)] = deaf
     assert calls([b], "on_message") == [("on_message", "from bob")]
+
+
+async def test_a_log_of_kicks_that_has_expired_closes_nobody_and_brings_nothing_back(memory_fleet, join):
+    a, b = await memory_fleet.start(), await memory_fleet.start()
+    (ann,) = await enter(join, (b, "x", "ann"))
+    a.manager.close_user("bob")
+    await a.manager.flush()
+    for site in (a, b):
+        kicks = site.manager._kicks
+        kicks._seen = type(kicks._seen)((name, (when - 3600, payload)) for name, (when, payload) in kicks._seen.items())
+    store = link(a).store
+    del store._logs[LOG]  # a day later
+    for site in (a, b):
+        await site.server._node.members.beat()
+    await eventually(lambda: all(site.server._node._kick_followers[0].is_ready for site in (a, b)))
+    (bob,) = await enter(join, (await memory_fleet.start(), "x", "bob"))
+    assert [await each.received() for each in (ann, bob)] == [[], []]
+    assert not store._logs[LOG].records
+    a.manager.close_user("ann")
+    assert await ann.closed() == (4001, "logged out")
+
+
+async def test_on_a_wrong_thread_nothing_is_said_anywhere(memory_fleet, join):
+    a, b = await memory_fleet.start(), await memory_fleet.start()
+    (ann,) = await enter(join, (b, "x", "ann"))
+    (name,) = b.manager.users["ann"]
+    for call in (
+        lambda: a.manager.send_to_user("ann", "hi"),
+        lambda: a.manager.send([name], "hi"),
+        lambda: a.manager.close_user("ann"),
+        lambda: a.manager.broadcast("x", "hi"),
+    ):
+        with pytest.raises(RuntimeError, match="thread"):
+            await asyncio.to_thread(call)
+    assert await ann.received() == []

@@ -187,6 +187,56 @@ async def test_a_node_without_its_store_says_to_nobody_that_the_others_are_gone(
     await told(ann, ("join", "cat"))
 
 
+async def test_a_channel_without_its_store_has_a_list_of_its_own(memory_fleet, enter):
+    first, second = [await memory_fleet.start(People(), presence=["*"], backplane_timeout=1) for _ in range(2)]
+    for site in (first, second):
+        site.manager.watch_presence(CHANNEL)
+    bob = await enter(second, "bob")
+    await told(bob, ("list", {"bob": 1}))
+    link(first).cut()
+    ann = await enter(first, "ann", "boats")
+    first.manager.watch_presence("boats")
+    eve = await enter(first, "eve", "boats")
+    assert len(await ann.received()) == 2
+    assert len(await eve.received()) == 1
+    assert devices(first, "boats") == {"ann": 1, "eve": 1}
+    cat = await enter(second, "cat", "boats")
+    link(first).mend()
+    await agree([first, second], {"ann": 1, "eve": 1, "cat": 1}, "boats")
+    joins = await ann.received()
+    assert [(notice["event"], notice["user"]) for notice in map(json.loads, joins)] == [("join", "cat")]
+    await cat.close()
+    await agree([first, second], {"ann": 1, "eve": 1}, "boats")
+
+
+async def test_whoever_waits_for_a_list_gets_it_though_the_store_does_not_answer(memory_fleet, enter):
+    site = await memory_fleet.start(People(), backplane_timeout=0.5)
+    link(site).freeze()
+    site.manager.watch_presence(CHANNEL)
+    ann = await enter(site, "ann")
+    await told(ann, ("list", {"ann": 1}))
+    link(site).thaw()
+    await agree([site], {"ann": 1})
+
+
+async def test_a_node_that_was_taken_for_dead_comes_back_with_its_people(memory_fleet, enter):
+    sites = first, second = await watching(memory_fleet)
+    ann = await enter(first, "ann")
+    await told(ann, ("list", {"ann": 1}))
+    bob = await enter(second, "bob")
+    await agree(sites, {"ann": 1, "bob": 1})
+    await told(ann, ("join", "bob"))
+    await told(bob, ("list", {"ann": 1, "bob": 1}))
+    link(second).cut()
+    await agree([first], {"ann": 1})
+    await told(ann, ("leave", "bob"))
+    assert devices(second) == {"ann": 1, "bob": 1}
+    link(second).mend()
+    await agree(sites, {"ann": 1, "bob": 1})
+    await told(ann, ("join", "bob"))
+    await told(bob)
+
+
 async def test_a_rolling_restart_is_no_storm_of_leaves(fleet, enter):
     first, second = await watching(fleet, handover=1.0)
     ann = await enter(first, "ann")

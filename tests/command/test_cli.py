@@ -194,7 +194,7 @@ def test_a_module_that_itself_misses_one_shows_where(folder):
 def test_every_option_that_text_can_say_is_on_the_command_line():
     said = run("serve", "--help").stdout
     for option in fields(Options):
-        if option.name not in ("ssl", "http", "sessions", "auth"):
+        if option.name not in ("ssl", "http", "sessions", "auth", "logs"):
             assert f"--{option.name.replace('_', '-')} " in said
 
 

@@ -134,9 +134,13 @@ class Fleet:
         store = MemoryStore()
         return cls(lambda: Link(store), "test")
 
+    def server(self, **options) -> Server:
+        """One more server, not yet started."""
+        return Server(port=0, backplane=self.make(), **{**self.common, **options})
+
     async def start(self, listener=None, path="/ws/{channel}", shared=(), **options) -> Site:
         """One more server; `site.manager.listener` records what it is called with."""
-        server = Server(port=0, backplane=self.make(), **{**self.common, **options})
+        server = self.server(**options)
         for name in shared:
             server.shared(name)
         manager = server.endpoint(path, Login() if listener is None else listener)

@@ -71,7 +71,7 @@ class Relay:
             finally:
                 onward.transport.abort()
                 self._writers.discard(onward)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             pass
         finally:
             writer.transport.abort()
@@ -79,7 +79,7 @@ class Relay:
             self._tasks.discard(task)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_server: bool) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop's, where the other side was cut
             while data := await reader.read(CHUNK):
                 await self._moving.wait()
                 if is_server and self._cut_after is not None:

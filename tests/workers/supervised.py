@@ -39,8 +39,46 @@ class Room(Listener):
         (channel,) = ws.channels
         ws.manager.broadcast(channel, message)
 
+class People(Listener):
+    def on_handshake(self, request):
+        request.user = request.query["user"]
+
+    def on_open(self, ws):
+        ws.send(os.environ["FASTWS_WORKER"])
+
+    def on_message(self, ws, message):
+        what, _, user = message.partition(" ")
+        if what == "echo":
+            return message
+        if what == "close":
+            ws.manager.close_user(user)
+        else:
+            ws.manager.send_to_user(user, "hi")
+
+    def on_user_online(self, user):
+        note("online", user)
+
+    def on_user_offline(self, user):
+        note("offline", user)
+
+def note(what, user):
+    with open("events", "a") as file:
+        file.write(f"{what} {user} {time.time()}\\n")
+
+class Seats(Listener):
+    def on_handshake(self, request):
+        request.user = request.query["user"]
+
+    def on_open(self, ws):
+        ws.send(os.environ["FASTWS_WORKER"])
+
+    def on_message(self, ws, message):
+        return message
+
 def create():
     server = Server(close_timeout=2)
+    server.endpoint("/seats/{channel}", Seats()).watch_presence("cars")
+    server.endpoint("/people", People())
     server.endpoint("/who", Who())
     server.endpoint("/room/{channel}", Room(), logs={"log-*": History()})
     return server
@@ -79,6 +117,9 @@ class Site:
     @property
     def url(self):
         return f"wss://localhost:{self.port}/who" if self.is_secure else f"ws://127.0.0.1:{self.port}/who"
+
+    def people(self, user):
+        return f"ws://127.0.0.1:{self.port}/people?user={user}"
 
     def room(self, channel):
         return f"ws://127.0.0.1:{self.port}/room/{channel}"
@@ -164,7 +205,7 @@ class Visitors:
         while True:
             try:
                 async with connect(self.url, timeout=TIMEOUT) as client:
-                    self.there[name] = int((await client.receive()).split()[1])
+                    self.there[name] = int((await client.receive()).split()[-1])
                     with contextlib.suppress(TimeoutError):
                         while True:
                             await client.receive()

@@ -107,6 +107,10 @@ async def test_whoever_comes_later_hears_of_the_dead_whom_nobody_has_buried(mach
     await eventually(lambda: not machine.hub.workers)
     b = await machine.node("b")
     assert b.gone == [a.key]
+    c = await machine.node("c")
+    assert c.gone == []  # b sees to it
+    die(b)
+    await eventually(lambda: c.gone == [a.key])
 
 
 async def test_a_node_that_leaves_is_not_gone(machine):

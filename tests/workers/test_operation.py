@@ -250,7 +250,7 @@ async def test_a_passed_socket_is_shared_by_all_workers_and_stays_open(how):
 async def test_a_unix_socket_is_shared_by_all_workers_and_removed(folder):
     path = folder / "socket"
     with supervised("--uds", "socket", "--uds-permissions", "600", workers=2) as site:
-        assert site.line.startswith("fastws listening on unix:socket  (/who")
+        assert site.line.startswith("fastws listening on unix:socket  (/")
         assert path.stat().st_mode & 0o777 == 0o600
         os.kill(site.workers[1], signal.SIGKILL)
         for _ in range(20):

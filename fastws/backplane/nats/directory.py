@@ -16,7 +16,7 @@ import orjson
 
 from ..base import Beat, NodeKey, NodeState, UserName
 from .jetstream import PAGE, WRONG_LAST, JetStream, Message, Rejected, Stored, Stream
-from .names import Names
+from .names import Names, header
 from .wire import headed
 
 __all__ = ["Directory"]
@@ -35,11 +35,18 @@ class Directory:
         self._released: deque[tuple[float, str, int]] = deque()  # when, and the message that says so
         self._nonce = secrets.token_hex(6)
         self._numbers = itertools.count()
+        self._newest: tuple[Message, int] | None = None  # that this node has stored, and its sequence
+        self._is_in_doubt = False
         self.node = node
 
     def rename(self, node: NodeKey) -> None:
         """The node goes on under its next incarnation."""
         self.node = node
+        self._newest = None
+
+    def reconnected(self) -> None:
+        """The store may be another one."""
+        self._is_in_doubt = True
 
     # -- users
 
@@ -59,12 +66,15 @@ class Directory:
         Where nobody else's messages came between ours, one question is enough.
         """
         subjects = [self._names.user(node, user) for user in users]
+        if not users:
+            return []
         messages = [
             Message(subject, self._once(), orjson.dumps([str(node), *user] if is_there else []))
             for subject, user in zip(subjects, users, strict=True)
         ]
         acks = await asyncio.gather(*[self._jet.store(self._stream, message) for message in messages])
         sequences = [ack.sequence for ack in acks]
+        self._remember(messages[-1], sequences[-1])
         if not is_there:
             now = itertools.repeat(time.monotonic(), len(users))
             self._released += zip(now, subjects, sequences, strict=True)
@@ -120,7 +130,7 @@ class Directory:
         node = self.node
         while True:
             before = await self._entry(node)
-            was_known = before is not None and before.burier is None
+            was_known = before is not None and before.burier is None and await self._is_whole()
             try:
                 await self._write(node, before, Entry(before.beats + 1 if before and was_known else 1, None, info))
             except Rejected as error:
@@ -128,6 +138,20 @@ class Directory:
                     raise
             else:
                 return Beat(await self._alive(), was_known)
+
+    def _remember(self, message: Message, sequence: int) -> None:
+        if self._newest is None or self._newest[1] < sequence:
+            self._newest = message, sequence
+
+    async def _is_whole(self) -> bool:
+        """Whether the store, once it was away, still has what this node stored last, and so all before it."""
+        if not self._is_in_doubt or self._newest is None:
+            return True
+        message, sequence = self._newest
+        found = await self._jet.last(self._stream, [message.subject])
+        self._is_in_doubt, self._newest = False, None
+        once = message.headers.rpartition("Nats-Msg-Id: ")[2].strip().encode()
+        return any(stored.sequence == sequence and header(stored.headers, b"Nats-Msg-Id") == once for stored in found)
 
     async def bury(self, node: NodeKey, beats: int) -> list[NodeKey]:
         """Take a node for dead unless it has beaten since."""
@@ -176,7 +200,10 @@ class Directory:
         condition = f"{ONCE}{before.sequence if before else 0}\r\n"
         head = orjson.dumps([str(node), entry.beats, entry.burier and str(entry.burier)])
         headers = condition + self._once()
-        await self._jet.store(self._stream, Message(self._names.node(node), headers, head + b"\n" + entry.info))
+        message = Message(self._names.node(node), headers, head + b"\n" + entry.info)
+        ack = await self._jet.store(self._stream, message)
+        if node == self.node:
+            self._remember(message, ack.sequence)
 
 
 class Entry(NamedTuple):

@@ -70,10 +70,11 @@ class Stored(NamedTuple):
 class Put:
     """What is being stored; those of one node and stream are stored in their order."""
 
-    __slots__ = ("deadline", "encode", "future", "number", "size")
+    __slots__ = ("attempt", "deadline", "encode", "future", "number", "size")
 
     def __init__(self, number: int, encode: Callable[[str], bytes], size: int, deadline: float) -> None:
         self.number, self.encode, self.size, self.deadline = number, encode, size, deadline
+        self.attempt = 0
         self.future: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
 
 
@@ -84,6 +85,7 @@ class Stream:
         self.name, self.config = name, config
         self.is_open = False
         self.opening: asyncio.Task[None] | None = None
+        self.sent: dict[int, Put] = {}  # and not answered
         self.waiting: list[Put] = []
         self.waiting_bytes = 0
         self.pause = 0.0
@@ -159,24 +161,31 @@ class JetStream:
         return put.future
 
     def _send(self, stream: Stream, put: Put) -> None:
-        self.link.ask(put.encode, put.size).add_done_callback(lambda asked: self._on_answer(stream, put, asked))
+        put.attempt += 1
+        attempt = put.attempt
+        stream.sent[put.number] = put
+        asked = self.link.ask(put.encode, put.size)
+        asked.add_done_callback(lambda asked: self._on_answer(stream, put, attempt, asked))
 
-    def _on_answer(self, stream: Stream, put: Put, asked: asyncio.Future[Answer]) -> None:
+    def _on_answer(self, stream: Stream, put: Put, attempt: int, asked: asyncio.Future[Answer]) -> None:
+        is_late = asyncio.get_running_loop().time() >= put.deadline
+        error = asked.exception()
+        has_failed = error is not None or asked.result().status
+        if has_failed and attempt != put.attempt and not is_late:
+            return  # it was sent again
+        stream.sent.pop(put.number, None)
         if put.future.done():
             return
-        error = asked.exception()
         if error is not None:
             put.future.set_exception(error)
-            return
-        answer = asked.result()
-        if not answer.status:
+        elif not has_failed:
             stream.pause = 0.0
             try:
-                result = _result(answer)
+                result = _result(asked.result())
                 put.future.set_result(Ack(result["seq"], "duplicate" in result))
             except Rejected as rejected:
                 put.future.set_exception(rejected)
-        elif asyncio.get_running_loop().time() > put.deadline:
+        elif is_late:
             put.future.set_exception(BackplaneError(f"the stream {stream.name} of NATS is not available"))
         else:
             stream.is_open = False
@@ -194,25 +203,31 @@ class JetStream:
 
     async def _make(self, stream: Stream) -> None:
         """Make a stream, if nobody has; then store what waits for it."""
-        error: BackplaneError | None = None
+        error: BackplaneError | None = BackplaneError("the backplane was stopped")
         try:
             await asyncio.sleep(stream.pause)
             stream.pause = min(2 * stream.pause + 0.02, LONGEST_PAUSE)
             await self.api(f"STREAM.CREATE.{stream.name}", stream.config(int(time.time() * 1e6)))
+            error = None
         except BackplaneError as raised:
-            if not (isinstance(raised, Rejected) and raised.code == OTHER_CONFIG):  # as somebody else made it
-                error = raised
+            is_there = isinstance(raised, Rejected) and raised.code == OTHER_CONFIG  # as somebody else made it
+            error = None if is_there else raised
+        finally:
+            self._opened(stream, error)
+        if error is not None:
+            raise error
+
+    def _opened(self, stream: Stream, error: BackplaneError | None) -> None:
+        """Store what waits, after all that was sent and not answered: whoever led the stream may have died with it."""
         stream.opening = None
         stream.is_open = error is None
-        waiting, stream.waiting = sorted(stream.waiting, key=lambda put: put.number), []
-        stream.waiting_bytes = 0
-        for put in waiting:
+        waiting, stream.waiting, stream.waiting_bytes = stream.waiting, [], 0
+        unanswered = list(stream.sent.values()) if error is None else []
+        for put in sorted([*unanswered, *waiting], key=lambda put: put.number):
             if error is None:
                 self._send(stream, put)
             elif not put.future.done():
                 put.future.set_exception(error)
-        if error is not None:
-            raise error
 
     # -- reading
 

@@ -22,7 +22,7 @@ __all__ = ["Answer", "Link"]
 
 T = TypeVar("T")
 
-OLDEST = (2, 11, 0)  # from then on one may ask how things were at a sequence, and messages have times to live
+OLDEST = (2, 11, 4)  # 2.11 knows how things were at a sequence, and times to live; 2.11.0 fails at restarts
 LEAST_PAUSE, MOST_PAUSE = 0.05, 2.0  # seconds between two tries to connect
 INBOX = b"1"  # the id of the subscription to answers
 
@@ -103,7 +103,10 @@ class Link:
         self._task = self._loop.create_task(self._keep())
 
     async def stop(self) -> None:
-        """Send what is waiting, and disconnect."""
+        """Send what is waiting, wait for what was asked, and disconnect; for at most twice the timeout."""
+        asked = [ask.future for ask in self._asks.values()]
+        if asked and self.is_up:
+            await asyncio.wait(asked, timeout=self.timeout)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -129,6 +132,8 @@ class Link:
                 self._say(f"cannot be reached: {error}")
             except ConfigurationError as error:
                 self._say(f"cannot be used: {error}", is_final=True)
+            except Exception:
+                logger.exception("NATS at %s cannot be used.", self._address.url)
 
     async def _watch(self, connection: Connection) -> str:
         """Returns why a connection ended. One that is silent is asked once, and then given up."""
@@ -209,7 +214,8 @@ class Link:
         """Log in."""
         info = await _unless_closed(connection, connection.info)
         _check_version(info, host)
-        self.max_payload = int(info.get("max_payload", self.max_payload))
+        if isinstance(info.get("max_payload"), int):
+            self.max_payload = info["max_payload"]
         if self._address.tls is not None or info.get("tls_required"):
             if not (info.get("tls_required") or info.get("tls_available")):
                 raise ConfigurationError(f"NATS at {host.name}:{host.port} has no TLS: begin its URL with nats://")

@@ -28,6 +28,7 @@ KNOWN = 64  # positions of a read that are remembered of a followed log
 PART = 10_000  # messages that are stored at once to use up sequences
 MOST_FILLED = 1_000_000  # sequences that are used up so; beyond that all of the stream begins anew
 TRIES = 20
+MOST_SEQUENCE = 1 << 62  # clients may send anything as a position
 MOST_HEADERS = 1000  # bytes, without a key
 
 
@@ -185,6 +186,8 @@ class Logs:
         return read
 
     async def _read(self, log: LogName, since: Position, limit: int) -> Read:
+        if not 0 < since.offset < MOST_SEQUENCE:
+            return await self._refuse(log, since, [])
         most = None if log.has_keys else limit + 2
         found = await self._jet.scan(self._stream(log), self._names.records(log), since.offset, most)
         if not found or position_of(found[0]) != since:
@@ -192,7 +195,7 @@ class Logs:
         *_, last = found
         if len(found) > 1 and (self._is_over(log, last) or (log.has_keys and len(found) > log.keep.size + 1)):
             return Read("trimmed", position_of(last), ())
-        records = [record_of(stored) for stored in found[1:]]
+        records = _records(found[1:])
         if log.has_keys:
             records = sorted({record.key: record for record in records}.values())
         if len(records) > limit:
@@ -253,7 +256,7 @@ class Logs:
             top = position_of(last)
             if self._is_over(log, last):
                 return Read("ok", top, ())
-            records = [record_of(stored) for stored in found if parse(stored.headers).what in (RECORD, DELETION)]
+            records = _records(found)
             if not log.has_keys:
                 return Read("ok", top, records[-log.keep.size :])
             read = await self._newest(log, top, records)
@@ -264,15 +267,16 @@ class Logs:
     async def _newest(self, log: LogName, top: Position, records: list[Record]) -> Read | None:
         """Returns the newest record of each key. What changes while values are read is read after them."""
         stored, life = await self._values.get(log, self._stream(log)), await self._lives.get(log, self._stream(log))
-        changes = await self.read(log, top, log.keep.size + 1)
-        if changes.status != "ok":
+        found = await self._jet.scan(self._stream(log), self._names.records(log), top.offset)
+        if not found or position_of(found[0]) != top:
             return None
         values = {said.key: said for message in stored if (said := record_of(message)).position.offset > life.cleared}
-        for record in [*records, *changes.records]:
+        for record in [*records, *_records(found)]:
             known = values.get(record.key)
             if known is None or known.position < record.position:
                 values[record.key] = record
-        return Read("ok", changes.top, sorted(record for record in values.values() if record.payload is not None))
+        top = position_of(found[-1])
+        return Read("ok", top, sorted(record for record in values.values() if record.payload is not None))
 
     # -- new beginnings
 
@@ -325,6 +329,10 @@ class Logs:
                 await self._jet.purge(stream, seq=up_to + 1)
                 return
             await asyncio.gather(*[self._jet.store(stream, Message(subject, ALONE)) for _ in range(min(missing, PART))])
+
+
+def _records(found: Sequence[Stored]) -> list[Record]:
+    return [record_of(stored) for stored in found if parse(stored.headers).what in (RECORD, DELETION)]
 
 
 def _with_id(new: New, once: str) -> New:

@@ -14,6 +14,7 @@ __all__ = ["ALONE", "BEGUN", "DELETION", "FIRST", "ONCE", "RECORD", "Mark", "mar
 RECORD, DELETION, FIRST = "+", "-", "="  # FIRST is the position before the first record
 BEGUN = ("unknown", "cleared")  # why a log began anew
 
+NOBODYS = b"0 = 0 "  # a message that somebody else has put there is no record
 ALONE = "Nats-Rollup: sub\r\n"  # all before it on its subject is removed
 ONCE = "Nats-Expected-Last-Subject-Sequence: "
 
@@ -35,7 +36,7 @@ def mark(tag: int, what: str, key: str | None = None, sequence: int = 0) -> str:
 
 def parse(headers: bytes) -> Mark:
     """Returns what the header says."""
-    tag, what, sequence, key = header(headers, b"Fw").split(b" ", 3)
+    tag, what, sequence, key = (header(headers, b"Fw") or NOBODYS).split(b" ", 3)
     return Mark(int(tag), what.decode(), orjson.loads(key) if key else None, int(sequence))
 
 

@@ -17,7 +17,7 @@ __all__ = ["NATS"]
 
 
 class NATS:
-    """A `Backplane` on NATS 2.11 or later with JetStream.
+    """A `Backplane` on NATS 2.11.4 or later with JetStream.
 
     ``url`` is ``nats://user:password@h1:4222,h2:4222`` or ``tls://...``; with ``?replicas=3`` at its end three servers
     keep each stream that is made from then on. ``tls`` is for certificates of one's own.
@@ -28,18 +28,19 @@ class NATS:
         self.url = self._address.url
         self._jet = JetStream()
         self._subscribed: dict[Subject, bytes] = {}
+        self._is_started = False
         self._routed: list[tuple[Sequence[UserName], bytes]] = []
         self._routing: asyncio.Task[None] | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether the store answers."""
-        return self._link.is_up
+        return self._is_started and self._link.is_up
 
     @property
     def lost(self) -> int:
         """Messages that were dropped, since the start."""
-        return self._link.lost
+        return self._link.lost if self._is_started else 0
 
     async def start(self, node: NodeKey, observer: Observer, *, prefix: str, timeout: float, buffer: int) -> None:
         """Connect, now or later."""
@@ -55,14 +56,18 @@ class NATS:
         )
         self._logs = Logs(self._jet, self._names, self._address.replicas)
         self._directory = Directory(self._jet, self._names, self._address.replicas, node)
+        self._is_started = True
         await self._link.start()
 
     def _on_up(self, observer: Observer) -> None:
         self._logs.reconnected()
+        self._directory.reconnected()
         observer.on_connected()
 
     async def stop(self) -> None:
         """Send what is still waiting, and disconnect."""
+        if not self._is_started:
+            return
         if self._routing is not None:
             await asyncio.wait([self._routing], timeout=self._link.timeout)
         await self._link.stop()
@@ -70,7 +75,7 @@ class NATS:
 
     def rename(self, node: NodeKey) -> None:
         """The node goes on under its next incarnation."""
-        self._directory.node = node
+        self._directory.rename(node)
 
     # -- messages
 

@@ -16,6 +16,7 @@ from .names import WINDOW, Names
 
 __all__ = ["Values"]
 
+SETTLE = 1.0  # seconds until all replicas have the values, so that nobody reads the old ones beside a trimmed log
 LEAST_RECORDS = 128  # appended between two times that values are stored, on average
 
 
@@ -30,11 +31,17 @@ class Values:
         """Sometimes store values, so that it is done about as often as it has to be, and nobody need count."""
         if random.random() * max(log.keep.size // 2, LEAST_RECORDS) < 1 and log not in self._busy:
             self._busy.add(log)
-            self._jet.spawn(self._store_now(log, stream))
+            self._jet.spawn(self._store_and_trim(log, stream))
 
-    async def _store_now(self, log: LogName, stream: Stream) -> None:
+    async def _store_and_trim(self, log: LogName, stream: Stream) -> None:
         try:
-            await self.store(log, stream)
+            records = await self.store(log, stream)
+            over = len(records) - log.keep.size - 1
+            if over > 0:
+                await asyncio.sleep(SETTLE)
+                if parse(records[0].headers).what in BEGUN:
+                    await self._lives.put(log, stream, await self._lives.get(log, stream))
+                await self._jet.purge(stream, filter=self._names.records(log), seq=records[over].sequence)
         finally:
             self._busy.discard(log)
 
@@ -42,8 +49,8 @@ class Values:
         """Returns what is stored of all keys, with deletions."""
         return await self._jet.scan(stream, self._names.values(log, None))
 
-    async def store(self, log: LogName, stream: Stream) -> bool:
-        """Store the value of each key; then trim the log. Returns whether all values are stored."""
+    async def store(self, log: LogName, stream: Stream) -> list[Stored]:
+        """Store the value of each key. Returns the records whose values are stored: all, or none."""
         records = await self._jet.scan(stream, self._names.records(log))
         newest = {
             self._names.values(log, key): record for record in records if (key := parse(record.headers).key) is not None
@@ -57,15 +64,10 @@ class Values:
         done: list[Ack | BaseException] = await asyncio.gather(*writes, return_exceptions=True)
         for failure in done:
             if isinstance(failure, Rejected) and failure.code == WRONG_LAST:
-                return False
+                return []
             if isinstance(failure, BaseException):
                 raise failure
-        over = len(records) - log.keep.size - 1
-        if over > 0:
-            if parse(records[0].headers).what in BEGUN:
-                await self._lives.put(log, stream, await self._lives.get(log, stream))
-            await self._jet.purge(stream, filter=self._names.records(log), seq=records[over].sequence)
-        return True
+        return records
 
 
 def _value(subject: str, record: Stored, known: Stored | None) -> Message:

@@ -20,6 +20,8 @@ Handler: TypeAlias = Callable[[bytes, bytes, bytes], None]
 MOST_LINE = 1 << 16  # bytes of a line; the longest is INFO with the addresses of a large cluster
 MOST_MESSAGE = 1 << 26  # bytes of headers and payload; servers allow no more
 
+MOST_REFUSALS = 20  # of messages and subscriptions, that are logged
+
 logger = logging.getLogger("fastws.backplane")
 
 
@@ -135,6 +137,7 @@ class Connection(asyncio.Protocol):
         self._transport: Any = None  # asyncio.Transport; that of uvloop is none by its type
         self._queued: list[bytes] = []
         self._queued_bytes = 0
+        self._refused: set[str] = set()
         self._pongs: deque[asyncio.Future[bool]] = deque()
         self.info: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -239,7 +242,9 @@ class Connection(asyncio.Protocol):
     def _on_error(self, error: str) -> None:
         """All but those about one's rights end the connection."""
         if error.lower().startswith("permissions violation"):
-            logger.warning("NATS refuses: %s", error)
+            if error not in self._refused and len(self._refused) < MOST_REFUSALS:
+                self._refused.add(error)
+                logger.warning("NATS refuses: %s", error)
         else:
             self.abort(error)
 

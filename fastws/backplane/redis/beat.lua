@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Counts up the beats of a node. Returns {its beats, all nodes' beats, all nodes' infos}.
 -- KEYS  nodes, infos   ARGV  node, info
 local beats = redis.call('HINCRBY', KEYS[1], ARGV[1], 1)

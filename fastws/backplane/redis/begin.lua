@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Begins a log anew, empty; or, if the record `seen` is not there, without its list only. Returns the top.
 -- KEYS  meta, list, values, ids   ARGV  channel, reason, seen offset, seen tag (both '': empty), meta ttl ms
 local time = redis.call('TIME')

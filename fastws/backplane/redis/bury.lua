@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Takes a node for dead if it has beaten so often and no more. Returns the nodes whose users the caller has to release.
 -- KEYS  nodes, infos, dead   ARGV  node, beats, caller, is asked again
 local jobs = {}

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A node has users, or has them no more. Returns for each the nodes that have him or her.
 -- KEYS  calls, the node's holdings; for each user: nodes
 -- ARGV  node, number of the call (0: somebody else's, for a dead node); for each user: is release, name in the holdings

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from ..base import BackplaneError
 
-__all__ = ["Item", "Lane"]
+__all__ = ["Item", "Lane", "fail"]
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Lane(Generic[T]):
         if self._task is not None:
             self._task.cancel()
         for item in self._queue:
-            _fail(item, error)
+            fail(item, error)
         self._queue.clear()
 
     async def _run(self) -> None:
@@ -72,7 +72,7 @@ class Lane(Generic[T]):
         finally:
             self._task = None
             for item in batch:
-                _fail(item, BackplaneError("the backplane was stopped"))
+                fail(item, BackplaneError("the backplane was stopped"))
 
     def _take(self) -> list[Item[T]]:
         first = self._queue.popleft()
@@ -93,11 +93,11 @@ class Lane(Generic[T]):
             except TimeoutError:
                 for item in waiting:
                     if item.deadline <= deadline:
-                        _fail(item, BackplaneError("Redis has not answered in time"))
+                        fail(item, BackplaneError("Redis has not answered in time"))
                 continue
             except BackplaneError as error:
                 for item in waiting:
-                    _fail(item, error)
+                    fail(item, error)
                 return
             self.finished = self._number
             for item, result in zip(batch, results, strict=True):
@@ -106,7 +106,8 @@ class Lane(Generic[T]):
             return
 
 
-def _fail(item: Item[Any], error: BackplaneError) -> None:
+def fail(item: Item[Any], error: BackplaneError) -> None:
+    """Have an item end with an error."""
     if not item.done.done():
         item.done.set_exception(error)
         item.done.exception()  # whoever does not wait for it need not hear of it

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 from ...logs import Position
+from .._push import records_of
 from ..base import BackplaneError, Follower, LogName, Read, Record, Status
 from .caller import Caller
-from .lanes import Item, Lane
+from .lanes import Item, Lane, fail
 from .names import LogKeys, Names
 
 __all__ = ["MOST_PAYLOAD", "Logs", "receiver_of"]
@@ -47,10 +48,10 @@ class Logs:
         size = len(payload) + len(record.key) + len(record.id) + 200
         item = Item(record, size, loop.time() + self._timeout)
         if size > MOST_PAYLOAD:
-            item.done.set_exception(BackplaneError(f"{size:,} bytes are too many for Redis: {MOST_PAYLOAD:,} at most"))
+            fail(item, BackplaneError(f"{size:,} bytes are too many for Redis: {MOST_PAYLOAD:,} at most"))
             return item.done
         if self._waiting + size > self._buffer and self._waiting:
-            item.done.set_exception(BackplaneError(f"{self._waiting:,} bytes are waiting for Redis already"))
+            fail(item, BackplaneError(f"{self._waiting:,} bytes are waiting for Redis already"))
             return item.done
         self._waiting += size
         item.done.add_done_callback(lambda _: self._forget(size))
@@ -160,24 +161,11 @@ def receiver_of(log: LogName, follower: Follower) -> Callable[[bytes], None]:
     has_keys = log.has_keys
 
     def receive(payload: bytes) -> None:
-        head, _, rest = payload.partition(b"\n")
-        if head.startswith(b"B"):
-            words = head[1:].split()
-            follower.on_begun(Position(int(words[0]), int(words[1])), words[2].decode())
+        if payload.startswith(b"H"):
+            follower.on_records(*records_of(payload, has_keys, Position, Record))
             return
-        words = head[1:].split()
-        offset, tag = int(words[0]), int(words[2])
-        records, at = [], 0
-        previous = Position(offset, int(words[1]))
-        while at < len(rest):
-            end = rest.index(b"\n", at)
-            key_bytes, payload_bytes = map(int, rest[at:end].split())
-            start = end + 1 + key_bytes
-            at = start + max(payload_bytes, 0)
-            offset += 1
-            key = rest[end + 1 : start].decode("utf-8", "surrogatepass") if has_keys else None
-            records.append(Record(Position(offset, tag), key, None if payload_bytes < 0 else rest[start:at]))
-        follower.on_records(previous, records)
+        words = payload[1:].split()
+        follower.on_begun(Position(int(words[0]), int(words[1])), words[2].decode())
 
     return receive
 

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- What came after a position: {status, top, entries}; of a log with keys the entries are triples: position, key, value.
 -- KEYS  meta, list, values, ids   ARGV  offset, tag ('' '': only the top), limit, has keys, meta ttl ms
 local found = redis.call('GET', KEYS[1])

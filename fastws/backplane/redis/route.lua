@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Publishes once to the inbox of each other node that has any of the users.
 -- KEYS  for each user: nodes   ARGV  id of the caller, what inboxes begin with, payload
 local sent = {[ARGV[1]] = true}

@@ -1,6 +1,7 @@
 """One Redis server as a node uses it: two connections, for commands and for pushes, made again when they break."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -73,14 +74,14 @@ class Server:
         """Give the connections up; others are made."""
         self.commands.close(reason)
 
-    async def stop(self) -> None:
-        """Say what is still to be said, and close."""
+    async def drain(self) -> None:
+        """Wait until the server has taken all that was said."""
         if self.is_up:
-            try:
-                async with asyncio.timeout(self._setup.timeout):
-                    await self.commands.ask("PING")
-            except (TimeoutError, BackplaneError):
-                pass
+            with contextlib.suppress(BackplaneError):
+                await self.commands.ask("PING")
+
+    async def stop(self) -> None:
+        """Close at once, and wait until nothing is left of it."""
         self.close()
         await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.gather(self.commands.gone(), self._pushes.gone())

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- The newest records: {top, entries}; of a log with keys the entries are pairs: key, value.
 -- KEYS  meta, list, values, ids   ARGV  size, has keys, meta ttl ms
 local found = redis.call('GET', KEYS[1])

@@ -100,6 +100,7 @@ class Redis:
         try:
             async with asyncio.timeout(self._timeout if self._is_connected else 0):
                 await asyncio.gather(self._logs.idle(), self._directory.idle())
+                await asyncio.gather(*[server.drain() for server in self._topology.servers])
         except TimeoutError:
             pass
         stopped = BackplaneError("the backplane was stopped")

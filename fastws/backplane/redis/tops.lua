@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- The metas of logs (nothing for one that never was), which are kept for longer.
 -- KEYS  metas   ARGV  for each: meta ttl ms
 local metas = redis.call('MGET', unpack(KEYS))
