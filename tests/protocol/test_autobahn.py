@@ -1,6 +1,8 @@
 """Autobahn's cases, those of compression included: no failures, no non-strict results, no bad closes."""
 
 import sys
+from io import BytesIO
+from pathlib import Path
 
 import kosoku
 import pytest
@@ -22,6 +24,8 @@ async def compressing():
         await kosoku_results(url, ["1.1.1"], 1)  # imports its cases
         cases = sys.modules["case12_x_x"]
         with pytest.MonkeyPatch.context() as patch:
+            # They leave their files open.
+            patch.setattr(cases, "open", lambda name, mode: BytesIO(Path(name).read_bytes()), raising=False)
             for case in [*cases.Case12_X_X, *cases.Case13_X_X]:
                 patch.setattr(case, "onMessage", of_bytes(case.onMessage))
             yield url

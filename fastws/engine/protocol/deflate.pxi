@@ -1,7 +1,7 @@
 # Deflate: permessage-deflate (RFC 7692) without context takeover, by the system's zlib.
 #
-# No connection has a stream: deflaters are their endpoint's, the inflater is its reactor's. Each begins afresh with each
-# message, so that nothing of one is in another.
+# No connection has a stream: deflaters are their endpoint's, the inflater is its reactor's. Each begins afresh with
+# each message, so that nothing of one is in another.
 
 cdef enum:
     MIN_WINDOW_BITS = 9                 # zlib cannot write for a window of 8
