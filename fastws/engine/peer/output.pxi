@@ -80,7 +80,7 @@ cdef int encode_message(Endpoint endpoint, message, compress, Message* encoded) 
 
 cdef inline Frame* frame_for(Endpoint endpoint, const Conn* c, Message* message) noexcept:
     """Returns the frame that a connection gets."""
-    if c.deflate == 0 or not message.is_deflatable:
+    if not message.is_deflatable or c.deflate == 0:
         return &message.plain
     return deflated_frame(endpoint, message, c.deflate)
 
