@@ -333,7 +333,7 @@ class Redis:
         self._is_connected = True
         if self._was_away:
             self._was_away = False
-            logger.info("Redis at %s is back", self.url)
+            logger.warning("Redis at %s is back", self.url)
         self._observer.on_connected()
 
     def _on_down(self, reason: str) -> None:
