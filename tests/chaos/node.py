@@ -14,6 +14,7 @@ import uvloop
 
 from fastws import History, Server
 from fastws.access.rules import ChannelRule, Rules
+from fastws.cluster.directory import CLAIM_SECONDS, Directory
 from fastws.errors import BackplaneError
 from fastws.logs import Latest
 from fastws.testing import running
@@ -86,10 +87,34 @@ class Node(ChannelListener):
         return [node.id for node in self.server.nodes]
 
 
-async def main(port: str, url: str, name: str, calls: str, options: str, broken: str = "") -> None:
+def note_who_is_let_in_alone(node: Node) -> None:
+    """A node that cannot ask the store in time decides alone, and may be wrong: write down about whom."""
+    ask = Directory.came
+
+    async def came(self, user):
+        began = time.monotonic()
+        is_only = await ask(self, user)
+        if time.monotonic() - began >= CLAIM_SECONDS:
+            node.note("alone", user.name)
+        return is_only
+
+    Directory.came = came
+
+
+def set_clock(ahead: float) -> None:
+    """Have this process be wrong about the time, by so many seconds."""
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() + ahead
+    time.time_ns = lambda: nanoseconds() + int(ahead * 1e9)
+
+
+async def main(port: str, url: str, name: str, calls: str, options: str, broken: str, ahead: str) -> None:
     if broken:
         break_rule(broken)
+    if float(ahead):
+        set_clock(float(ahead))
     listener = Node(name, calls)
+    note_who_is_let_in_alone(listener)
     server = Server(port=int(port), backplane=url, **json.loads(options))
     listener.home = server.endpoint(PATH, listener, logs=LOGS)
     listener.server = server

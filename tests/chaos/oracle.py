@@ -160,10 +160,16 @@ class Story:
 
 
 def turns(calls: Iterable[tuple[str, str, Any]]) -> list[str]:
-    """Users who were online or offline twice in a row, over all nodes."""
+    """Users who were online or offline twice in a row, over all nodes.
+
+    Of one whom a node took for online alone, without the store, nothing is known until the next call.
+    """
     last: dict[Any, tuple[str, str]] = {}
     found = []
     for node, what, user in calls:
+        if what == "alone":
+            last.pop(user, None)
+            continue
         if user in last and last[user][1] == what:
             found.append(f"{user} is {what} on {node}, as on {last[user][0]} before")
         last[user] = node, what

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -26,14 +27,14 @@ class Gone(Exception):
 class Node:
     """A node's process, which is killed, stopped and started again; its port stays."""
 
-    def __init__(self, name: str, relay: Relay, calls: Path, options: dict[str, Any], broken: str = "") -> None:
+    def __init__(self, name: str, relay: Relay, calls: Path, options: dict[str, Any], *more: str) -> None:
         self.name, self.relay = name, relay
         self.port = free_port()
         self.url = f"ws://127.0.0.1:{self.port}/ws"
         self.log = calls.with_name(f"{name}.log")
         self.is_up = False
         url = f"redis://127.0.0.1:{relay.port}"
-        self._arguments = [str(self.port), url, name, str(calls), json.dumps(options), broken]
+        self._arguments = [str(self.port), url, name, str(calls), json.dumps(options), *more]
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -98,13 +99,22 @@ class World:
     """`async with World(folder) as world`: a Redis that keeps everything, and nodes."""
 
     def __init__(
-        self, folder: Path, *, nodes: int = 3, is_lossy: bool = False, broken: str = "", **options: Any
+        self,
+        folder: Path,
+        *,
+        nodes: int = 3,
+        is_lossy: bool = False,
+        broken: str = "",
+        clocks: Sequence[float] = (),
+        **options: Any,
     ) -> None:
+        """``clocks`` are how many seconds each node is ahead of the time."""
         kept = [] if is_lossy else ["--appendonly", "yes", "--appendfsync", "always"]
         self.redis = RedisServer(folder, *kept)
         self.calls = folder / "calls"
         self.nodes: list[Node] = []
-        self._count, self._broken = nodes, broken
+        self._broken = broken
+        self._clocks = clocks or [0.0] * nodes
         self._options = {**OPTIONS, **options}
         self._stack = AsyncExitStack()
 
@@ -112,9 +122,10 @@ class World:
         await asyncio.to_thread(self.redis.start)
         self._stack.callback(self.redis.kill)
         try:
-            for number in range(self._count):
+            for number, ahead in enumerate(self._clocks):
                 relay = await self._stack.enter_async_context(Relay(self.redis.port))
-                self.nodes.append(Node(f"n{number}", relay, self.calls, self._options, self._broken))
+                node = Node(f"n{number}", relay, self.calls, self._options, self._broken, str(ahead))
+                self.nodes.append(node)
             await asyncio.gather(*(node.start() for node in self.nodes))
         except BaseException:
             await self._end()
