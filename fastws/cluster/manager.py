@@ -138,19 +138,24 @@ class ClusterManager(Reach):
         ``exclude`` are those of a server without logs. Raises ValueError for a message to everybody in a `Latest`
         channel, which has to have a key: see `publish`.
         """
-        if to is None and users is None and exclude is None and self._keep(channel) is not None:
+        is_for_all = to is None and users is None and exclude is None
+        if is_for_all and self._keep(channel) is not None:
             self.store(channel, self._wrapped(channel, message))
             return self._count(channel)
         node = self._running()
         if node.is_alone:
             return Endpoint.broadcast(self, channel, message, to=to, users=users, exclude=exclude)
         payload = payload_of(message)
+        if is_for_all:
+            count = Endpoint.broadcast(self, channel, message_of(payload))
+            node.send(Subject("channel", self.path, channel), packed(node.key.id, payload))
+            return count
         to, exclude, users = ids_of(to), ids_of(exclude), None if users is None else list(many(users))
         about = {
             name: value for name, value in (("to", to), ("users", users), ("exclude", exclude)) if value is not None
         }
         count = Endpoint.broadcast(self, channel, message_of(payload), to=to, users=users, exclude=exclude)
-        node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about or None))
+        node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about))
         return count
 
     def _heard(self, channel: str, data: bytes) -> None:
