@@ -236,12 +236,11 @@ def redis_server() -> Iterator[str]:
         free.close()
         command = ["redis-server", "--port", f"{port}", "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                    break
-                time.sleep(0.05)
-            yield f"redis://127.0.0.1:{port}"
-            process.kill()
+            try:
+                wait_until_up(process, port)
+                yield f"redis://127.0.0.1:{port}"
+            finally:
+                process.kill()
 
 
 @contextlib.contextmanager
@@ -267,6 +266,15 @@ def used_by_process(process: int) -> float:
     """Returns the CPU time of a process in seconds."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_up(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a server takes connections; raises OSError if it ends instead."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.05)
+    raise OSError(f"redis-server on port {port} has ended with {process.returncode}")
 
 
 def used_by_redis(url: str) -> Callable[[], float]:

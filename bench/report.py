@@ -47,7 +47,7 @@ def render(results, *, with_nodes=False):
             parts.append(render_scenario(summary, scenario))
     if results["left_out"]:
         lines = [f"- {what}: {why}" for what, why in results["left_out"].items()]
-        parts.append("## Left out\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"{'###' if with_nodes else '##'} Left out\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 

@@ -4,6 +4,9 @@ CPU is for each message: of the node that hears it, with the deliveries to its m
 has no other nodes and says it itself; of the node that says it, and of Redis. Times are from saying it to receiving it
 from the other node's socket. The node that hears has a core of its own; members, Redis and the other node share one.
 
+Where saying has to be awaited (Channels, python-socketio) one message is awaited after the other, so that fewer are
+said than asked for. A member of Channels is a loop of `receive` that sends by the library websockets.
+
 With "history" the channels keep their messages for those who come back (`History`; Redis Streams).
 """
 

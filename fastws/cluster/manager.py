@@ -139,7 +139,8 @@ class ClusterManager(Reach):
         ``exclude`` and ``compress`` are those of a server without logs. Raises ValueError for a message to everybody in
         a `Latest` channel, which has to have a key: see `publish`; and for ``compress`` where a log keeps the message.
         """
-        if to is None and users is None and exclude is None and self._keep(channel) is not None:
+        is_for_all = to is None and users is None and exclude is None
+        if is_for_all and self._keep(channel) is not None:
             if compress is not None:
                 raise ValueError("messages of a log are compressed by compression_threshold: leave compress out")
             self.store(channel, self._wrapped(channel, message))
@@ -148,11 +149,15 @@ class ClusterManager(Reach):
         if node.is_alone:
             return Endpoint.broadcast(self, channel, message, to=to, users=users, exclude=exclude, compress=compress)
         payload = payload_of(message)
+        if is_for_all and compress is None:
+            count = Endpoint.broadcast(self, channel, message_of(payload))
+            node.send(Subject("channel", self.path, channel), packed(node.key.id, payload))
+            return count
         to, exclude, users = ids_of(to), ids_of(exclude), None if users is None else list(many(users))
         given = {"to": to, "users": users, "exclude": exclude, "compress": compress}
         about = {name: value for name, value in given.items() if value is not None}
         count = Endpoint.broadcast(self, channel, message_of(payload), **given)
-        node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about or None))
+        node.send(Subject("channel", self.path, channel), packed(node.key.id, payload, about))
         return count
 
     def _heard(self, channel: str, data: bytes) -> None:

@@ -42,8 +42,8 @@ class Watcher(Protocol):
     def on_appeared(self, node: NodeKey) -> None:
         """A node is there, or was not dead after all."""
 
-    def on_died(self, node: NodeKey) -> None:
-        """A node is dead, or gone for good."""
+    def on_died(self, node: NodeKey, *, is_certain: bool) -> None:
+        """A node is dead, or gone for good; or it may only be missing, as the store has lost something."""
 
     def on_reborn(self, before: NodeKey) -> None:
         """The others took this node for dead, or the store has lost it: it goes on under its next incarnation."""
@@ -245,7 +245,7 @@ class Members:
             self._node.spawn(self._try_to_beat())
         elif key in self._others and not self._others[key].is_dead:
             self._others[key].is_dead = True
-            self._tell(lambda watcher: watcher.on_died(key))
+            self._tell(lambda watcher: watcher.on_died(key, is_certain=True))
 
     def _on_here(self, id: str) -> None:
         """Know it now, so that a node that stops meanwhile is not the last."""
@@ -266,7 +266,7 @@ class Members:
         if not other.is_dead:
             other.is_dead = True
             logger.warning("node %s is %s", key, "dead" if other.ending is None else "gone")
-            self._tell(lambda watcher: watcher.on_died(key))
+            self._tell(lambda watcher: watcher.on_died(key, is_certain=True))
         if other.ending is not None:
             other.ending.cancel()
             other.ending = None
@@ -274,8 +274,10 @@ class Members:
 
     def _forget(self, key: NodeKey) -> None:
         """A node is not in the store any more: another has buried it."""
-        if not self._others.pop(key).is_dead:
-            self._tell(lambda watcher: watcher.on_died(key))
+        other = self._others.pop(key)
+        if not other.is_dead:
+            is_certain = other.unchanged >= BEATS_TO_DIE - 1
+            self._tell(lambda watcher: watcher.on_died(key, is_certain=is_certain))
 
     def _bury(self, key: NodeKey, beats: int) -> None:
         if not self._is_over:

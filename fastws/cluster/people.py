@@ -208,11 +208,11 @@ class Crowds:
         self._dead.discard(node)
         self._is_known(node)
 
-    def on_died(self, node: NodeKey) -> None:
-        """A node is dead, or gone for good."""
+    def on_died(self, node: NodeKey, *, is_certain: bool) -> None:
+        """A node is dead, or gone for good; or missing in the store, which may only have lost it."""
         was_living = node in self._living
         self._living.discard(node)
-        if was_living and asyncio.get_running_loop().time() < self._doubts_until:
+        if was_living and not is_certain and asyncio.get_running_loop().time() < self._doubts_until:
             self._expect(node)
         else:
             self._dead.add(node)

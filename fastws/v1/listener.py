@@ -391,6 +391,8 @@ def two_ways(message: msgspec.Raw) -> tuple[Any, Any]:
 
 def gathered(rest: list[Awaitable[None]]) -> Awaitable[None] | None:
     """Returns what to wait for until all is done; None if there is nothing."""
+    if len(rest) == 1:
+        return rest[0]  # without a task of its own
     return wait_for_all(rest) if rest else None
 
 

@@ -64,7 +64,7 @@ async def test_a_restart_that_loses_nothing_is_not_noticed_in_a_log(server, back
     a.backplane.send(CARS, b"hi")
     await eventually(lambda: heard == [b"hi"])
     said = [(record.levelname, record.getMessage().split(";")[0].split(": ")[0]) for record in caplog.records]
-    gone, back = ("WARNING", f"NATS at {server.url} is away"), ("INFO", f"NATS at {server.url} is back.")
+    gone, back = ("WARNING", f"NATS at {server.url} is away"), ("WARNING", f"NATS at {server.url} is back.")
     assert sorted(said) == sorted([gone, back] * 2)  # one for each node
 
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from fastws.backplane.base import BackplaneError, LogName, Subject, UserName
+from fastws.backplane.base import BackplaneError, LogName, NodeKey, Subject, UserName
 from fastws.backplane.redis import Redis
 from fastws.backplane.redis.names import Names
 from fastws.backplane.redis.scripts import script
@@ -285,6 +285,26 @@ async def test_a_black_hole_between_redis_and_a_node(redis, nodes):
         relay.thaw()
         await back(a)
         assert (await a.append(ROOM, b"1"))[0].offset == 1
+        await backplanes.stop()
+
+
+async def test_a_beat_that_comes_late_does_not_hide_that_its_node_was_buried(redis, nodes):
+    async with Relay(redis.port) as relay:
+        backplanes = nodes(redis.url)
+        a = await backplanes.node("a", backplane=Redis(f"redis://127.0.0.1:{relay.port}"), timeout=SHORT)
+        b = await backplanes.node("b")
+        await a.backplane.beat(b"")
+        relay.freeze()
+        with pytest.raises(BackplaneError):
+            await a.backplane.beat(b"")
+        assert await b.backplane.bury(a.key, 1) == [a.key]
+        relay.thaw()
+        await eventually(lambda: a.backplane.is_connected)
+        for _ in range(2):  # the beat that was given up may have come before these
+            assert not (await a.backplane.beat(b"")).was_known
+        a.backplane.rename(NodeKey("a", 2))
+        assert not (await a.backplane.beat(b"")).was_known
+        assert (await a.backplane.beat(b"")).was_known
         await backplanes.stop()
 
 

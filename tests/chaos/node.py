@@ -113,6 +113,7 @@ async def main(port: str, url: str, name: str, calls: str, options: str, broken:
         break_rule(broken)
     if float(ahead):
         set_clock(float(ahead))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S")
     listener = Node(name, calls)
     note_who_is_let_in_alone(listener)
     server = Server(port=int(port), backplane=url, **json.loads(options))

@@ -22,7 +22,7 @@ class Watching:
     def on_appeared(self, node):
         self.told.append(("appeared", node))
 
-    def on_died(self, node):
+    def on_died(self, node, *, is_certain):
         self.told.append(("died", node))
 
     def on_reborn(self, before):

@@ -167,7 +167,7 @@ class Link:
             raise
         if self._said:
             self._said = ""
-            logger.info("NATS at %s is back.", self._address.url)
+            logger.warning("NATS at %s is back.", self._address.url)
         self._is_up.set()
         self._on_up()
 

@@ -51,6 +51,7 @@ class Redis:
         self.url = self._place.url
         self.lost = 0
         self._node = NodeKey("", 0)
+        self._beats = 0  # of this node, that it knows of
         self._is_connected = False
         self._was_away = False
         self._is_started = False
@@ -113,7 +114,7 @@ class Redis:
 
     def rename(self, node: NodeKey) -> None:
         """The node goes on under its next incarnation."""
-        old, self._node = self._node, node
+        old, self._node, self._beats = self._node, node, 0
         self._directory.rename(node)
         self._spawn(self._directory.release_all(old))
 
@@ -220,10 +221,12 @@ class Redis:
 
     async def beat(self, info: bytes) -> Beat:
         """Count this node's beats."""
-        names = self._names
+        names, node = self._names, self._node
         beats, counts, infos = await self._caller.run(
-            0, "beat", [names.key(0, b"nodes"), names.key(0, b"info")], [str(self._node), info]
+            0, "beat", [names.key(0, b"nodes"), names.key(0, b"info")], [str(node), info, self._beats]
         )
+        if node == self._node:
+            self._beats = max(self._beats, beats)
         said = dict(zip(infos[::2], infos[1::2], strict=True))
         nodes = {
             NodeKey.parse(name.decode()): NodeState(int(count), said.get(name, b""))
@@ -333,7 +336,7 @@ class Redis:
         self._is_connected = True
         if self._was_away:
             self._was_away = False
-            logger.info("Redis at %s is back", self.url)
+            logger.warning("Redis at %s is back", self.url)
         self._observer.on_connected()
 
     def _on_down(self, reason: str) -> None:
