@@ -280,7 +280,7 @@ async def test_a_token_is_renewed_before_it_is_over(fake):
             raise answer
         return answer
 
-    fake.welcome["expires"] = time.time() + 1
+    fake.welcome["expires"] = time.time() + 3
     async with connect(fake.url, token=token):
         there = await fake.connection()
         assert there.authorization == "Bearer one"
@@ -290,7 +290,7 @@ async def test_a_token_is_renewed_before_it_is_over(fake):
 
 
 async def test_a_renewal_that_is_refused_is_not_tried_again(fake):
-    fake.welcome["expires"] = time.time() + 1
+    fake.welcome["expires"] = time.time() + 3
     fake.silent = {"authenticate"}
     async with connect(fake.url, token=lambda: "one") as ws:
         there = await fake.connection()

@@ -39,11 +39,11 @@ async def test_set_and_delete_wait_for_the_store(fleet):
 
 async def test_a_node_that_starts_has_all_values_before_anybody_connects(fleet):
     here, _ = await pair(fleet)
-    for number in range(2000):
+    for number in range(500):
         here[str(number)] = number
     await here.set("last", None)
     late = (await fleet.start(shared=["blocked"])).server.shared("blocked")
-    assert dict(late) == {**{str(number): number for number in range(2000)}, "last": None}
+    assert dict(late) == {**{str(number): number for number in range(500)}, "last": None}
 
 
 async def test_a_dict_of_a_running_server(memory_fleet):
