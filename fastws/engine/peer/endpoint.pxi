@@ -12,6 +12,28 @@ cpdef object many(value):
     return value
 
 
+cdef inline uint32_t deliver_to_members(Endpoint endpoint, Group group, Message* message, uint64_t excluded,
+                                        const bint is_deflatable) except? 0:
+    cdef uint32_t i
+    cdef uint32_t addressed = 0
+    cdef Conn* c
+    cdef Conn** members = group.members
+    cdef uint32_t count = group.count
+    read_clock(endpoint.reactor)
+    for i in range(count):
+        c = members[i]
+        if i + 8 < count:
+            prefetch_for_write(members[i + 8])
+        if c.mark == excluded or not is_sendable(c):
+            continue
+        addressed += 1
+        deliver(endpoint, c, frame_for(endpoint, c, message) if is_deflatable else &message.plain)
+        if not (c.fresh or c.overdue or c.blocked):
+            push_fresh(endpoint.reactor, c)
+    wake(endpoint.reactor)
+    return addressed
+
+
 cdef class Endpoint:
     """The engine's half of a ConnectionManager: who is connected, who is in which channel, and sending to them."""
 
@@ -91,24 +113,9 @@ cdef class Endpoint:
             release_message(self.reactor, &encoded)
 
     cdef uint32_t deliver_all(self, Group group, Message* message, uint64_t excluded) except? 0:
-        cdef uint32_t i
-        cdef uint32_t addressed = 0
-        cdef Conn* c
-        cdef Conn** members = group.members
-        cdef uint32_t count = group.count
-        read_clock(self.reactor)
-        for i in range(count):
-            c = members[i]
-            if i + 8 < count:
-                prefetch_for_write(members[i + 8])
-            if c.mark == excluded or not is_sendable(c):
-                continue
-            addressed += 1
-            deliver(self, c, frame_for(self, c, message))
-            if not (c.fresh or c.overdue or c.blocked):
-                push_fresh(self.reactor, c)
-        wake(self.reactor)
-        return addressed
+        if message.is_deflatable:
+            return deliver_to_members(self, group, message, excluded, True)
+        return deliver_to_members(self, group, message, excluded, False)    # of which the compiler makes its own loop
 
     cdef list pass_over(self, Group group, const Frame* frame, uint32_t limit, uint64_t excluded):
         """Mark members that do not keep up as excluded from a frame. Returns them."""
