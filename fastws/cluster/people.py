@@ -439,6 +439,8 @@ class Crowd:
             stay = self._here(user)
             if not _is_same(stay, mine.get(user)):
                 self._write(user, stay)
+            elif stay is not None:
+                self.written[user] = stay  # else its end would not be written
 
     def renew(self) -> None:
         """The log lives on for as long as anybody is here."""
