@@ -122,8 +122,9 @@ fuzz-engine: clang $(VENV)/.fuzz
 
 # The minimum coverage in percent: of the Python layer's lines and branches, and of the engine's lines. The floors are
 # slightly below the actual coverage, because some tests are random. The Python layer is measured by `test`, the engine
-# by `test-asan`, both with MEASURE=1; that costs less than running the tests once more.
-PYTHON_FLOOR := 97
+# by `test-asan`, both with MEASURE=1; that costs less than running the tests once more. What runs in processes of its own
+# (nodes that are killed, workers, their supervisor) is tested, but not measured.
+PYTHON_FLOOR := 95
 ENGINE_FLOOR := 96
 COUNTERS := build/*-coverage-address-undefined/temp/build/cython/coverage-address-undefined/fastws/_core.gcda
 
