@@ -76,7 +76,7 @@ async def test_kosoku_finds_nothing_in_any_compressed_messages(compressing, grou
 
 @pytest.mark.timeout(600)
 async def test_autobahns_own_suite_finds_nothing(url):
-    """Those of compression take it half an hour: python -m tests.lib.autobahn 12.* 13.*"""
+    """Those of compression take it much longer: python -m tests.lib.autobahn 12.* 13.*"""
     python2 = autobahn.find_python2()
     if python2 is None:
         pytest.skip("Autobahn's own suite needs a python2.7: name one in FASTWS_PYTHON2")
