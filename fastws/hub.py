@@ -93,9 +93,9 @@ class Hub:
         """
         to, users, exclude = _reusable(to), _reusable(users), _reusable(exclude)
         addressed = 0
-        for manager in self.managers if endpoint is None else (self.manager(endpoint),):
-            if manager._count(channel) or manager.reaches_others:
-                wrapped = self._wrapped(manager, channel, message, sender)
+        for manager in self._meant(endpoint):
+            if may_have(manager, channel):
+                wrapped = manager.enveloped(channel, message, sender)
                 if to is None and users is None and exclude is None and compress is None and manager.keeps(channel):
                     manager.store(channel, wrapped)  # type: ignore[attr-defined]  # a ClusterManager
                     addressed += manager._count(channel)
@@ -112,8 +112,7 @@ class Hub:
 
     def keeper(self, channel: str, endpoint: str | None = None) -> Any:
         """Returns the manager (a `ClusterManager`) of the first endpoint where a channel has a log, or None."""
-        managers = self.managers if endpoint is None else (self.manager(endpoint),)
-        return next((manager for manager in managers if manager.keeps(channel)), None)
+        return next((manager for manager in self._meant(endpoint) if manager.keeps(channel)), None)
 
     async def publish(
         self,
@@ -121,33 +120,32 @@ class Hub:
         message: Any,
         *,
         key: str | None = None,
-        is_deletion: bool = False,
         id: str | None = None,
         sender: Sender | None = None,
         endpoint: str | None = None,
     ) -> Published:
         """Send a message to all members of a channel, and where it has a log, wait until the store has it.
 
-        With ``is_deletion`` the ``key`` is removed instead, of a `Latest` log. Raises ValueError for a key where there
-        must be none, or none where there must be one, BackplaneError where the store does not answer.
+        Raises ValueError for a key where there must be none, or none where there must be one, BackplaneError where the
+        store does not answer.
         """
         waiting: list[Any] = []
         addressed = 0
-        for manager in self.managers if endpoint is None else (self.manager(endpoint),):
+        managers = self._meant(endpoint)
+        for manager in managers:
             if manager.keeps(channel):
-                wrapped = None if is_deletion else self._wrapped(manager, channel, message, sender)
                 kept: Any = manager  # a ClusterManager
-                waiting.append(kept.store(channel, wrapped, key=key, is_deletion=is_deletion, id=id))
+                waiting.append(kept.store(channel, manager.enveloped(channel, message, sender), key=key, id=id))
                 addressed += manager._count(channel)
         positions: list[Position] = [await stored for stored in waiting]
-        for manager in self.managers if endpoint is None else (self.manager(endpoint),):
-            if not (is_deletion or manager.keeps(channel)) and (manager._count(channel) or manager.reaches_others):
-                addressed += manager.broadcast(channel, self._wrapped(manager, channel, message, sender))
+        for manager in managers:
+            if not manager.keeps(channel) and may_have(manager, channel):
+                addressed += manager.broadcast(channel, manager.enveloped(channel, message, sender))
         return Published(addressed, positions[0] if positions else None)
 
-    def _wrapped(self, manager: ConnectionManager, channel: str, message: Any, sender: Sender | None) -> Any:
-        wrap = getattr(manager.listener, "envelope", None)
-        return message if wrap is None else wrap(channel, message, sender)
+    def _meant(self, endpoint: str | None) -> list[ConnectionManager]:
+        """The manager of one endpoint, or (None) those of all; raises ValueError for one that there is not."""
+        return self.managers if endpoint is None else [self.manager(endpoint)]
 
     def send(
         self,
@@ -288,6 +286,11 @@ class Hub:
             found += _known(manager, to)
             if found or manager.reaches_others:
                 yield manager, list(dict.fromkeys(found))
+
+
+def may_have(manager: ConnectionManager, channel: str) -> bool:
+    """Returns whether anybody can be in a channel of an endpoint, here or on another node, or a log keeps it."""
+    return manager._count(channel) > 0 or manager.reaches_others
 
 
 def _known(manager: ConnectionManager, to: Connections | None) -> list[WebSocket]:

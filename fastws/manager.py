@@ -104,6 +104,11 @@ class ConnectionManager(Endpoint):
         """Returns what a channel keeps: "history", "latest", or None."""
         return None
 
+    def enveloped(self, channel: str, message: Any, sender: Any = None) -> Any:
+        """Returns what members get of a message that a `Hub`, or the channel's log, sends; ``sender`` is a `Sender`."""
+        wrap = getattr(self.listener, "envelope", None)
+        return message if wrap is None else wrap(channel, message, sender)
+
     def listening(self, channel: str) -> "Future[None] | None":
         """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
         return None

@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any
 
 from ..backplane.base import Backplane, BackplaneError, NodeKey, UserName
+from .backoff import Backoff
 from .members import Members
 from .names import user_text
 
@@ -15,7 +15,6 @@ __all__ = ["Directory", "user_name"]
 
 CLAIM_SECONDS = 2.0  # that a handshake waits for the store; then this node decides alone
 MOST_AT_ONCE = 500  # users in one call
-FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds between tries while the store does not answer
 
 
 class Change:
@@ -89,17 +88,16 @@ class Directory:
         return change
 
     async def _work(self) -> None:
-        delay = FIRST_DELAY
+        backoff = Backoff()
         try:
             while self._changes:
                 await self._members.known()
                 async with self._lock:
                     is_done = await self._tell_store()
                 if is_done:
-                    delay = FIRST_DELAY
+                    backoff.reset()
                 else:
-                    await asyncio.sleep(delay * random.uniform(0.5, 1))
-                    delay = min(delay * 2, LAST_DELAY)
+                    await backoff.pause()
         finally:
             self._working = None
 
@@ -173,13 +171,12 @@ class Directory:
 
     async def _insist(self, call: Callable[[], Any]) -> Any:
         """Ask the store until it answers."""
-        delay = FIRST_DELAY
+        backoff = Backoff()
         while True:
             try:
                 return await call()
             except BackplaneError:
-                await asyncio.sleep(delay * random.uniform(0.5, 1))
-                delay = min(delay * 2, LAST_DELAY)
+                await backoff.pause()
 
     # -- stopping
 

@@ -3,13 +3,13 @@
 import asyncio
 import itertools
 import logging
-import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from ..backplane.base import Backplane, BackplaneError, LogName, Read, Record
 from ..logs import Position
+from .backoff import Backoff
 
 __all__ = ["LogFollower", "Member", "Missed", "Rings"]
 
@@ -17,7 +17,6 @@ logger = logging.getLogger("fastws.cluster")
 
 MOST_KEPT = 1000  # batches that wait while a gap is being mended
 MOST_MENDED = 10_000  # records that are read at once to mend one
-FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds between tries while the store does not answer
 RECORD_COST = 200  # bytes, about, of a record in a ring beside its payload
 
 
@@ -161,13 +160,12 @@ class LogFollower:
         self._kept.append((previous, records))
 
     async def _mend(self) -> None:
-        delay = FIRST_DELAY
+        backoff = Backoff()
         while self._kept is not None:
             try:
                 await (self._find_end() if self.cursor is None else self._read_on(self.cursor))
             except BackplaneError:
-                await asyncio.sleep(delay * random.uniform(0.5, 1))
-                delay = min(delay * 2, LAST_DELAY)
+                await backoff.pause()
             else:
                 self._take_kept()
         self._mending = None

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +12,7 @@ import orjson
 from .._core import WebSocket
 from ..backplane.base import Backplane, BackplaneError, LogName, Record
 from ..logs import History, Position
+from .backoff import Backoff
 from .follower import LogFollower, Missed
 
 __all__ = ["CUT_OFF", "KickFollower", "Kicks", "close_slowly", "kicks_log"]
@@ -24,7 +24,6 @@ MOST_REMEMBERED = 10_000  # kicks that are done once though they come twice
 MOST_AT_ONCE = 1000  # as many as the store knows ids
 AWAY_SECONDS = 60.0  # without the store, after which one that has lost kicks may have lost any
 SAID_AGAIN_SECONDS = 2 * AWAY_SECONDS  # what is older was heard by every node that need not close its connections
-FIRST_DELAY, LAST_DELAY = 0.05, 2.0  # seconds between tries while the store does not answer
 PACE_SECONDS = 0.01
 CUT_OFF = 1012, "this server was cut off from the others"
 
@@ -80,7 +79,7 @@ class Kicks:
 
     async def _send_all(self) -> None:
         """Append until the store has everything; an id keeps it from having one twice."""
-        delay = FIRST_DELAY
+        backoff = Backoff()
         try:
             while self._waiting:
                 some = list(self._waiting.items())[:MOST_AT_ONCE]
@@ -92,8 +91,7 @@ class Kicks:
                     if isinstance(result, Exception) and not isinstance(result, BackplaneError):
                         logger.error("a kick of %s cannot be stored", self.log.endpoint, exc_info=result)
                 if isinstance(results[-1], BackplaneError):
-                    await asyncio.sleep(delay * random.uniform(0.5, 1))
-                    delay = min(delay * 2, LAST_DELAY)
+                    await backoff.pause()
         finally:
             self._sending = None
 

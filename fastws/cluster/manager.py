@@ -9,7 +9,7 @@ from typing import Any
 
 from .._core import CHANNEL_KIND, Endpoint, WebSocket, many
 from ..backplane.base import BackplaneError, LogName, Record, Subject
-from ..logs import Entry, Keep, Latest, Page, Position
+from ..logs import MOST_OFFSET, Entry, Keep, Latest, Page, Position
 from ..manager import Connections
 from .channel import Channel
 from .follower import Missed
@@ -23,8 +23,7 @@ __all__ = ["ClusterManager"]
 REMEMBERED_CHANNELS = 4096  # of which it is known what they keep
 LINGER_SECONDS = 1.0  # that a channel is listened to after its last member has left
 LINGER_LOG_SECONDS = 10.0  # the same of a log: most who leave are back soon
-NOWHERE = Position(2**53 - 1, 0)  # where no log ever is
-MOST_PAGE = 10_000  # entries
+NOWHERE = Position(MOST_OFFSET, 0)  # where no log ever is
 
 
 class ClusterManager(Reach):
@@ -99,6 +98,13 @@ class ClusterManager(Reach):
             )
         return used
 
+    def _use_for_now(self, channel: str) -> "Channel":
+        """The same, also for somebody who is not in it yet, and may never be."""
+        used = self._use(channel)
+        if not self._count(channel):
+            self._linger(channel)
+        return used
+
     def _linger(self, channel: str) -> None:
         used = self._channels.get(channel)
         if used is not None and channel not in self._lingering:
@@ -115,9 +121,7 @@ class ClusterManager(Reach):
 
     def listening(self, channel: str) -> "asyncio.Future[Any] | None":
         """Returns what to wait for, so that a newcomer to a channel gets what others say from then on; or None."""
-        used = self._use(channel)
-        if not self._count(channel):
-            self._linger(channel)
+        used = self._use_for_now(channel)
         return used.listening if used.listening is not None and not used.listening.done() else None
 
     # -- sending
@@ -143,7 +147,7 @@ class ClusterManager(Reach):
         if is_for_all and self._keep(channel) is not None:
             if compress is not None:
                 raise ValueError("messages of a log are compressed by compression_threshold: leave compress out")
-            self.store(channel, self._wrapped(channel, message))
+            self.store(channel, self.enveloped(channel, message))
             return self._count(channel)
         node = self._running()
         if node.is_alone:
@@ -209,10 +213,6 @@ class ClusterManager(Reach):
             raise ValueError(f"channel {channel!r} keeps nothing: give its endpoint logs={{{channel!r}: History()}}")
         return LogName(self.path, channel, keep)
 
-    def _wrapped(self, channel: str, message: Any) -> Any:
-        wrap = getattr(self.listener, "envelope", None)
-        return message if wrap is None else wrap(channel, message, None)
-
     def store(
         self, channel: str, message: Any, *, key: str | None = None, is_deletion: bool = False, id: str | None = None
     ) -> "asyncio.Future[Position]":
@@ -234,7 +234,7 @@ class ClusterManager(Reach):
         there must be none, or none where there must be one; BackplaneError after ``backplane_timeout`` if nobody knows
         whether it is stored: then publish again with the same ``id``.
         """
-        return await self.store(channel, self._wrapped(channel, message), key=key, id=id)
+        return await self.store(channel, self.enveloped(channel, message), key=key, id=id)
 
     async def delete(self, channel: str, key: str) -> Position:
         """Remove a key from a `Latest` channel, which its members are told. Returns the position of that."""
@@ -304,10 +304,8 @@ class ClusterManager(Reach):
         since = None if position is None else _parsed(position)
         while is_wanted():
             try:
-                follower = self._use(channel).follower
+                follower = self._use_for_now(channel).follower
                 assert follower is not None
-                if not self._count(channel):
-                    self._linger(channel)
                 return await follower.catch_up(since, self.options.resume_limit)
             except BackplaneError:
                 await asyncio.sleep(1)

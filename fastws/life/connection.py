@@ -100,15 +100,18 @@ class Life:
         method = self._handlers[name]
         return None if method is None else call(method, *arguments)
 
-    def tell(self, name: str, *arguments: Any) -> "asyncio.Task[None] | None":
-        """Call a handler that is about no connection; errors are logged. Returns the task of the rest, if any."""
+    def tell(self, name: str, *arguments: Any, about: dict[str, Any] | None = None) -> "asyncio.Task[None] | None":
+        """Call a handler whose failure closes no connection; errors are logged, with ``about`` in their records.
+
+        Returns the task of the rest, if any.
+        """
 
         def steps() -> Steps:
             try:
                 yield self.ask(name, *arguments)
             except HANDLER_ERRORS:
                 self.errors[name] += 1
-                logger.exception("%s of %s failed", name, self.template.path)
+                logger.exception("%s of %s failed", name, self.template.path, extra=about)
 
         return self._runner.run(steps())
 
@@ -372,14 +375,7 @@ class Life:
         self._tell_error(ws, error)
 
     def _tell_error(self, ws: WebSocket, error: BaseException) -> None:
-        def steps() -> Steps:
-            try:
-                yield self.ask("on_error", ws, error)
-            except HANDLER_ERRORS:
-                self.errors["on_error"] += 1
-                logger.exception("on_error of %s failed", self.template.path, extra={"connection": ws.id})
-
-        self._run(steps())
+        self.tell("on_error", ws, error, about={"connection": ws.id})
 
 
 def _closer(sent_code: int, code: int) -> str:

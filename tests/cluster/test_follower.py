@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fastws import BackplaneError, History, Latest
 from fastws.backplane.base import LogName, NodeKey
 from fastws.backplane.memory import Memory, MemoryStore
-from fastws.cluster import follower as following
+from fastws.cluster import backoff
 from fastws.cluster.follower import LogFollower, Rings
 
 LOG = LogName("/ws", "cars", History(size=8))
@@ -301,8 +301,8 @@ STEP = st.one_of(
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(following, "FIRST_DELAY", 0)
-    monkeypatch.setattr(following, "LAST_DELAY", 0)
+    monkeypatch.setattr(backoff, "FIRST_DELAY", 0)
+    monkeypatch.setattr(backoff, "LAST_DELAY", 0)
 
 
 async def play(log, steps):
