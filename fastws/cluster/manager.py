@@ -34,7 +34,7 @@ class ClusterManager(Reach):
     def join(self, node: Node) -> None:
         """The server starts, as this node."""
         self.meet(node)
-        self.life.on_drained = self._drained
+        self.life.on_drained.add(self._drained)
         self.crowds = None if node.is_alone else Crowds(self.life, self.path, node)
         self._channels: dict[str, Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}

@@ -83,7 +83,7 @@ class Life:
         self._turned_away: set[WebSocket] = set()
         self.closes: Counter[tuple[int, str]] = Counter()  # by code and by whom: "peer", "server" or "lost"
         self.errors: Counter[str] = Counter()  # by the handler that raised
-        self.on_drained: Callable[[WebSocket], None] | None = None
+        self.on_drained: set[Callable[[WebSocket], None]] = set()
         if inspect.iscoroutinefunction(self._handlers["can_see"]):
             raise ConfigurationError(
                 f"{type(listener).__name__}.can_see is async: make it a plain def that answers from memory"
@@ -221,8 +221,8 @@ class Life:
         is_online = user is not None and self._join_user(ws, user)
         for name in ws.channels if ws.is_open else ():
             self.company.arrive([ws], name)
-        if is_online and (yield self.elsewhere.came(user)):
-            yield from self._call(ws, "on_user_online", user)
+        if is_online:
+            yield from self._tell_online(ws, user)
         if channel is not None:
             yield self.elsewhere.listening(channel)
             count, joined, is_new = self.endpoint._join(CHANNEL_KIND, channel, ws)
@@ -230,6 +230,16 @@ class Life:
                 yield from self._tell_joined(channel, [(ws, count, is_new)])
         yield from self._save_session(ws)
         ws._ready()
+
+    def _tell_online(self, ws: WebSocket, user: Hashable) -> Steps:
+        if (yield self.elsewhere.came(user)):
+            yield from self._call(ws, "on_user_online", user)
+
+    def identify(self, ws: WebSocket, user: Hashable) -> None:
+        """An open connection that has no user yet, and is in no channel, is that user's."""
+        ws.request.user = user
+        if self._join_user(ws, user):
+            self._run(self._tell_online(ws, user))
 
     def _join_user(self, ws: WebSocket, user: Hashable) -> bool:
         """Returns whether this connection brings the user online."""
@@ -315,8 +325,8 @@ class Life:
 
     def drained(self, ws: WebSocket) -> None:
         """All that a connection had pending is written, as `WebSocket._notify_when_drained` asked to be told."""
-        if self.on_drained is not None:
-            self.on_drained(ws)
+        for call_back in self.on_drained:
+            call_back(ws)
 
     # -- messages
 
