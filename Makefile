@@ -154,7 +154,7 @@ $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(BIN)/pip install -q --no-build-isolation -e ".[hooks,jwt,metrics,redis,reload,server,sessions]" --group test
+	$(BIN)/pip install -q --no-build-isolation -e ".[django,hooks,jwt,metrics,redis,reload,server,sessions]" --group test
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test
