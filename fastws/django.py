@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 USER_ID = "_auth_user_id"  # under which django.contrib.auth keeps the user
 LOGGED_OUT = 4001, "logged out"
+FLUSHED_AFTER_SECONDS = 1.0  # after the signal a session is out of the store
 MOST_ENDED = 10_000  # logouts that are remembered
 CHECKED_AT_ONCE = 50  # sessions, by one job
 MAX_SIGNED_BYTES = 4096  # browsers limit cookies to that
@@ -165,7 +166,17 @@ class DjangoSessions(StoreSessions):
                     del self._ended[next(iter(self._ended))]
         for manager in self._managers:
             with contextlib.suppress(RuntimeError):  # that server has stopped
-                manager.server.loop.call_soon_threadsafe(manager.close_session, session_id, *LOGGED_OUT)
+                manager.server.loop.call_soon_threadsafe(self._close, manager, session_id)
+
+    def _close(self, manager: ConnectionManager, session_id: str) -> None:
+        """Close a session's connections, on other nodes again when it is no longer in the store for newcomers there."""
+        manager.close_session(session_id, *LOGGED_OUT)
+        if manager.reaches_others and not self._engine.is_signed:
+            manager.server.loop.call_later(FLUSHED_AFTER_SECONDS, self._close_again, manager, session_id)
+
+    def _close_again(self, manager: ConnectionManager, session_id: str) -> None:
+        if _is_running(manager):
+            manager.close_session(session_id, *LOGGED_OUT)
 
     def _over_among(self, known: Mapping[str, str]) -> set[str]:
         """Returns which keys have no valid session with that user any more. Runs in a thread."""
@@ -403,7 +414,7 @@ def _settings() -> Any:
         from django.conf import settings
     except ImportError:
         raise ConfigurationError('DjangoSessions needs Django: pip install "fastws-server[django]"') from None
-    if not apps.ready:
+    if not apps.models_ready:  # as in AppConfig.ready
         raise ConfigurationError("Django is not set up: call django.setup() or get_asgi_application() before")
     return settings
 
