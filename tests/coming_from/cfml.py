@@ -1,11 +1,12 @@
-"""CFML: what the grammar finds wrong in it, what it sends to the API, and an application that answers as its hooks do.
+"""CFML: what the grammar finds wrong in it, what it sends and answers, and an application that answers as its hooks do.
 
-No CFML engine is among the packages that a fresh machine can install, so `Application` stands in for one: it keeps sessions of its
-own by `cfid` and `cftoken`, and answers as hooks.cfm of docs/coming-from/lucee.md.
+No CFML engine is among the packages that a fresh machine can install, so `Application` stands in for one: it keeps
+sessions of its own by `cfid` and `cftoken`, and answers as hooks.cfm of docs/coming-from/lucee.md.
 """
 
 import re
 import secrets
+from typing import Any, Self
 
 import tree_sitter_cfml
 from aiohttp import web
@@ -39,20 +40,44 @@ def posts(source: str) -> list[tuple[str, set[str]]]:
     return found
 
 
+def answers(source: str) -> list[set[str]]:
+    """The keys of each answer that says yes."""
+    found = []
+    for match in re.finditer(r"answer\(200, \{", source):
+        depth, keys = 1, set()
+        for token in re.finditer(r'[{}]|"(\w+)":', source[match.end() :]):
+            depth += {"{": 1, "}": -1}.get(token[0], 0)
+            if depth == 0:
+                break
+            if depth == 1 and token[1]:
+                keys.add(token[1])
+        found.append(keys)
+    return found
+
+
 class Application:
     """A CFML application with sessions, whose hooks.cfm is at `url`."""
 
     def __init__(self, secret: str = "") -> None:
         self.secret = secret
-        self.sessions: dict[tuple[str, str], dict[str, str]] = {}
-        self.asked: list[dict[str, object]] = []
+        self.sessions: dict[tuple[str, str], dict[str, Any]] = {}
+        self.asked: list[dict[str, Any]] = []
         self.url = ""
 
-    def log_in(self, user: str) -> str:
+    def log_in(self, user: str, **more: Any) -> str:
         """Begin a session; the cookies that the browser has then."""
         cfid, cftoken = secrets.token_hex(8), "0"
-        self.sessions[cfid, cftoken] = {"user": user}
+        self.sessions[cfid, cftoken] = {"user": user, **more}
         return f"cfid={cfid}; cftoken={cftoken}"
+
+    def decide(self, hook: dict[str, Any], session: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """The status and the content of an answer."""
+        if hook["event"] != "connect":
+            return 200, {}
+        user = session.get("user") or {"ticket-17": "orders"}.get(hook["connection"]["query"].get("ticket"))
+        if user is None:
+            return 401, {"error": {"message": "log in first"}}
+        return 200, {"user": user, "channels": [f"user.{user}"], "welcome": f"hello {user}"}
 
     async def hook(self, request: web.Request) -> web.Response:
         body = await request.read()
@@ -60,15 +85,11 @@ class Application:
             return web.json_response({"error": {"message": "wrong signature"}}, status=401)
         hook = await request.json()
         self.asked.append(hook)
-        if hook["event"] != "connect":
-            return web.json_response({})
         session = self.sessions.get((request.cookies.get("cfid", ""), request.cookies.get("cftoken", "")), {})
-        user = session.get("user") or {"ticket-17": "orders"}.get(hook["connection"]["query"].get("ticket"))
-        if user is None:
-            return web.json_response({"error": {"message": "log in first"}}, status=401)
-        return web.json_response({"user": user, "channels": [f"user.{user}"], "welcome": f"hello {user}"})
+        status, content = self.decide(hook, session)
+        return web.json_response(content, status=status)
 
-    async def __aenter__(self) -> "Application":
+    async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/{path:.*}", self.hook)
         self._runner = web.AppRunner(app, handle_signals=False)

@@ -58,8 +58,8 @@ async def applications():
     """`await applications(secret)` is a CFML application. Name it first: it is there until the server has told all."""
     async with AsyncExitStack() as stack:
 
-        async def start(secret: str = "") -> Application:
-            return await stack.enter_async_context(Application(secret))
+        async def start(secret: str = "", kind: type[Application] = Application) -> Application:
+            return await stack.enter_async_context(kind(secret))
 
         yield start
 

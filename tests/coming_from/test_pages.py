@@ -9,12 +9,14 @@ import pytest
 from fastws import Listener, Request, Server, WebSocket
 from fastws.client import Connection
 from fastws.command.settings import load
+from fastws.hooks import shapes
 from fastws.web.openapi import document
 
 from ..backplane.conftest import redis_server  # noqa: F401  (a fixture)
 from ..lib import pages
 from . import cfml
 
+ANSWERS = (shapes.ConnectAnswer, shapes.SubscribeAnswer, shapes.PublishAnswer, shapes.CallAnswer)
 REDIS = "redis://127.0.0.1:6379"
 
 PAGES = sorted((pages.DOCS / "coming-from").glob("*.md"))
@@ -59,6 +61,8 @@ def test_cfml_can_be_parsed_and_its_calls_are_those_of_the_api(block):
     assert cfml.faults(block.text) == []
     for route, keys in cfml.posts(block.text):
         assert keys <= fields(route), route
+    for keys in cfml.answers(block.text):
+        assert any(keys <= set(answer.__struct_fields__) for answer in ANSWERS), keys
 
 
 def fields(route):
