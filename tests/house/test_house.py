@@ -57,6 +57,7 @@ NEEDED_BY_FEW = {
     "difflib",
     "email.utils",
     "fastws.access",
+    "fastws.asgi",
     "fastws.backplane",
     "fastws.client",
     "fastws.cluster",
@@ -88,7 +89,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "asgi", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
 
 
 def check(*command):
