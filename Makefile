@@ -159,7 +159,7 @@ $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.run
-	$(BIN)/pip install -q --no-build-isolation -e ".[hooks,jwt,metrics,redis,reload,server,sessions]" --group test
+	$(BIN)/pip install -q --no-build-isolation -e ".[django,hooks,jwt,metrics,redis,reload,server,sessions]" --group test
 	touch $@
 
 # The docstrings are those of every part, so every extra has to be there.
