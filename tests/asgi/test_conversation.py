@@ -396,9 +396,8 @@ async def test_send_waits_while_a_client_does_not_read(scripted):
 
     sending = [asyncio.create_task(send()) for _ in range(3)]
     ws = next(iter(app.server.asgi.connections.values()))
-    await eventually(lambda: ws.pending > 64 * 1024)
-    for _ in range(50):
-        await asyncio.sleep(0)
+    conversation = call.scope["extensions"]["fastws"]["conversation"]
+    await eventually(lambda: len(conversation._senders) == 3 and ws.pending and sent > 50)
     assert ws.pending <= 64 * 1024 + 3 * 10_100
     assert ws.is_open
     before = sent

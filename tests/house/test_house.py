@@ -89,7 +89,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "asgi", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
 
 
 def check(*command):
