@@ -11,26 +11,24 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import translate
 from re import compile as compiled
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
-from .._core import USER_KIND
-from ..backplane.base import LogName, NodeKey, Record
-from ..life.connection import Life
-from ..logs import Latest
+from .._core import USER_KIND, Endpoint
+from ..backplane.base import NodeKey, Record
 from ..presence import Stay, merged
 from .follower import LogFollower, Missed
-from .names import user_named, user_text
+from .names import user_text
 from .node import Node
+from .said import log_of, said_in
 
-__all__ = ["Crowds", "Said", "log_of", "said_in"]
+__all__ = ["Crowds"]
 
 logger = logging.getLogger("fastws.cluster")
 
 User: TypeAlias = Hashable
 
-KEEP = Latest(ttl=1800)
 RENEW_SECONDS = 600.0  # between signs of life of a log that has people
 TEND_SECONDS = 60.0, 120.0  # at least and at most between looks for what nobody needs; a dead node is dead for one
 DEVICES_SECONDS = 1.0  # within which a number of connections is written once
@@ -39,49 +37,63 @@ SAME_SECONDS = 0.1
 AFTER_LOSS_SECONDS = 5.0  # that living nodes have to write anew what the store has lost
 
 
-class Said(NamedTuple):
-    """What a node has written of a user."""
+class Here(Protocol):
+    """Who is in channels on this node."""
 
-    user: str | int
-    node: NodeKey
-    stay: Stay | None
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whose channels these are."""
+
+    def here(self, channel: str) -> Mapping[User, Stay]:
+        """Returns the users who are in a channel on this node."""
+
+    def stay_here(self, channel: str, user: User) -> Stay | None:
+        """Returns the stay of one user on this node."""
 
 
-def log_of(endpoint: str, channel: str) -> LogName:
-    """Returns the log of who is in a channel."""
-    return LogName(endpoint, f"$p:{channel}", KEEP)
+class Told(Protocol):
+    """Whoever tells the members of a channel here."""
 
+    def update(self, channel: str, user: User) -> None:
+        """A user may have come or gone, here or elsewhere."""
 
-def said_in(records: Iterable[Record]) -> Iterator[Said]:
-    """Yields what records of such a log say."""
-    for record in records:
-        name, _, node = str(record.key).rpartition(" ")
-        since, devices = (0.0, 0) if record.payload is None else orjson.loads(record.payload)
-        yield Said(user_named(name), NodeKey.parse(node), None if record.payload is None else (since, devices))
+    def settle(self, channel: str) -> None:
+        """It is known who is there, or nobody can tell."""
 
 
 class Crowds:
-    """The channels of an endpoint whose people are known across nodes: those watched, and those of the option."""
+    """The channels of an endpoint whose people are known across nodes: those watched, and those that ``globs`` match.
 
-    def __init__(self, life: Life, path: str, node: Node) -> None:
-        self.life = life
+    ``path`` is whose channels they are, for other nodes. When the server stops, nobody leaves.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        path: str,
+        people: Here,
+        notices: Told,
+        *,
+        globs: Iterable[str],
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self.node = node
         self.path = path
-        self.people = life.company.people
-        self.notices = life.company.notices
+        self.people = people
+        self.notices = notices
+        self.is_stopping = is_stopping
         self._crowds: dict[str, Crowd] = {}
         self._living: set[NodeKey] = set()  # the others
         self._dead: set[NodeKey] = set()
         self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that live, though no beat tells so (yet)
         self._doubts_until = 0.0  # on the loop's clock
-        self._globs = [compiled(translate(glob)).match for glob in life.options.presence]
+        self._globs = [compiled(translate(glob)).match for glob in globs]
 
     def begin(self) -> None:
         """The node has started."""
         members = self.node.members
         members.watch(self)
         self._living = {node for node in members.living if node.id != self.node.key.id}
-        self.life.company.meet(self)
         self.node.spawn(self._tend())
 
     def stop(self) -> None:
@@ -128,7 +140,7 @@ class Crowds:
     def changed(self, channel: str, user: User) -> None:
         """A user has come, has gone for good, or is here with another number of connections."""
         crowd = self._crowds.get(channel)
-        if crowd is not None and not self.life.is_stopping:
+        if crowd is not None and not self.is_stopping():
             crowd.changed(user)
             self.let_go(crowd)
 
@@ -429,7 +441,7 @@ class Crowd:
 
     def check(self) -> None:
         """Have the log say who is here; what it says already is not written again."""
-        if not self.is_known or self._crowds.life.is_stopping:
+        if not self.is_known or self._crowds.is_stopping():
             return
         mine: dict[User, Stay] = {
             user: stay for user, node, stay in said_in(self._follower.table.values()) if node == self._node.key and stay

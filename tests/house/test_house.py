@@ -64,6 +64,7 @@ NEEDED_BY_FEW = {
     "fastws.http",
     "fastws.hub",
     "fastws.publisher",
+    "fastws.pusher",
     "fastws.standalone",
     "fastws.testing",
     "fastws.v1",
@@ -85,7 +86,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "client", "command", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "client", "command", "hooks", "hub", "publisher", "pusher", "standalone", "v1", "web")
 
 
 def check(*command):
