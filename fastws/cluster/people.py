@@ -8,7 +8,7 @@ is nothing to race; what a dead node has written is not counted, and is removed 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from re import compile as compiled
 from typing import Any, Protocol, TypeAlias
@@ -21,7 +21,7 @@ from ..presence import Stay, merged
 from .follower import LogFollower, Missed
 from .names import user_text
 from .node import Node
-from .said import log_of, said_in
+from .said import is_same, log_of, of_last_lives, said_in
 
 __all__ = ["Crowds"]
 
@@ -33,7 +33,6 @@ RENEW_SECONDS = 600.0  # between signs of life of a log that has people
 TEND_SECONDS = 60.0, 120.0  # at least and at most between looks for what nobody needs; a dead node is dead for one
 DEVICES_SECONDS = 1.0  # within which a number of connections is written once
 RETRY_SECONDS = 1.0
-SAME_SECONDS = 0.1
 AFTER_LOSS_SECONDS = 5.0  # that living nodes have to write anew what the store has lost
 
 
@@ -343,7 +342,7 @@ class Crowd:
         self._others = {}
         for user, node, stay in said_in(self._follower.table.values()):
             if node.id != self._node.key.id and stay is not None:
-                self._others[user] = _of_last_lives({**self._others.get(user, {}), node: stay})
+                self._others[user] = of_last_lives({**self._others.get(user, {}), node: stay})
         self._crowds.found({node for said in self._others.values() for node in said})
 
     def _backdate(self, user: User, here: Stay) -> None:
@@ -365,7 +364,7 @@ class Crowd:
             said = self._others.setdefault(user, {})
             said.pop(node, None)
             if stay is not None:
-                self._others[user] = _of_last_lives({**said, node: stay})
+                self._others[user] = of_last_lives({**said, node: stay})
                 self._crowds.heard_of(node)
             elif not said:
                 del self._others[user]
@@ -377,7 +376,7 @@ class Crowd:
             before = self._others
             self._learn()
             for user, said in before.items():
-                self._others[user] = _of_last_lives(said | self._others.get(user, {}))
+                self._others[user] = of_last_lives(said | self._others.get(user, {}))
             self.check()
             self.recount()
             self._later(self._crowds.grace, self._learn_anew)
@@ -399,7 +398,7 @@ class Crowd:
         before = self.written.get(user)
         if _is_there(stay) != _is_there(before) or (stay is None) != (before is None):
             self._write(user, stay)
-        elif not _is_same(stay, before):
+        elif not is_same(stay, before):
             self._recounted.add(user)
             self._later(DEVICES_SECONDS, self._write_recounted)
 
@@ -414,7 +413,7 @@ class Crowd:
         users, self._recounted = self._recounted, set()
         for user in users:
             stay = self._here(user)
-            if not _is_same(stay, self.written.get(user)):
+            if not is_same(stay, self.written.get(user)):
                 self._write(user, stay)
 
     def _write(self, user: User, stay: Stay | None) -> None:
@@ -449,7 +448,7 @@ class Crowd:
         here = self._crowds.people.here(self.channel)
         for user in {*mine, *self.written, *here}:
             stay = self._here(user)
-            if not _is_same(stay, mine.get(user)):
+            if not is_same(stay, mine.get(user)):
                 self._write(user, stay)
             elif stay is not None:
                 self.written[user] = stay  # else its end would not be written
@@ -486,21 +485,6 @@ class Crowd:
 
 def _is_there(stay: Stay | None) -> bool:
     return stay is not None and stay[1] > 0
-
-
-def _is_same(stay: Stay | None, other: Stay | None) -> bool:
-    """Whether two stays are the same; a time may come out a little different when it is looked up again."""
-    if stay is None or other is None:
-        return stay is other
-    return stay[1] == other[1] and abs(stay[0] - other[0]) < SAME_SECONDS
-
-
-def _of_last_lives(said: dict[NodeKey, Stay]) -> dict[NodeKey, Stay]:
-    """Returns what nodes have said, of each that in its last life alone."""
-    last: dict[str, int] = {}
-    for node in said:
-        last[node.id] = max(last.get(node.id, 0), node.incarnation)
-    return {node: stay for node, stay in said.items() if last[node.id] == node.incarnation}
 
 
 def _heed(stored: "asyncio.Future[Any]") -> None:
