@@ -8,7 +8,7 @@ from ..server import Server
 from ..web.app import Web
 from .api import API
 from .cache import Cache
-from .listener import PusherListener
+from .listener import PusherListener, Tell
 from .settings import PusherSettings
 from .signing import Application
 
@@ -25,8 +25,15 @@ def add_to(server: Server, web: Web, settings: PusherSettings) -> PusherListener
     Needs to be called before the server starts. Raises ConfigurationError for what cannot work.
     """
     application = Application(settings.key, settings.signing_key())
+    tell: Tell = _nobody
+    if settings.webhook_url:
+        from .webhooks import Webhooks  # needs the `hooks` extra
+
+        webhooks = Webhooks(settings, application)
+        web.run_with(webhooks)
+        tell = webhooks.tell
     cache = Cache(server.shared(f"pusher:{settings.id}:cache"))
-    listener = PusherListener(settings, application, cache, _nobody)
+    listener = PusherListener(settings, application, cache, tell)
     manager = server.endpoint(
         PATH,
         listener,
