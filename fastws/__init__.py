@@ -40,7 +40,7 @@ def selftest() -> str:
     """Try an echo, a broadcast, compression and TLS on 127.0.0.1, in a fraction of a second.
 
     For whoever has installed or built fastws. Returns in one sentence what works, and raises FastWSError naming what does
-    not. It runs a loop of its own, so do not call it where one is running.
+    not. It runs in a thread of its own, and blocks until that has ended.
     """
     from ._selftest import run
 

@@ -8,7 +8,9 @@ import struct
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from typing import TypeAlias
 
 import uvloop
 
@@ -19,6 +21,8 @@ from .server import Server
 from .testing import connect, running
 
 __all__ = ["run"]
+
+Parts: TypeAlias = dict[str, Callable[[], Awaitable[None]]]
 
 TIMEOUT = 30.0  # seconds for each answer; a machine that starts up may be busy
 MEMBERS = 128 if has_epoll else 8  # 128 is where two threads share the writing; only epoll has them
@@ -33,16 +37,21 @@ class Echo(Listener):
 
 def run() -> str:
     """Returns what works, in one sentence; raises FastWSError naming the first part that does not."""
-    parts = {"echo": _echo, f"broadcast to {MEMBERS}": _broadcast, "compression": _compression}
+    parts: Parts = {"echo": _echo, f"broadcast to {MEMBERS}": _broadcast, "compression": _compression}
     if _can_do_without_certificate():
         parts["TLS"] = _tls
     begin = time.perf_counter()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_in_turn(parts))
+    with ThreadPoolExecutor(1) as thread:  # since this one may have a loop that runs, as in a notebook
+        thread.submit(_on_a_loop, parts).result()
     return f"{', '.join(parts)}: all right, in {time.perf_counter() - begin:.2f} seconds"
 
 
-async def _in_turn(parts: dict[str, Callable[[], Awaitable[None]]]) -> None:
+def _on_a_loop(parts: Parts) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_in_turn(parts))
+
+
+async def _in_turn(parts: Parts) -> None:
     for name, part in parts.items():
         try:
             async with asyncio.timeout(2 * TIMEOUT):

@@ -1,9 +1,11 @@
 """The distribution: an sdist, installed into a clean environment, works from any folder."""
 
 import os
+import shlex
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 from pathlib import Path
 from zipfile import ZipFile
@@ -11,23 +13,12 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-TRY = """
-import asyncio
-from fastws import Listener, Server, __version__
-from fastws.testing import connect, running
-
-class Echo(Listener):
-    def on_message(self, ws, message):
-        return message
-
-async def main():
-    server = Server(port=0)
-    server.endpoint("/echo", Echo())
-    async with running(server) as url, connect(f"{url}/echo") as client:
-        await client.send(__version__)
-        print(await client.receive())
-
-asyncio.run(main())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+# Python says it of itself.
+FREE_THREADED = """
+import runpy, sysconfig
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+runpy.run_path("setup.py")
 """
 
 pytestmark = pytest.mark.timeout(600)
@@ -64,10 +55,10 @@ def wheel(folder, sdist):
 
 @pytest.fixture(scope="module")
 def python(folder, wheel):
-    """The interpreter of a clean environment with fastws and its dependencies."""
+    """The interpreter of a clean environment with fastws and what it needs, without an extra."""
     venv.create(folder / "clean", with_pip=True)
     python = folder / "clean" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", f"{wheel}[server]", cwd=folder)
+    run(python, "-m", "pip", "install", "-q", wheel, cwd=folder)
     return python
 
 
@@ -91,8 +82,21 @@ def test_the_wheel_holds_what_users_of_types_and_of_cimport_need(wheel):
 
 
 def test_the_installed_package_works_from_another_folder(python, tmp_path):
-    version = run(python, "-W", "error", "-c", TRY, cwd=tmp_path).strip()
+    done = run(python, "-W", "error", *shlex.split(PROJECT["tool"]["cibuildwheel"]["test-command"])[1:], cwd=tmp_path)
+    assert done.startswith("echo, broadcast to 128, compression, TLS: all right")
+
+
+def test_the_extra_has_what_the_command_line_needs(python, wheel, tmp_path):
+    run(python, "-m", "pip", "install", "-q", f"{wheel}[server]", cwd=tmp_path)
+    version = PROJECT["project"]["version"]
     assert run(python.with_name("fastws"), "--version", cwd=tmp_path).startswith(f"fastws {version} with CPython")
+
+
+def test_a_free_threaded_python_gets_a_sentence():
+    command = [sys.executable, "-c", FREE_THREADED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("fastws does not work with free-threaded Python yet: ")
 
 
 def test_types_reach_the_users_of_the_installed_package(python, tmp_path):
