@@ -319,6 +319,9 @@ class Server:
     def _attach(self, manager: ConnectionManager) -> None:
         assert self._reactor is not None
         manager._attach(self._reactor, manager.life.message_handler(), manager.options)
+        attach = getattr(manager.options.sessions, "attach", None)
+        if attach is not None:
+            attach(manager)
 
     async def stop(self, *, restart: bool | None = None) -> None:
         """Stop accepting, call each `on_shutdown`, and close every connection once its pending output is sent.

@@ -49,6 +49,8 @@ PUBLIC = {
 # Slow to import, or needed only for some uses of fastws.
 NEEDED_BY_FEW = {
     "aiohttp",
+    "asgiref",
+    "django",
     "importlib.metadata",
     "email.message",
     "zipfile",
@@ -62,6 +64,7 @@ NEEDED_BY_FEW = {
     "fastws.cluster",
     "fastws.command",
     "fastws.command.main",
+    "fastws.django",
     "fastws.hooks",
     "fastws.http",
     "fastws.hub",
@@ -87,7 +90,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "client", "command", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
 
 
 def check(*command):

@@ -171,7 +171,7 @@ cdef int inflate_message(z_stream* stream, Scratch* to, const uint8_t* p, size_t
     if found != INFLATED or ended:
         return found                    # a sender may end the stream (RFC 7692 7.2.3.4)
     found = inflate_part(stream, to, <const uint8_t*>TAIL, TAIL_BYTES, limit, size, &ended)
-    if found == INFLATED and not stream.data_type & AT_BLOCK_BOUNDARY:
+    if found == INFLATED and not ended and not stream.data_type & AT_BLOCK_BOUNDARY:
         return INFLATED_DAMAGED         # it breaks off
     return found
 
