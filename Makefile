@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Flush threads that wait go to sleep at once; otherwise they spin, and take time from other processes.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help run test build lint typecheck bench soak chaos sdist clean test-asan test-tsan coverage coverage-report \
+.PHONY: help run test build lint typecheck docs bench soak chaos sdist clean test-asan test-tsan coverage coverage-report \
 	fuzz fuzz-engine fuzz-parser fuzz-handshake system clang compiler
 
 help:  ## lists these targets
@@ -39,6 +39,10 @@ lint: $(VENV)/.test  ## checks style and formatting with ruff
 typecheck: build $(VENV)/.test  ## checks the types, and the stub of the engine
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastws._core
+
+# Warnings are errors, such as a link that leads nowhere, or a name in a docstring that there is not.
+docs: build $(VENV)/.docs  ## builds the site in build/docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs $(ARGS)
 
 bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES) bench/peers/socketio/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
 	$(BIN)/python -m bench $(ARGS)
@@ -156,6 +160,11 @@ $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install -q --no-build-isolation -e ".[django,hooks,jwt,metrics,redis,reload,server,sessions]" --group test
+	touch $@
+
+# The docstrings are those of every part, so every extra has to be there.
+$(VENV)/.docs: $(VENV)/.test
+	$(BIN)/pip install -q --group docs
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test
