@@ -2,17 +2,21 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 import fastws
+from tests.lib import pages
 from tools import options
 
 ROOT = Path(__file__).parent.parent.parent
+PYTHON = pages.blocks(ROOT / "docs" / "python.md")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -69,3 +73,16 @@ def test_every_block_of_code_is_in_its_language(page):
         except Exception as error:
             error.add_note(text)
             raise
+
+
+@pytest.mark.parametrize("block", [b for b in PYTHON if b.language == "python"], ids=lambda block: block.part)
+def test_the_programs_of_the_page_about_python_run(block, tmp_path):
+    if "import pytest" not in block.text:
+        assert "server" in pages.run(block.text)
+        return
+    tmp_path.joinpath("app.py").write_text(PYTHON[0].text)
+    tmp_path.joinpath("test_app.py").write_text(block.text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
