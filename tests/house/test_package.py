@@ -1,6 +1,7 @@
 """The distribution: an sdist, installed into a clean environment, works from any folder."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INSTALL = (ROOT / "docs" / "install.md").read_text()
+
 # Python says it of itself.
 FREE_THREADED = """
 import runpy, sysconfig
@@ -60,6 +63,28 @@ def python(folder, wheel):
     python = folder / "clean" / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", wheel, cwd=folder)
     return python
+
+
+def minor_versions(text, pattern):
+    return [int(minor) for minor in re.findall(pattern, text)]
+
+
+def test_there_are_wheels_for_every_python_that_is_named():
+    pythons = minor_versions(PROJECT["tool"]["cibuildwheel"]["build"], r"cp3(\d+)-")
+    assert pythons == minor_versions("\n".join(PROJECT["project"]["classifiers"]), r"Python :: 3\.(\d+)")
+    assert f"CPython 3.{pythons[0]} to 3.{pythons[-1]}." in INSTALL
+    assert set(pythons) == {*minor_versions(INSTALL, r"3\.(\d+)\.\d")}
+    assert PROJECT["project"]["requires-python"] == f">=3.{pythons[0]}"
+
+
+def test_the_page_of_installing_has_every_extra_and_what_it_brings():
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", INSTALL, re.MULTILINE))
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert rows.keys() == extras.keys()
+    for extra, brought in rows.items():
+        wanted = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
+        named = {name.lower() for name in brought.split(", ")}
+        assert named <= wanted <= named | {"msgspec", "fastws-server"}, extra
 
 
 def test_the_sdist_holds_sources_and_nothing_built(sdist):
