@@ -67,6 +67,7 @@ NEEDED_BY_FEW = {
     "fastws.http",
     "fastws.hub",
     "fastws.publisher",
+    "fastws.pusher",
     "fastws.standalone",
     "fastws.testing",
     "fastws.v1",
@@ -88,7 +89,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "pusher", "standalone", "v1", "web")
 
 
 def check(*command):
