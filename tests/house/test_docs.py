@@ -45,7 +45,7 @@ def test_each_row_of_the_page_of_failures_names_tests_that_there_are():
 
 def test_every_public_name_is_on_a_page_of_the_reference():
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
-    shown = re.findall(r"^\.\. auto(?:class|exception):: fastws\.(\w+)$", pages, re.MULTILINE)
+    shown = re.findall(r"^\.\. auto(?:class|exception|function):: fastws\.(\w+)$", pages, re.MULTILINE)
     assert sorted(shown) == sorted(set(shown))
     assert set(fastws.__all__) == set(shown)
 
