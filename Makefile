@@ -1,6 +1,6 @@
 # `make run` and `make test` set up everything they need. ARGS is passed to the command: make test ARGS="-k chat".
 
-PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +25,7 @@ help:  ## lists these targets
 run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
-test: build system $(VENV)/.test tests/interop/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test $(addsuffix /$(NODE_MODULES),tests/interop/node tests/pusher/node clients/js)  ## runs all tests
 	$(BIN)/python $(PYTEST) $(call at_once,4) $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
@@ -85,8 +85,8 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices, and of the cases of compression some. Chromium does not run with a sanitizer.
-ABOVE_ENGINE := access browser chaos clients cluster command demo deploy/test_files.py hooks house soak standalone v1 web \
-	workers \
+ABOVE_ENGINE := access browser chaos clients cluster command demo deploy/test_files.py hooks house pusher soak standalone \
+	v1 web workers \
 	$(patsubst tests/%,%,$(filter-out %/test_push_parser.py,$(wildcard tests/backplane/test_*.py)))
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing \

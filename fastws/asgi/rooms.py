@@ -61,7 +61,7 @@ class Channels:
     def user(self) -> Any:
         """Who the connection belongs to, any hashable value; None until somebody says so.
 
-        It is set before the first `subscribe`, and once: raises RuntimeError else.
+        It may be set once, before the accept or after it: raises RuntimeError else.
         """
         return self._request.user
 
@@ -70,10 +70,9 @@ class Channels:
         request, ws = self._request, None if self._caller is None else self._caller.ws
         if request.user == user:
             return
-        if request.user is not None or (ws is not None and ws.channels):
-            raise RuntimeError("the user is set once, before the first subscribe")
+        if request.user is not None:
+            raise RuntimeError(f"the user is {request.user!r} already: it can be set once")
         hash(user)
-        self.manager.life.elsewhere.check(user)
         if ws is None:
             request.user = user
         else:
