@@ -103,7 +103,7 @@ windows = pytest.mark.parametrize("has_window", [False, True])
 
 
 @windows
-@pytest.mark.parametrize("size", [64, 1_024, 70_000])
+@pytest.mark.parametrize("size", [256, 1_024, 70_000])
 def test_compressed_messages_are_expanded(has_window, size):
     errors, figures = compressed(lambda number, message: [message], has_window=has_window, size=size)
     assert errors == {}
