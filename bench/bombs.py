@@ -4,6 +4,7 @@ For comparison as many connections come that send only a Close.
 """
 
 import asyncio
+import logging
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from fastws import Listener, Server
 from fastws.testing import running
-from tests.hostile.bombs import BOMB, LIMIT, both
+from tests.hostile.bombs import BOMB, LIMIT, echoes, throw
 from tests.lib.raw import close_frame
 
 ROUNDS, BOMBS, PEERS = 2, 5_000, 4
@@ -26,6 +27,7 @@ class Echo(Listener):
 
 async def serve():
     """The server, until its input ends; it prints where it is."""
+    logging.disable()  # a line for each bomb
     server = Server(port=0, compression="shared", max_message_size=LIMIT)
     server.endpoint("/ws/{channel}", Echo())
     async with running(server) as url:
@@ -33,21 +35,30 @@ async def serve():
         await asyncio.to_thread(sys.stdin.read)
 
 
+async def echo(url):
+    """A client that has messages echoed until its input ends; it prints how long that took."""
+    seconds = await echoes(url, asyncio.ensure_future(asyncio.to_thread(sys.stdin.read)))
+    print(f"{len(seconds):,} echoes: {milliseconds(seconds)}")
+
+
+def start(*arguments):
+    command = (sys.executable, "-m", "bench.bombs", *arguments)
+    return asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 async def main():
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.bombs", "serve"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    url = (await process.stdout.readline()).decode().strip()
+    server = await start("serve")
+    url = (await server.stdout.readline()).decode().strip()
     for _ in range(ROUNDS):
         for name, data in (("Closes", close_frame()), ("bombs", BOMB)):
-            begun = time.perf_counter()
-            codes, seconds = await both(url, BOMBS, PEERS, data)
+            client, begun = await start("echo", url), time.perf_counter()
+            codes = await throw(url, BOMBS, PEERS, data)
             took = time.perf_counter() - begun
             print(f"{len(codes):,} {name} in {took:.1f} s; connections ended with {sorted(set(codes))}")
-            print(f"  {len(seconds):,} echoes: {milliseconds(seconds)}")
-            print(f"  the server holds {megabytes(process.pid, 'VmRSS')}, at most {megabytes(process.pid, 'VmHWM')}")
-    process.stdin.close()
-    await process.wait()
+            said, _ = await client.communicate()
+            print(f"  {said.decode().strip()}")
+            print(f"  the server holds {megabytes(server.pid, 'VmRSS')}, at most {megabytes(server.pid, 'VmHWM')}")
+    await server.communicate()
 
 
 def milliseconds(seconds):
@@ -62,4 +73,4 @@ def megabytes(pid, field):
 
 
 if __name__ == "__main__":
-    asyncio.run(serve() if sys.argv[1:] == ["serve"] else main())
+    asyncio.run({"": main, "serve": serve, "echo": echo}["".join(sys.argv[1:2])](*sys.argv[2:]))
