@@ -117,7 +117,8 @@ class Session(MutableMapping[str, Any]):
 @runtime_checkable
 class Sessions(Protocol):
     """The interface of ``endpoint(..., sessions=...)``. Each method may return an awaitable; an exception is treated as
-    a server error (500, or close 1011)."""
+    a server error (500, or close 1011). Those that also have ``attach`` are given the `ConnectionManager` of each
+    endpoint that begins to serve, as for a logout that they hear of themselves."""
 
     def find(self, request: Request) -> "Session | Awaitable[Session | None] | None":
         """Returns the session that the request's cookies name, if there is one."""
@@ -399,7 +400,7 @@ class StoreSessions:
     def _refresh(self, session: Session) -> Steps:
         """Read changes over HTTP, and touch the session if it is time."""
         self._merge(session, (yield self._read(session.id, self._lifetime)))
-        interval = min(TOUCH_INTERVAL_SECONDS, self._lifetime_in(session._metadata) / 2)
+        interval = min(TOUCH_INTERVAL_SECONDS, self._lifetime_of(session) / 2)
         if self._touch and not session._is_gone and time.monotonic() - session._touched >= interval:
             yield from self._store(session)
         if session._source is not None:
@@ -483,6 +484,9 @@ class StoreSessions:
     def _has_expired(self, metadata: dict[str, Any] | None) -> bool:
         """Returns whether a session has expired: not every store deletes expired ones."""
         return metadata is not None and metadata["last_access"] + self._lifetime_in(metadata) <= time.time()
+
+    def _lifetime_of(self, session: Session) -> int:
+        return self._lifetime_in(session._metadata)
 
     def _lifetime_in(self, metadata: dict[str, Any] | None) -> int:
         """Returns seconds; a middleware whose cookies end with the browser stores 0."""

@@ -67,6 +67,7 @@ COMPRESSED = {
     "an empty message": (whole(b"\x00", TEXT) + END, says(TEXT, b"") + ENDED),
     "BFINAL": (whole(bytes.fromhex("f348cdc9c9070000"), TEXT) + END, says(TEXT, b"Hello") + ENDED),
     "BFINAL at the end": (whole(bytes.fromhex("f348cdc9c90700"), TEXT) + END, says(TEXT, b"Hello") + ENDED),
+    "an empty message, and BFINAL": (whole(b"\x01", TEXT) + END, says(TEXT, b"") + ENDED),
     "several ends": (
         whole(bytes.fromhex("f348cdc9c90700") * 3 + b"\x00", TEXT) + END,
         says(TEXT, b"Hello" * 3) + ENDED,

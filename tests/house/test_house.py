@@ -42,28 +42,34 @@ PUBLIC = {
     "SignedCookieSessions",
     "StoreSessions",
     "WebSocket",
+    "selftest",
 }
 
 
 # Slow to import, or needed only for some uses of fastws.
 NEEDED_BY_FEW = {
     "aiohttp",
+    "asgiref",
+    "django",
     "importlib.metadata",
     "email.message",
     "zipfile",
     "click",
     "difflib",
     "email.utils",
+    "fastws._selftest",
     "fastws.access",
     "fastws.backplane",
     "fastws.client",
     "fastws.cluster",
     "fastws.command",
     "fastws.command.main",
+    "fastws.django",
     "fastws.hooks",
     "fastws.http",
     "fastws.hub",
     "fastws.publisher",
+    "fastws.pusher",
     "fastws.standalone",
     "fastws.testing",
     "fastws.v1",
@@ -85,7 +91,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "client", "command", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "pusher", "standalone", "v1", "web")
 
 
 def check(*command):

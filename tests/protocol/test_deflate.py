@@ -28,6 +28,7 @@ HELLO = {
     "BFINAL": bytes.fromhex("f348cdc9c9070000"),
     "two blocks": bytes.fromhex("f248050000 00ffffcac9c90700".replace(" ", "")),
     "BFINAL, and nothing else": bytes.fromhex("f348cdc9c90700"),
+    "BFINAL in the block that is cut off": bytes.fromhex("000500faff48656c6c6f01"),
     "the end twice": bytes.fromhex("f348cdc9c90700030000"),
 }
 
