@@ -1,6 +1,6 @@
 # `make run` and `make test` set up everything they need. ARGS is passed to the command: make test ARGS="-k chat".
 
-PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13 python3.14; do \
 	$$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Flush threads that wait go to sleep at once; otherwise they spin, and take time from other processes.
 export OMP_WAIT_POLICY := passive
 
-.PHONY: help run test build lint typecheck bench soak chaos sdist clean test-asan test-tsan coverage coverage-report \
+.PHONY: help run test build lint typecheck docs bench soak chaos sdist clean test-asan test-tsan coverage coverage-report \
 	fuzz fuzz-engine fuzz-parser fuzz-handshake system clang compiler
 
 help:  ## lists these targets
@@ -25,7 +25,7 @@ help:  ## lists these targets
 run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
-test: build system $(VENV)/.test tests/interop/node/$(NODE_MODULES) clients/js/$(NODE_MODULES)  ## runs all tests
+test: build system $(VENV)/.test $(addsuffix /$(NODE_MODULES),tests/interop/node tests/pusher/node clients/js)  ## runs all tests
 	$(BIN)/python $(PYTEST) $(call at_once,4) $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.
@@ -39,6 +39,10 @@ lint: $(VENV)/.test  ## checks style and formatting with ruff
 typecheck: build $(VENV)/.test  ## checks the types, and the stub of the engine
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastws._core
+
+# Warnings are errors, such as a link that leads nowhere, or a name in a docstring that there is not.
+docs: build $(VENV)/.docs  ## builds the site in build/docs
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs $(ARGS)
 
 bench: build $(VENV)/.bench bench/peers/$(NODE_MODULES) bench/peers/socketio/$(NODE_MODULES)  ## compares fastws with its peers; ARGS=--quick is shorter
 	$(BIN)/python -m bench $(ARGS)
@@ -81,8 +85,8 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices, and of the cases of compression some. Chromium does not run with a sanitizer.
-ABOVE_ENGINE := access browser chaos clients cluster command demo deploy/test_files.py hooks house soak standalone v1 web \
-	workers \
+ABOVE_ENGINE := access browser chaos clients cluster command demo deploy/test_files.py hooks house pusher soak standalone \
+	v1 web workers \
 	$(patsubst tests/%,%,$(filter-out %/test_push_parser.py,$(wildcard tests/backplane/test_*.py)))
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing \
@@ -156,6 +160,11 @@ $(VENV)/.run: pyproject.toml setup.py | $(VENV)/bin/python
 
 $(VENV)/.test: $(VENV)/.run
 	$(BIN)/pip install -q --no-build-isolation -e ".[django,hooks,jwt,metrics,redis,reload,server,sessions]" --group test
+	touch $@
+
+# The docstrings are those of every part, so every extra has to be there.
+$(VENV)/.docs: $(VENV)/.test
+	$(BIN)/pip install -q --group docs
 	touch $@
 
 $(VENV)/.fuzz: $(VENV)/.test

@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A part of a log: what `ConnectionManager.history` returns."""
+    """A part of a log: what ``history`` of a ConnectionManager returns."""
 
     entries: list[Entry]
     position: Position

@@ -401,7 +401,7 @@ class Server:
             if early > 0 and ws.is_open:
                 await asyncio.sleep(max(early, DRAIN_POLL_SECONDS))
             closed += ws.is_open  # one that has left does not count towards the rate
-            ws.close(code, reason)
+            ws.close(*(ws.manager.life.farewell or (code, reason)))
 
     async def _run_unless_hurried(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run something until it ends or a second signal comes. Returns whether it ended."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .command.described import Entry
     from .hooks.listener import Hooks
     from .hooks.settings import HookSettings
+    from .pusher.settings import PusherSettings
     from .web.metrics import MetricsSettings
 
 __all__ = ["PATHS", "StandaloneSettings", "create_server", "reconfigure"]
@@ -84,6 +85,10 @@ class StandaloneSettings(Protocol):
     def raw(self) -> RawSettings | None:
         """Where plain sockets are."""
 
+    @property
+    def pusher(self) -> "PusherSettings | None":
+        """The application whose clients and backend speak Pusher's protocol."""
+
 
 def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Server:
     """Returns a server, not started yet; raises ConfigurationError for what cannot work.
@@ -121,6 +126,10 @@ def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Ser
         server.endpoint(settings.raw.path, raw, auth=None if tokens is None else tokens.auth())
 
     hub, web = Hub(server), Web()
+    if settings.pusher is not None:
+        from .pusher.start import add_to as add_pusher  # a wing that few need
+
+        add_pusher(server, web, settings.pusher)
     server.state.keys = Keys(() if settings.api is None else settings.api.keys)
     api = None if settings.api is None else add_api(web, hub, settings.api, keys=server.state.keys)
     if hooks is not None:

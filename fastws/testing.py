@@ -1,4 +1,4 @@
-"""A WebSocket client for tests, in which nothing waits forever, and a context manager that runs a server.
+"""A WebSocket client for tests, in which nothing waits forever, and a context manager that runs a server::
 
     async with running(server) as url, connect(f"{url}/ws/chat/cars") as client:
         await client.send("hi")

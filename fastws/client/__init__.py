@@ -1,4 +1,4 @@
-"""The client of fastws.v1 for Python, as fastws.js is for browsers.
+"""The client of fastws.v1 for Python, as fastws.js is for browsers::
 
     async with connect("wss://example.org/ws", token=fetch_token) as ws, ws.channel("cars") as cars:
         await cars.publish({"text": "hi"})

@@ -51,7 +51,7 @@ class There:
 
 
 class Channel(Emitter):
-    """One use of a channel; the connection is in it until all that use it have left.
+    """One use of a channel; the connection is in it until all that use it have left::
 
         async with ws.channel("cars") as cars:
             await cars.publish({"text": "hi"})

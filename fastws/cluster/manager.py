@@ -35,7 +35,17 @@ class ClusterManager(Reach):
         """The server starts, as this node."""
         self.meet(node)
         self.life.on_drained = self._drained
-        self.crowds = None if node.is_alone else Crowds(self.life, self.path, node)
+        life, company = self.life, self.life.company
+        self.crowds = None
+        if not node.is_alone:
+            self.crowds = Crowds(
+                node,
+                self.path,
+                company.people,
+                company.notices,
+                globs=self.options.presence,
+                is_stopping=lambda: life.is_stopping,
+            )
         self._channels: dict[str, Channel] = {}
         self._lingering: dict[str, asyncio.TimerHandle] = {}
         self._keep = keeper(self.options.logs or {})
@@ -50,6 +60,7 @@ class ClusterManager(Reach):
         """The node has started."""
         if self.crowds is not None:
             self.crowds.begin()
+            self.life.company.meet(self.crowds)
 
     def part(self) -> None:
         """The server has stopped."""

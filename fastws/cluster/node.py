@@ -232,10 +232,7 @@ class Node:
 
     async def on_beat(self) -> None:
         """The store has answered: see whether a kick is missing."""
-        if self._kick_followers:
-            tops = await self.store.tops([follower.log for follower in self._kick_followers])
-            for follower, top in zip(self._kick_followers, tops, strict=True):
-                follower.reconcile(top)
+        await self._compare([follower.log for follower in self._kick_followers])
 
     def on_cut_off(self) -> None:
         """The store has not answered for a lease."""
@@ -263,18 +260,17 @@ class Node:
     async def _reconcile(self) -> None:
         """Look up where all logs end that are followed here, and whether what this node appended is still there."""
         logs = list(self._followers)
-        for first in range(0, len(logs), TOPS_AT_ONCE):
-            await self._compare(logs[first : first + TOPS_AT_ONCE])
+        with contextlib.suppress(BackplaneError):  # it is gone again
+            for first in range(0, len(logs), TOPS_AT_ONCE):
+                await self._compare(logs[first : first + TOPS_AT_ONCE])
         too_old = time.monotonic() - PUBLISHED_SECONDS
         for log, (position, when) in list(self._published.items()):
             if when >= too_old and log not in self._followers:
                 await self._prove(log, position)
 
     async def _compare(self, logs: list[LogName]) -> None:
-        try:
-            tops = await self.store.tops(logs)
-        except BackplaneError:
-            return  # it is gone again, or the next sweep comes
+        """Look up where logs end, and have whatever is missing here read; raises BackplaneError."""
+        tops = await self.store.tops(logs) if logs else []
         for log, top in zip(logs, tops, strict=True):
             follower = self._followers.get(log)
             if follower is not None:
@@ -295,7 +291,8 @@ class Node:
             logs = list(self._followers)
             if logs and self.store.is_connected:
                 self._sweeping %= len(logs)
-                await self._compare(logs[self._sweeping : self._sweeping + MOST_SWEPT])
+                with contextlib.suppress(BackplaneError):  # the next sweep comes
+                    await self._compare(logs[self._sweeping : self._sweeping + MOST_SWEPT])
                 self._sweeping += MOST_SWEPT
 
     # -- what managers want

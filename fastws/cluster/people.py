@@ -8,80 +8,91 @@ is nothing to race; what a dead node has written is not counted, and is removed 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from fnmatch import translate
 from re import compile as compiled
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import orjson
 
-from .._core import USER_KIND
-from ..backplane.base import LogName, NodeKey, Record
-from ..life.connection import Life
-from ..logs import Latest
+from .._core import USER_KIND, Endpoint
+from ..backplane.base import NodeKey, Record
 from ..presence import Stay, merged
 from .follower import LogFollower, Missed
-from .names import user_named, user_text
+from .names import user_text
 from .node import Node
+from .said import is_same, log_of, of_last_lives, said_in
 
-__all__ = ["Crowds", "Said", "log_of", "said_in"]
+__all__ = ["Crowds"]
 
 logger = logging.getLogger("fastws.cluster")
 
 User: TypeAlias = Hashable
 
-KEEP = Latest(ttl=1800)
 RENEW_SECONDS = 600.0  # between signs of life of a log that has people
 TEND_SECONDS = 60.0, 120.0  # at least and at most between looks for what nobody needs; a dead node is dead for one
 DEVICES_SECONDS = 1.0  # within which a number of connections is written once
 RETRY_SECONDS = 1.0
-SAME_SECONDS = 0.1
 AFTER_LOSS_SECONDS = 5.0  # that living nodes have to write anew what the store has lost
 
 
-class Said(NamedTuple):
-    """What a node has written of a user."""
+class Here(Protocol):
+    """Who is in channels on this node."""
 
-    user: str | int
-    node: NodeKey
-    stay: Stay | None
+    @property
+    def endpoint(self) -> Endpoint:
+        """Whose channels these are."""
+
+    def here(self, channel: str) -> Mapping[User, Stay]:
+        """Returns the users who are in a channel on this node."""
+
+    def stay_here(self, channel: str, user: User) -> Stay | None:
+        """Returns the stay of one user on this node."""
 
 
-def log_of(endpoint: str, channel: str) -> LogName:
-    """Returns the log of who is in a channel."""
-    return LogName(endpoint, f"$p:{channel}", KEEP)
+class Told(Protocol):
+    """Whoever tells the members of a channel here."""
 
+    def update(self, channel: str, user: User) -> None:
+        """A user may have come or gone, here or elsewhere."""
 
-def said_in(records: Iterable[Record]) -> Iterator[Said]:
-    """Yields what records of such a log say."""
-    for record in records:
-        name, _, node = str(record.key).rpartition(" ")
-        since, devices = (0.0, 0) if record.payload is None else orjson.loads(record.payload)
-        yield Said(user_named(name), NodeKey.parse(node), None if record.payload is None else (since, devices))
+    def settle(self, channel: str) -> None:
+        """It is known who is there, or nobody can tell."""
 
 
 class Crowds:
-    """The channels of an endpoint whose people are known across nodes: those watched, and those of the option."""
+    """The channels of an endpoint whose people are known across nodes: those watched, and those that ``globs`` match.
 
-    def __init__(self, life: Life, path: str, node: Node) -> None:
-        self.life = life
+    ``path`` is whose channels they are, for other nodes. When the server stops, nobody leaves.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        path: str,
+        people: Here,
+        notices: Told,
+        *,
+        globs: Iterable[str],
+        is_stopping: Callable[[], bool],
+    ) -> None:
         self.node = node
         self.path = path
-        self.people = life.company.people
-        self.notices = life.company.notices
+        self.people = people
+        self.notices = notices
+        self.is_stopping = is_stopping
         self._crowds: dict[str, Crowd] = {}
         self._living: set[NodeKey] = set()  # the others
         self._dead: set[NodeKey] = set()
         self._new: dict[NodeKey, asyncio.TimerHandle] = {}  # that live, though no beat tells so (yet)
         self._doubts_until = 0.0  # on the loop's clock
-        self._globs = [compiled(translate(glob)).match for glob in life.options.presence]
+        self._globs = [compiled(translate(glob)).match for glob in globs]
 
     def begin(self) -> None:
         """The node has started."""
         members = self.node.members
         members.watch(self)
         self._living = {node for node in members.living if node.id != self.node.key.id}
-        self.life.company.meet(self)
         self.node.spawn(self._tend())
 
     def stop(self) -> None:
@@ -128,7 +139,7 @@ class Crowds:
     def changed(self, channel: str, user: User) -> None:
         """A user has come, has gone for good, or is here with another number of connections."""
         crowd = self._crowds.get(channel)
-        if crowd is not None and not self.life.is_stopping:
+        if crowd is not None and not self.is_stopping():
             crowd.changed(user)
             self.let_go(crowd)
 
@@ -331,7 +342,7 @@ class Crowd:
         self._others = {}
         for user, node, stay in said_in(self._follower.table.values()):
             if node.id != self._node.key.id and stay is not None:
-                self._others[user] = _of_last_lives({**self._others.get(user, {}), node: stay})
+                self._others[user] = of_last_lives({**self._others.get(user, {}), node: stay})
         self._crowds.found({node for said in self._others.values() for node in said})
 
     def _backdate(self, user: User, here: Stay) -> None:
@@ -353,7 +364,7 @@ class Crowd:
             said = self._others.setdefault(user, {})
             said.pop(node, None)
             if stay is not None:
-                self._others[user] = _of_last_lives({**said, node: stay})
+                self._others[user] = of_last_lives({**said, node: stay})
                 self._crowds.heard_of(node)
             elif not said:
                 del self._others[user]
@@ -365,7 +376,7 @@ class Crowd:
             before = self._others
             self._learn()
             for user, said in before.items():
-                self._others[user] = _of_last_lives(said | self._others.get(user, {}))
+                self._others[user] = of_last_lives(said | self._others.get(user, {}))
             self.check()
             self.recount()
             self._later(self._crowds.grace, self._learn_anew)
@@ -387,7 +398,7 @@ class Crowd:
         before = self.written.get(user)
         if _is_there(stay) != _is_there(before) or (stay is None) != (before is None):
             self._write(user, stay)
-        elif not _is_same(stay, before):
+        elif not is_same(stay, before):
             self._recounted.add(user)
             self._later(DEVICES_SECONDS, self._write_recounted)
 
@@ -402,7 +413,7 @@ class Crowd:
         users, self._recounted = self._recounted, set()
         for user in users:
             stay = self._here(user)
-            if not _is_same(stay, self.written.get(user)):
+            if not is_same(stay, self.written.get(user)):
                 self._write(user, stay)
 
     def _write(self, user: User, stay: Stay | None) -> None:
@@ -429,7 +440,7 @@ class Crowd:
 
     def check(self) -> None:
         """Have the log say who is here; what it says already is not written again."""
-        if not self.is_known or self._crowds.life.is_stopping:
+        if not self.is_known or self._crowds.is_stopping():
             return
         mine: dict[User, Stay] = {
             user: stay for user, node, stay in said_in(self._follower.table.values()) if node == self._node.key and stay
@@ -437,7 +448,7 @@ class Crowd:
         here = self._crowds.people.here(self.channel)
         for user in {*mine, *self.written, *here}:
             stay = self._here(user)
-            if not _is_same(stay, mine.get(user)):
+            if not is_same(stay, mine.get(user)):
                 self._write(user, stay)
             elif stay is not None:
                 self.written[user] = stay  # else its end would not be written
@@ -474,21 +485,6 @@ class Crowd:
 
 def _is_there(stay: Stay | None) -> bool:
     return stay is not None and stay[1] > 0
-
-
-def _is_same(stay: Stay | None, other: Stay | None) -> bool:
-    """Whether two stays are the same; a time may come out a little different when it is looked up again."""
-    if stay is None or other is None:
-        return stay is other
-    return stay[1] == other[1] and abs(stay[0] - other[0]) < SAME_SECONDS
-
-
-def _of_last_lives(said: dict[NodeKey, Stay]) -> dict[NodeKey, Stay]:
-    """Returns what nodes have said, of each that in its last life alone."""
-    last: dict[str, int] = {}
-    for node in said:
-        last[node.id] = max(last.get(node.id, 0), node.incarnation)
-    return {node: stay for node, stay in said.items() if last[node.id] == node.incarnation}
 
 
 def _heed(stored: "asyncio.Future[Any]") -> None:

@@ -10,6 +10,7 @@ import orjson
 
 from ..backplane.base import BackplaneError, LogName, Record
 from ..logs import DAY, Latest, Position
+from .backoff import Backoff
 from .follower import LogFollower, Missed
 from .node import Node
 
@@ -22,7 +23,6 @@ OnChange: TypeAlias = Callable[[str, Any, bool], None]
 
 KEEP = Latest(ttl=365 * DAY)
 MISSING: Any = object()
-FIRST_DELAY, LAST_DELAY = 0.5, 10.0  # seconds between tries while the store does not take a value
 
 
 class Write:
@@ -218,14 +218,13 @@ class SharedDict(MutableMapping[str, Any]):
 
     async def _confirm(self, key: str, write: Write) -> None:
         """Have the store take a value, however long that takes, unless something else is set meanwhile."""
-        delay = FIRST_DELAY
+        backoff = Backoff()
         while self._writes.get(key) is write:
             assert write.stored is not None
             try:
                 await asyncio.shield(write.stored)
             except BackplaneError:
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, LAST_DELAY)
+                await backoff.pause()
                 write.stored = self._append(key, write)
             else:
                 self._settle(key, write)

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..presence import EVERY_VIEWER, Presence, Stay, merged
 from .directory import user_name
-from .people import log_of, said_in
+from .said import log_of, said_in
 
 __all__ = ["Cluster"]
 

@@ -47,6 +47,7 @@ SECTIONS = {
     "hooks": "fastws.hooks.settings:HookSettings",
     "v1": "fastws.v1.settings:V1Settings",
     "raw": "fastws.v1.raw:RawSettings",
+    "pusher": "fastws.pusher.settings:PusherSettings",
     "metrics": "fastws.web.metrics:MetricsSettings",
     "admin": "fastws.web.admin:AdminSettings",
 }
@@ -140,6 +141,7 @@ class Settings:
     hooks: Any = None
     v1: Any = None
     raw: Any = None
+    pusher: Any = None
     metrics: Any = None
     admin: Any = None
     log: "LogSettings | None" = None

@@ -13,6 +13,7 @@ import orjson
 from ..answers import phrase
 from ..errors import FastWSError
 from .posting import Poster, Unanswered, encode, message_id
+from .settings import HookSettings
 from .shapes import Answer, sentence_of
 
 __all__ = ["Asker", "Denied"]
@@ -34,8 +35,7 @@ class Denied(FastWSError):
 class Asker:
     """Asks, so many at a time; an answer is yes only where it is one in every part."""
 
-    def __init__(self, poster: Poster) -> None:
-        settings = poster.settings
+    def __init__(self, poster: Poster, settings: HookSettings) -> None:
         self._poster = poster
         self._timeout = settings.timeout
         self._max_pending = settings.max_pending

@@ -19,6 +19,7 @@ from .origins import CREDENTIALS
 from .posting import Figures, Poster, Unanswered, forwarded
 from .settings import Ask, HookSettings
 from .shapes import Answer, CallAnswer, ConnectAnswer, PublishAnswer, SubscribeAnswer, given
+from .signing import signer
 from .telling import Teller
 
 __all__ = ["HookListener", "Hooks"]
@@ -58,9 +59,9 @@ class Hooks:
         self.settings = settings
         self.counts: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.is_trusted: Callable[[Request], bool] = lambda request: True
-        self._poster = Poster(settings)
-        self._asker = Asker(self._poster)
-        self._teller = Teller(self._poster, lambda: self.counts())
+        self._poster = Poster(settings.url, signer(settings.key()))
+        self._asker = Asker(self._poster, settings)
+        self._teller = Teller(self._poster, settings, lambda: self.counts())
 
     @property
     def figures(self) -> Figures:

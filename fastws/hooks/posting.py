@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import re
 import secrets
-import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,8 +16,6 @@ import msgspec
 from .. import __version__
 from .._core import Headers
 from ..errors import ConfigurationError, FastWSError
-from .settings import HookSettings
-from .signing import signed
 
 if TYPE_CHECKING:
     import aiohttp
@@ -89,12 +86,15 @@ class Figures:
 
 
 class Poster:
-    """Posts to the backend's URL. Made outside a loop; the HTTP client comes with the first request."""
+    """Posts to the backend's URL. Made outside a loop; the HTTP client comes with the first request.
 
-    def __init__(self, settings: HookSettings) -> None:
-        self.settings = settings
+    ``sign`` returns the header fields that a body with an id is sent with.
+    """
+
+    def __init__(self, url: str, sign: Callable[[str, bytes], Mapping[str, str]]) -> None:
         self.figures = Figures()
-        self._key = settings.key()
+        self._url = url
+        self._sign = sign
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._aiohttp = http_client()
@@ -120,16 +120,14 @@ class Poster:
             raise Unanswered("error", f"no whole answer: {type(error).__name__}") from None
 
     async def _post(self, event: str, body: bytes, id: str, headers: Mapping[str, str]) -> tuple[int, bytes | None]:
-        url = self.settings.url.replace("{event}", event)
+        url = self._url.replace("{event}", event)
         fields = {
             **headers,
             "Content-Type": "application/json",
             "User-Agent": f"fastws/{__version__}",
             "Accept-Encoding": "identity",  # what would be unpacked could not be bounded
+            **self._sign(id, body),
         }
-        fields["webhook-id"] = id  # also without a secret: by it a backend knows what it has seen
-        if self._key is not None:
-            fields |= signed(self._key, id, int(time.time()), body)
         async with self._client().post(url, data=body, headers=fields, allow_redirects=False) as response:
             answer = bytearray()
             async for piece in response.content.iter_any():

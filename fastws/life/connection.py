@@ -80,6 +80,8 @@ class Life:
         self._pending: dict[Request, Reject | None] = {}  # handshakes under way, and why to refuse them
         self._opening: dict[WebSocket, tuple[int, str] | None] = {}
         self._readable: str | None = getattr(listener, "reads_refusals", None)
+        #: Code and reason that a stop closes connections with, where the listener has its own.
+        self.farewell: tuple[int, str] | None = getattr(listener, "farewell", None)
         self._turned_away: set[WebSocket] = set()
         self.closes: Counter[tuple[int, str]] = Counter()  # by code and by whom: "peer", "server" or "lost"
         self.errors: Counter[str] = Counter()  # by the handler that raised
@@ -218,11 +220,7 @@ class Life:
         if (yield from self._call(ws, "on_open", ws)) is False:
             ws.close(1008, "refused by the server")
         self.greeting.discard(ws)
-        is_online = user is not None and self._join_user(ws, user)
-        for name in ws.channels if ws.is_open else ():
-            self.company.arrive([ws], name)
-        if is_online and (yield self.elsewhere.came(user)):
-            yield from self._call(ws, "on_user_online", user)
+        yield from self._bring(ws, user)
         if channel is not None:
             yield self.elsewhere.listening(channel)
             count, joined, is_new = self.endpoint._join(CHANNEL_KIND, channel, ws)
@@ -230,6 +228,25 @@ class Life:
                 yield from self._tell_joined(channel, [(ws, count, is_new)])
         yield from self._save_session(ws)
         ws._ready()
+
+    def identify(self, ws: WebSocket, user: Hashable) -> None:
+        """A connection that had no user has one from now on, as where clients say who they are after the handshake.
+
+        Nothing changes if it has one. Raises TypeError for a user whom other nodes could not name, Reject where nobody
+        may come now.
+        """
+        if ws.user is None and ws.is_open:
+            self.elsewhere.check(user)
+            ws.request.user = user
+            self._run(self._bring(ws, user))
+
+    def _bring(self, ws: WebSocket, user: Hashable | None) -> Steps:
+        """A connection with its user, if it has one, is there, and maybe in channels already."""
+        is_online = user is not None and self._join_user(ws, user)
+        for name in ws.channels if ws.is_open else ():
+            self.company.arrive([ws], name)
+        if is_online and (yield self.elsewhere.came(user)):
+            yield from self._call(ws, "on_user_online", user)
 
     def _join_user(self, ws: WebSocket, user: Hashable) -> bool:
         """Returns whether this connection brings the user online."""

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from fastws.answers import Answer
+from fastws.command.settings import load
 
 from .conftest import CHROMIUM, CI
 from .js import HERE, TIMEOUT
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAGE = HERE.parent.parent / "docs" / "clients.md"
 BLOCKS = dict(re.findall(r"^```(\w+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL))
-HOST = "wss://example.org"
+HOST = "ws://127.0.0.1:8765"
 
 # React without a browser; the block's JSX is compiled by TypeScript.
 HARNESS = """
@@ -84,10 +85,9 @@ async def run(script, folder=PACKAGE, **environment):
 
 @needs_npm
 async def test_javascript(server):
-    block = BLOCKS["js"].replace(HOST + "/", f"ws://127.0.0.1:{server.port}/")
-    block = block.replace('(await fetch("https://example.org/token")).text()', f'"{token_of("ann")}"')
+    block = BLOCKS["js"].replace(HOST, f"ws://127.0.0.1:{server.port}")
     ws = 'import WebSocket from "ws"\nglobalThis.WebSocket ??= WebSocket\n'
-    said = await run(ws + block)
+    said = await run(ws + block, TOKEN=token_of("ann"))
     for line in ("open null", "load what is shown: new", "ann { text: 'hi' }", "user: 'ann'", "devices: 1", "\n3\n"):
         assert line in said, said
     assert "no_recipient none of those named is in the channel false" in said
@@ -107,15 +107,16 @@ async def test_react(server):
     assert "ann: hi" in said
 
 
-async def test_python(server, capsys):
+async def test_python(server, capsys, monkeypatch):
+    monkeypatch.setenv("TOKEN", token_of("ann"))
     block = textwrap.dedent(BLOCKS["python"]).replace(HOST, f"ws://127.0.0.1:{server.port}")
     block = block.replace("asyncio.run(main())", "")
-    names = {"fetch_token": lambda: token_of("ann")}
+    names = {}
     exec(compile(block, str(PAGE), "exec"), names)
     await asyncio.wait_for(names["main"](), TIMEOUT)
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("ann {'text': 'hi'} ")
-    assert (second, third) == ("no_recipient none of those named is in the channel False", "3")
+    assert (second, third) == ("3", "no_recipient none of those named is in the channel False")
 
 
 async def test_the_page(browser, server):
@@ -138,4 +139,12 @@ async def test_the_page(browser, server):
 @pytest.mark.asyncio(loop_scope="module")
 async def test_every_block_is_one_of_those_that_are_tested():
     found = re.findall(r"^```(\w+)$", PAGE.read_text(), re.MULTILINE)
-    assert sorted(found) == sorted(BLOCKS) == ["html", "js", "jsx", "python"]
+    assert sorted(found) == sorted(BLOCKS) == ["html", "js", "jsx", "python", "toml"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_rule_allows_what_the_blocks_do(tmp_path):
+    file = tmp_path / "fastws.toml"
+    file.write_text(BLOCKS["toml"])
+    (rule,) = load(file, {}, {}).channels
+    assert (rule.subscribe, rule.publish, rule.whisper, rule.presence) == ("anyone", "member", "member", True)

@@ -87,8 +87,7 @@ async def test_a_listener_that_fails_is_logged(memory_fleet, caplog):
     assert "a listener of the shared dict 'blocked' failed" in caplog.text
 
 
-async def test_what_the_store_does_not_take_waits_until_it_does(memory_fleet, monkeypatch):
-    monkeypatch.setattr("fastws.cluster.shared.FIRST_DELAY", 0.01)
+async def test_what_the_store_does_not_take_waits_until_it_does(memory_fleet):
     sites = [await memory_fleet.start(shared=["blocked"]) for _ in range(2)]
     here, there = [site.server.shared("blocked") for site in sites]
     link(sites[0]).cut()

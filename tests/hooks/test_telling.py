@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from fastws.hooks import Hooks, HookSettings, telling
+from fastws.hooks import Hooks, HookSettings, outbox
 
 from ..lib.support import TIMEOUT, eventually, records_naming
 from .conftest import reply, request_of
@@ -20,9 +20,9 @@ EVERYTHING = ("online", "offline")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Tries that follow each other faster."""
-    monkeypatch.setattr(telling, "LINGER", 0.01)
-    monkeypatch.setattr(telling, "FIRST_DELAY", 0.01)
-    monkeypatch.setattr(telling, "LAST_DELAY", 0.05)
+    monkeypatch.setattr(outbox, "LINGER", 0.01)
+    monkeypatch.setattr(outbox, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(outbox, "LAST_DELAY", 0.05)
 
 
 def tell_users(hooks, numbers):
@@ -140,7 +140,7 @@ async def test_what_never_arrives_is_dropped_counted_and_logged(backend, hooks, 
 
 
 async def test_so_many_wait_and_the_oldest_go_first(backend, hooks, caplog, monkeypatch):
-    monkeypatch.setattr(telling, "MOST", 120)
+    monkeypatch.setattr(outbox, "MOST", 120)
     released = asyncio.Event()
 
     async def answer(post):
@@ -160,7 +160,7 @@ async def test_so_many_wait_and_the_oldest_go_first(backend, hooks, caplog, monk
 
 
 async def test_so_many_bytes_wait_too(backend, hooks, monkeypatch):
-    monkeypatch.setattr(telling, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(outbox, "MOST_BYTES", 10_000)
     teller = hooks(tell=EVERYTHING)
     for number in range(20):
         teller.tell({"type": "online", "user": f"{number}" + "x" * 1000})
@@ -168,7 +168,7 @@ async def test_so_many_bytes_wait_too(backend, hooks, monkeypatch):
     await backend.until(lambda: len(users(backend)) == 9)
     assert users(backend)[0].startswith("11x")
     await eventually(lambda: teller.figures.requests["events", "ok"])
-    assert (teller._teller.waiting, teller._teller._bytes) == (0, 0)
+    assert (teller._teller.waiting, teller._teller._outbox._bytes) == (0, 0)
 
 
 async def test_what_cannot_be_json_costs_itself_only(backend, hooks, caplog):
@@ -181,7 +181,7 @@ async def test_what_cannot_be_json_costs_itself_only(backend, hooks, caplog):
 
 
 async def test_a_try_that_hangs_is_given_up(backend, hooks, monkeypatch):
-    monkeypatch.setattr(telling, "PATIENCE", 0.05)
+    monkeypatch.setattr(outbox, "PATIENCE", 0.05)
     hanging = asyncio.Event()
     backend.answer = lambda post: hanging.wait()
     teller = hooks(tell=EVERYTHING)
@@ -217,7 +217,7 @@ async def test_a_heartbeat_tells_how_many_are_there(backend, hooks):
 
 
 async def test_the_rest_is_delivered_at_a_stop(backend, hooks, monkeypatch):
-    monkeypatch.setattr(telling, "LINGER", 60)
+    monkeypatch.setattr(outbox, "LINGER", 60)
     backend.says(reply(500), reply(500), reply())
     teller = hooks(tell=EVERYTHING)
     tell_users(teller, range(150))

@@ -42,6 +42,7 @@ PUBLIC = {
     "SignedCookieSessions",
     "StoreSessions",
     "WebSocket",
+    "selftest",
 }
 
 
@@ -56,6 +57,7 @@ NEEDED_BY_FEW = {
     "click",
     "difflib",
     "email.utils",
+    "fastws._selftest",
     "fastws.access",
     "fastws.backplane",
     "fastws.client",
@@ -67,6 +69,7 @@ NEEDED_BY_FEW = {
     "fastws.http",
     "fastws.hub",
     "fastws.publisher",
+    "fastws.pusher",
     "fastws.standalone",
     "fastws.testing",
     "fastws.v1",
@@ -88,7 +91,7 @@ NEEDED_BY_FEW = {
 }
 
 # What `fastws serve` is made of, which the library knows nothing of.
-WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "standalone", "v1", "web")
+WINGS = ("access", "client", "command", "django", "hooks", "hub", "publisher", "pusher", "standalone", "v1", "web")
 
 
 def check(*command):

@@ -15,12 +15,13 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-backg
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where the test works, and where `fastws` is a command, as after an installation."""
+    """Where the test works, and where `fastws` and `python` are commands, as after an installation."""
     commands = tmp_path / "bin"
     commands.mkdir()
-    command = commands / "fastws"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fastws "$@"\n')
-    command.chmod(0o755)
+    for name, arguments in (("fastws", "-m fastws"), ("python", "")):
+        command = commands / name
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
+        command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     for name in [name for name in os.environ if name.startswith("FASTWS_")]:

@@ -195,8 +195,6 @@ cdef int inflate_part(z_stream* stream, Scratch* to, const uint8_t* p, size_t n,
             stream.avail_out = <unsigned int>room
             result = inflate(stream, Z_SYNC_FLUSH)
             size[0] += room - stream.avail_out
-            if size[0] > limit:
-                return INFLATED_TOO_MUCH
             ended[0] = result == Z_STREAM_END
             if result == Z_STREAM_END:
                 inflateReset(stream)
@@ -204,6 +202,8 @@ cdef int inflate_part(z_stream* stream, Scratch* to, const uint8_t* p, size_t n,
                 return INFLATED_NO_MEMORY
             elif result != Z_OK and (result != Z_BUF_ERROR or stream.avail_in):
                 return INFLATED_DAMAGED
+            if size[0] > limit:
+                return INFLATED_TOO_MUCH
             if stream.avail_in == 0 and (stream.avail_out or ended[0]):
                 break
     return INFLATED

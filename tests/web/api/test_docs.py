@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastws import History, Latest
-from tests.web.api.site import KEY
+from fastws.testing import connect, running
+from tests.lib.support import eventually
+from tests.web.api.site import KEY, curl
 
 PAGE = Path(__file__).parents[3] / "docs" / "api.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
@@ -116,16 +118,14 @@ def test_the_configuration_shown_is_valid():
         assert msgspec.convert(said["api"], ApiSettings).keys[0].name == "shop"
 
 
-async def test_the_program_shown_serves():
-    from fastws import Server
-    from fastws.access.keys import KeySettings
-    from fastws.hub import Hub
-    from fastws.web import api
-    from fastws.web.api import ApiSettings
-    from fastws.web.app import Web
-
-    names = {"Server": Server, "Web": Web, "api": api, "Hub": Hub, "ApiSettings": ApiSettings}
-    names |= {"KeySettings": KeySettings, "KEY": KEY}
+async def test_the_program_shown_serves(monkeypatch):
+    monkeypatch.setenv("KEY", KEY)
+    names = {"__name__": "page"}
     exec(blocks("python")[0].replace("8765", "0"), names)
-    async with names["server"] as server:
-        assert server.is_ready
+    async with running(names["server"]) as url, connect(f"{url}/ws/cars") as client:
+        await eventually(lambda: names["server"].endpoints["/ws/{channel}"].channels)
+        status, _, said = await curl(
+            "-H", f"X-API-Key: {KEY}", "-d", "hello, all", url.replace("ws:", "http:") + "/api/channels/cars"
+        )
+        assert (status, said) == (200, {"connections": 1})
+        assert await client.receive() == "hello, all"
