@@ -147,8 +147,8 @@ async def test_whoever_pastes_every_box_gets_what_the_pages_say(folder, browser,
     state = tmp_path / "state"
     state.mkdir()
     with unused_port() as server, unused_port() as backend:
-        state.joinpath("environment").write_text(f"export FASTWS_PORT={server}")  # for where no file says it
-        reader = Reader(folder, state, {"8765": str(server), "8000": str(backend)})
+        ports = {"8765": str(server), "8000": str(backend)}
+        reader = Reader(folder, state, ports, f"export FASTWS_PORT={server}")  # for where no file says it
         visitor = Browser(browser, reader)
         try:
             for page in PAGES:
