@@ -1,8 +1,8 @@
 """Fan-out of Pusher's events, beside soketi: ``python -m bench.pusher --help``.
 
-Kept-alive connections publish over the HTTP API, each the next as soon as the last is answered; or a member sends client
-events, so many of which may be on their way. Every subscriber has to get every event. The peers take turns, round by
-round, the server on one core, the load on the other. For soketi: npm install --prefix bench/peers/soketi
+Connections publish over the HTTP API, each the next as soon as the last is answered; or a member sends client events,
+so many of which may be on their way. Every subscriber has to get every event. The peers take turns, round by round,
+the server on one core, the load on the other. For soketi: npm install --prefix bench/peers/soketi
 """
 
 import argparse
@@ -57,7 +57,9 @@ def frame(content):
 def until(sock, end):
     got = b""
     while end not in got:
-        got += sock.recv(1 << 16)
+        more = sock.recv(1 << 16)
+        assert more, got
+        got += more
     return got
 
 
@@ -142,9 +144,8 @@ class Posting(Load):
 
     def answered(self, sock):
         """Read an answer; returns the connection, if it stays."""
-        answer = sock.recv(1 << 16)
+        answer = until(sock, b"}")
         assert answer.startswith(b"HTTP/1.1 200"), answer
-        assert answer.endswith(b"}"), answer
         if b"Connection: close" not in answer:
             return sock
         self.poll.unregister(sock.fileno())
