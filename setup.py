@@ -11,6 +11,7 @@ Switches, from the environment (each combination has its own build directories):
 
 import os
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+    sys.exit("fastws does not work with free-threaded Python yet: use python3.14, for example, instead of python3.14t")
 
 DEBUG = os.environ.get("FASTWS_DEBUG", "0") not in ("", "0")
 COVERAGE = os.environ.get("FASTWS_COVERAGE", "0") not in ("", "0")

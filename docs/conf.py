@@ -27,6 +27,7 @@ default_role = "py:obj"
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_class_signature = "separated"
 

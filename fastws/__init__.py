@@ -30,6 +30,18 @@ __all__ = [
     "SignedCookieSessions",
     "StoreSessions",
     "WebSocket",
+    "selftest",
 ]
 
 __version__ = "0.1.0"  # as in pyproject.toml; importlib.metadata, which knows it, is slow to import
+
+
+def selftest() -> str:
+    """Try an echo, a broadcast, compression and TLS on 127.0.0.1, in a fraction of a second.
+
+    For whoever has installed or built fastws. Returns in one sentence what works, and raises FastWSError with the name
+    of what does not. It runs in a thread of its own, and blocks until that has ended.
+    """
+    from ._selftest import run
+
+    return run()

@@ -23,6 +23,7 @@ COMMANDS = {
     "tail": "Print what a channel gets.",
     "top": "Show what a running server does.",
     "refusals": "Show whom a running server has refused, and why.",
+    "selftest": "Try whether fastws works on this machine.",
     "version": "Show the version.",
 }
 

@@ -24,6 +24,7 @@ from .app import BadRequest, Web, WebRequest
 from .logs import Logs, Sent, check_latest_key
 from .openapi import document
 from .operations import COMMANDS, OPERATIONS, Operation
+from .port import with_own_port
 from .refusals import Refusals
 from .repeats import Repeats
 
@@ -35,7 +36,6 @@ JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 PAGE_HEADER = "x-fastws-page"  # tells the status page's requests from those of others who have its key
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
-ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*)):([0-9]{1,5})")
 
 encode = msgspec.json.encode
 
@@ -66,20 +66,11 @@ def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Key
     web.run_with(api.refusals)
     target = web
     if settings.listen:
-        host, port = _address(settings.listen)
-        target = api.web = Web()
-        api.server = Server(host, port, http=target)
-        web.run_with(api.server)
+        target, api.server = with_own_port(web, "api", settings.listen)
+        api.web = target
     for operation in OPERATIONS:
         target.add(operation.method, path + operation.path, api.handler(operation), api.at_once(operation))
     return api
-
-
-def _address(text: str) -> tuple[str, int]:
-    match = ADDRESS.fullmatch(text)
-    if match is None or int(match[3]) > 65535:
-        raise ConfigurationError(f"[api] listen={text!r} is not host:port: try '127.0.0.1:8766'")
-    return match[1] or match[2], int(match[3])
 
 
 class API:

@@ -26,6 +26,7 @@ from ..manager import ConnectionManager
 from ..server import Server
 from ..supervised import supervision
 from .app import Web, WebRequest
+from .port import with_own_port
 
 if TYPE_CHECKING:
     from ..hooks.listener import Hooks
@@ -47,6 +48,9 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The section ``[metrics]``."""
 
     path: Annotated[Annotated[str, Meta(pattern="^/")], Meta(description="where the metrics are")] = "/metrics"
+    listen: Annotated[
+        str, Meta(description="host:port of a port of its own, where no key is needed; by default the server's port")
+    ] = ""
     public: Annotated[
         bool, Meta(description="whether anybody may read them; otherwise a key of `[[api.keys]]` for `read` is needed")
     ] = False
@@ -57,11 +61,18 @@ def add_to(
 ) -> Metrics:
     """Serve a server's metrics by ``web``; returns them, so that they can watch further ones.
 
-    Unless they are public, nobody may read them without ``keys``.
+    Unless they are public or have a port of their own, nobody may read them without ``keys``. On the server's port they
+    are answered while it is full, too.
     """
-    metrics = Metrics(server, None if settings.public else keys or Keys(()), hooks)
+    metrics = Metrics(server, None if settings.public or settings.listen else keys or Keys(()), hooks)
     metrics.watch(web)
-    web.add("GET", settings.path, metrics.answer)
+    if settings.listen:
+        target, _ = with_own_port(web, "metrics", settings.listen)
+        metrics.watch(target)
+    else:
+        target = web
+        server.spared.add(settings.path)
+    target.add("GET", settings.path, metrics.answer)
     web.run_with(metrics.watching_the_loop())
     if (link := supervision()) is not None:
         link.report(metrics.report)

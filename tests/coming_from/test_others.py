@@ -7,6 +7,9 @@ import os
 import aiohttp
 
 from ..lib import pages
+from ..lib.raw import TIMEOUT
+from ..lib.support import eventually
+from ..standalone.conftest import browser, page  # noqa: F401  (fixtures)
 from .cfml import Application
 from .conftest import COMING_FROM
 
@@ -26,6 +29,18 @@ async def test_the_chat_of_socketio(started):
     await ann.send({"event": "say", "room": "cars", "text": "still there?"})
     assert await ann.receive_json() == {"event": "ack", "id": None}
     assert await bob.received() == []
+
+
+def is_log(message):
+    return message.type == "log"
+
+
+async def test_the_page_of_socketio(started, page):  # noqa: F811
+    site = await started("socketio", "Coming from Socket.IO")
+    script = pages.block(COMING_FROM / "socketio.md", "Coming from Socket.IO", "js")
+    async with page.expect_console_message(is_log, timeout=1000 * TIMEOUT) as said:
+        await page.add_script_tag(content=script.replace(":8765", f":{site.server.port}"))
+    assert await (await said.value).args[0].json_value() == {"event": "ack", "id": 1}
 
 
 async def test_the_chat_of_fastapi(started):
@@ -57,9 +72,9 @@ async def test_the_chat_of_websockets(started):
     assert await ann.received() == []
 
 
-async def welcomed(site, application, user, **more):
+async def welcomed(site, application, user, origin="http://127.0.0.1:8888", **more):
     """A client of fastws.v1 whose cookies are of a session."""
-    options = {"subprotocols": ["fastws.v1"], "origin": "https://www.example.org"}
+    options = {"subprotocols": ["fastws.v1"], "origin": origin}
     client = await site.join("/ws", headers={"Cookie": application.log_in(user, **more)}, **options)
     await client.send({"type": "hello", "version": 1})
     assert (await client.receive_json())["user"] == user
@@ -86,7 +101,7 @@ class Backend(Application):
 async def test_namespaces_of_centrifugo_as_rules(applications, configured):
     backend = await applications(kind=Backend)
     site = await configured("centrifugo", "Namespaces become rules", {"http://127.0.0.1:3000": backend.url})
-    ann = await welcomed(site, backend, "ann")
+    ann = await welcomed(site, backend, "ann", "https://www.example.org")
     subscribed = await ask(ann, type="subscribe", channel="chat:1")
     assert (subscribed["type"], subscribed["log"]) == ("subscribed", "history")
     assert (await ask(ann, type="publish", channel="chat:1", message="hi"))["type"] == "ack"
@@ -140,3 +155,24 @@ async def test_the_channel_listener_of_coldfusion_as_hooks(applications, configu
         pass
     assert frame["message"] == {"text": "up", "publishedAt": "2026-11-27T00:00:00"}
     assert (await ask(bob, type="call", method="getdept", params=["eid_2"]))["result"] == "sales"
+
+
+async def test_the_page_of_coldfusion(applications, configured, page):  # noqa: F811
+    """Its cookies, of the application's own page on another port of the host, say who it is."""
+    backend = await applications("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", Stocks)
+    site = await configured("coldfusion", "Application.cfc", {"http://127.0.0.1:8500": backend.url})
+    url = site.url.replace("ws:", "http:")
+    for cookie in backend.log_in("ann", trader=True).split("; "):
+        name, value = cookie.split("=")
+        await page.context.add_cookies([{"name": name, "value": value, "url": url}])
+    await page.goto(url + "/healthz")
+    async with page.expect_console_message(is_log, timeout=1000 * TIMEOUT) as said:
+        await page.set_content(pages.block(COMING_FROM / "coldfusion.md", "cfwebsocket", "html"))
+        manager = site.server.endpoints["/ws"]
+        await eventually(lambda: {"stocks", "news"} <= set(manager.channels))
+        key = {"X-API-Key": "4f9d6c2b8a7e1f305d4c3b2a19087f6e"}
+        news = {"channel": "stocks", "message": {"symbol": "ADBE", "price": 512.3}}
+        async with aiohttp.ClientSession(headers=key) as http, http.post(url + "/api/broadcast", json=news) as answer:
+            assert await answer.json() == {"connections": 1}
+    assert await (await said.value).args[0].json_value() == news["message"]
+    assert list(manager.users) == ["ann"]

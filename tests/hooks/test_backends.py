@@ -84,6 +84,17 @@ def test_the_page_of_hooks_has_the_backend_whole_and_every_key():
 
 
 @pytest.mark.parametrize("name", BACKENDS)
+async def test_a_visitor_who_is_not_fastws_is_refused(name, port, tmp_path):
+    """Such as `fastws check --online`, which takes any answer below 500."""
+    async with (
+        running(name, port, tmp_path),
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/") as answer,
+    ):
+        assert answer.status in (401, 403)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
 async def test_connect_subscribe_publish_call_and_disconnected(name, port, tmp_path):
     settings = HookSettings(
         url=f"http://127.0.0.1:{port}/", secret=SECRET, ask=["connect", "subscribe", "publish", "call"], heartbeat=0

@@ -45,7 +45,7 @@ def test_each_row_of_the_page_of_failures_names_tests_that_there_are():
 
 def test_every_public_name_is_on_a_page_of_the_reference():
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
-    shown = re.findall(r"^\.\. auto(?:class|exception):: fastws\.(\w+)$", pages, re.MULTILINE)
+    shown = re.findall(r"^\.\. auto(?:class|exception|function):: fastws\.(\w+)$", pages, re.MULTILINE)
     assert sorted(shown) == sorted(set(shown))
     assert set(fastws.__all__) == set(shown)
 
@@ -86,3 +86,22 @@ def test_the_programs_of_the_page_about_python_run(block, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_sentences_of_the_page_of_troubles_are_those_that_the_server_says():
+    sources = "".join(source.read_text() for kind in ("py", "pxi") for source in (ROOT / "fastws").rglob(f"*.{kind}"))
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    said = [
+        *re.findall(r"^\| \d{3} \| ([^|]+?)(?: \.\.\.)? \|", page, re.MULTILINE),
+        *re.findall(r"`([a-z ]{8,})`:? ", page),
+    ]
+    assert len(said) > 10
+    assert [sentence for sentence in said if sentence not in sources] == []
+
+
+def test_each_metric_that_a_page_names_is_one():
+    table = (ROOT / "docs" / "metrics.md").read_text()
+    known = set(re.findall(r"^\| `(fastws_\w+)`", table, re.MULTILINE))
+    for page in PAGES:
+        named = re.findall(r"`(fastws_[a-z_]+?)(?:_bucket)?`", page.read_text())
+        assert set(named) <= known, page

@@ -42,6 +42,7 @@ PUBLIC = {
     "SignedCookieSessions",
     "StoreSessions",
     "WebSocket",
+    "selftest",
 }
 
 
@@ -56,6 +57,7 @@ NEEDED_BY_FEW = {
     "click",
     "difflib",
     "email.utils",
+    "fastws._selftest",
     "fastws.access",
     "fastws.backplane",
     "fastws.client",

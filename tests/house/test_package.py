@@ -1,9 +1,12 @@
 """The distribution: an sdist, installed into a clean environment, works from any folder."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 from pathlib import Path
 from zipfile import ZipFile
@@ -11,23 +14,14 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-TRY = """
-import asyncio
-from fastws import Listener, Server, __version__
-from fastws.testing import connect, running
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+INSTALL = (ROOT / "docs" / "install.md").read_text()
 
-class Echo(Listener):
-    def on_message(self, ws, message):
-        return message
-
-async def main():
-    server = Server(port=0)
-    server.endpoint("/echo", Echo())
-    async with running(server) as url, connect(f"{url}/echo") as client:
-        await client.send(__version__)
-        print(await client.receive())
-
-asyncio.run(main())
+# Python says it of itself.
+FREE_THREADED = """
+import runpy, sysconfig
+sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
+runpy.run_path("setup.py")
 """
 
 pytestmark = pytest.mark.timeout(600)
@@ -64,11 +58,33 @@ def wheel(folder, sdist):
 
 @pytest.fixture(scope="module")
 def python(folder, wheel):
-    """The interpreter of a clean environment with fastws and its dependencies."""
+    """The interpreter of a clean environment with fastws and what it needs, without an extra."""
     venv.create(folder / "clean", with_pip=True)
     python = folder / "clean" / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", f"{wheel}[server]", cwd=folder)
+    run(python, "-m", "pip", "install", "-q", wheel, cwd=folder)
     return python
+
+
+def minor_versions(text, pattern):
+    return [int(minor) for minor in re.findall(pattern, text)]
+
+
+def test_there_are_wheels_for_every_python_that_is_named():
+    pythons = minor_versions(PROJECT["tool"]["cibuildwheel"]["build"], r"cp3(\d+)-")
+    assert pythons == minor_versions("\n".join(PROJECT["project"]["classifiers"]), r"Python :: 3\.(\d+)")
+    assert f"CPython 3.{pythons[0]} to 3.{pythons[-1]}." in INSTALL
+    assert set(pythons) == {*minor_versions(INSTALL, r"3\.(\d+)\.\d")}
+    assert PROJECT["project"]["requires-python"] == f">=3.{pythons[0]}"
+
+
+def test_the_page_of_installing_has_every_extra_and_what_it_brings():
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", INSTALL, re.MULTILINE))
+    extras = PROJECT["project"]["optional-dependencies"]
+    assert rows.keys() == extras.keys()
+    for extra, brought in rows.items():
+        wanted = {re.match(r"[\w-]+", requirement)[0] for requirement in extras[extra]}
+        named = {name.lower() for name in brought.split(", ")}
+        assert named <= wanted <= named | {"msgspec", "fastws-server"}, extra
 
 
 def test_the_sdist_holds_sources_and_nothing_built(sdist):
@@ -91,8 +107,21 @@ def test_the_wheel_holds_what_users_of_types_and_of_cimport_need(wheel):
 
 
 def test_the_installed_package_works_from_another_folder(python, tmp_path):
-    version = run(python, "-W", "error", "-c", TRY, cwd=tmp_path).strip()
+    done = run(python, "-W", "error", *shlex.split(PROJECT["tool"]["cibuildwheel"]["test-command"])[1:], cwd=tmp_path)
+    assert done.startswith("echo, broadcast to 128, compression, TLS: all right")
+
+
+def test_the_extra_has_what_the_command_line_needs(python, wheel, tmp_path):
+    run(python, "-m", "pip", "install", "-q", f"{wheel}[server]", cwd=tmp_path)
+    version = PROJECT["project"]["version"]
     assert run(python.with_name("fastws"), "--version", cwd=tmp_path).startswith(f"fastws {version} with CPython")
+
+
+def test_a_free_threaded_python_gets_a_sentence():
+    command = [sys.executable, "-c", FREE_THREADED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("fastws does not work with free-threaded Python yet: ")
 
 
 def test_types_reach_the_users_of_the_installed_package(python, tmp_path):

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,15 +12,16 @@ from .command import TIMEOUT
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- check: (.+?) -->$", re.DOTALL | re.MULTILINE)
 NAME = re.compile(r"^(?:#|//|<!--) ([\w./-]+\.\w+)(?: -->)?\n")
-RUNS_ON = "  # leave it running"
-# What a shell has set and where it is then hold for the next box.
+RUNS_ON = "  # leave it running\n"
+# What the shell of a terminal has set, and where it is, hold for its next box; what runs on is its last line.
 SHELL = """
-set -ea
-. "$0/environment" 2>/dev/null || true
+set -e
+. "$0/environment"
 cd "$(cat "$0/folder")"
 . "$0/box"
 pwd > "$0/folder"
-export -p > "$0/environment"
+declare -p | grep -v "^declare -[a-zA-Z]*r" > "$0/environment"
+. "$0/last"
 """
 
 
@@ -31,7 +33,7 @@ class Box(NamedTuple):
     line: int
 
 
-def boxes(page):
+def boxes(page: Path) -> Iterator[Box]:
     """The boxes and checks of a page, in order."""
     text = page.read_text()
     for match in BLOCK.finditer(text):
@@ -40,70 +42,87 @@ def boxes(page):
 
 
 class Reader:
-    """Somebody with a folder and a terminal; ``ports`` replaces those of the pages by ones that are free."""
+    """Somebody with a folder and terminals: one for each program that runs on, and one for all else.
 
-    def __init__(self, folder, state, ports):
-        self.folder = folder
+    ``ports`` replaces those of the pages by ones that are free, and ``state`` is where the terminals are kept.
+    """
+
+    def __init__(self, folder: Path, state: Path, ports: dict[str, str], environment: str = ""):
         self.ports = ports
         self.said = ""
-        self._log: Path | None = None  # of what was started last, if that is the last box
+        self._folder = folder
         self._state = state
-        self._running: dict[str, tuple[subprocess.Popen, Path]] = {}
-        state.joinpath("folder").write_text(str(folder))
+        self._environment = environment
+        self._log: Path | None = None  # of what was started last, if that is the last box
+        self._running: dict[str, tuple[subprocess.Popen[str], Path]] = {}
 
     @property
-    def here(self):
-        return Path(self._state.joinpath("folder").read_text().strip())
+    def here(self) -> Path:
+        """Where the terminal for all else is."""
+        return Path(self._terminal("else").joinpath("folder").read_text().strip())
 
-    def read(self, box):
+    def read(self, box: Box) -> None:
         """Does what the box wants; raises AssertionError where it does not do what the page says."""
         text = self.with_ports(box.text)
-        if box.language == "sh":
-            if text.endswith(RUNS_ON + "\n"):
-                self.start(text.removesuffix(RUNS_ON + "\n"))
-            else:
-                self.said, self._log = self.run(text), None
+        if box.language == "sh" and text.endswith(RUNS_ON):
+            self.start(text.removesuffix(RUNS_ON))
+        elif box.language == "sh":
+            self.said, self._log = self.run(text), None
         elif box.language == "text":
             self.expect(text)
-        elif box.language not in ("console", "ini"):  # which shows what is not for every machine
+        elif box.language not in ("console", "ini"):  # which show what is not for every machine
             name = NAME.match(text)
             assert name, f"no file is named in the first line: {text[:60]!r}"
             self.here.joinpath(name[1]).write_text(text)
 
-    def with_ports(self, text):
+    def with_ports(self, text: str) -> str:
         return re.sub(r"\b(" + "|".join(self.ports) + r")\b", lambda match: self.ports[match[1]], text)
 
-    def run(self, text):
-        self._state.joinpath("box").write_text(text)
-        command = ["bash", "-c", SHELL, self._state]
+    def run(self, text: str) -> str:
+        """What a box prints."""
+        command = self._command("else", text)
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         for made in self.here.glob("fastws.*"):
             made.write_text(self.with_ports(made.read_text()))
         return done.stdout
 
-    def start(self, text):
-        """What runs on is one of its kind: the one before gets a Ctrl-C."""
-        kind = " ".join(text.split()[:2])
+    def start(self, text: str) -> None:
+        """What runs on has a terminal of its own, in which the one before gets a Ctrl-C."""
+        *lines, last = text.split("\n")
+        kind = " ".join(last.split()[:2])
         self.stop(kind)
-        output = self._state / f"{kind.replace(' ', '-')}.out"
-        self._state.joinpath("box").write_text(f"exec {text}")
-        with output.open("w") as file:
-            process = subprocess.Popen(["bash", "-c", SHELL, self._state], stdout=file, stderr=file)
-        self._running[kind] = process, output
-        self._log = output
+        self._log = self._terminal(kind) / "output"
+        command = self._command(kind, "\n".join(lines), f"exec {last}")
+        with self._log.open("w") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, text=True)
+        self._running[kind] = process, self._log
 
-    def stop(self, kind):
+    def _command(self, terminal: str, text: str, last: str = "") -> list[str | Path]:
+        state = self._terminal(terminal)
+        state.joinpath("box").write_text(text)
+        state.joinpath("last").write_text(last)
+        return ["bash", "-c", SHELL, state]
+
+    def _terminal(self, name: str) -> Path:
+        state = self._state / name.replace(" ", "-")
+        if not state.exists():
+            state.mkdir()
+            state.joinpath("folder").write_text(str(self._folder))
+            state.joinpath("environment").write_text(self._environment)
+        return state
+
+    def stop(self, kind: str) -> None:
         if kind in self._running:
             process, _ = self._running.pop(kind)
             process.send_signal(signal.SIGINT)
             process.wait(TIMEOUT)
 
-    def stop_all(self):
+    def stop_all(self) -> None:
         for kind in list(self._running):
             self.stop(kind)
 
-    def expect(self, text, of=None):
+    def expect(self, text: str, of: str | None = None) -> None:
         """Compares what was printed ("..." stands for anything); what runs on has time, and may say more."""
         wanted = ".*".join(re.escape(part) for part in text.strip("\n").split("..."))
         log = self._running[of][1] if of else self._log

@@ -17,6 +17,23 @@ flush_bounds[:] = [50000, 100000, 250000, 500000, 1000000, 2500000, 5000000, 100
 FLUSH_BOUNDS = tuple([bound / 1e9 for bound in flush_bounds[:FLUSH_BUCKETS - 1]])      # seconds; the last has none
 
 
+cdef int threads_of = 0                 # the process that may have flush threads
+
+
+cdef int threads_here(int wanted) except -1:
+    """Returns how many threads may write in this process. libgomp's do not survive a fork, and it would wait for them
+    forever: what was forked from a process that may have had some writes with one."""
+    global threads_of
+    if wanted == 1:
+        return 1
+    if threads_of == 0:
+        threads_of = getpid()
+    if threads_of == getpid():
+        return wanted
+    logger.warning("flush_threads: 1 instead of %d, since a server ran before this process was forked", wanted)
+    return 1
+
+
 cdef void flush_span(Conn** batch, size_t count, bint fresh, uint64_t* sent) noexcept nogil:
     cdef Releases releases = Releases(NULL, 0, 0)
     cdef size_t i

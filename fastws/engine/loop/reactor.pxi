@@ -26,7 +26,7 @@ cdef class Reactor:
         self.server = server
         self.thread = PyThread_get_thread_ident()
         self.id_prefix = id_prefix
-        self.flush_threads = options.flush_threads
+        self.flush_threads = threads_here(options.flush_threads)
         self.max_arena = options.max_arena
         self.max_inbound = options.max_inbound
         self.max_header_size = options.max_header_size

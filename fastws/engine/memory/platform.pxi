@@ -71,6 +71,7 @@ cdef extern from "platform.h" nogil:
     int setsockopt(int, int, int, const void*, socklen_t)
     int shutdown(int, int)
     int close "close"(int)
+    int getpid()
     int clock_gettime(int, timespec*)
     uint16_t ntohs(uint16_t)
     int inet_pton(int, const char*, void*)
