@@ -82,6 +82,17 @@ async def test_echo_and_the_library_for_python_as_they_are_printed(app):
         assert signed["channel_data"] == '{"user_id": 1, "user_info": {"name": "Ann"}}'
 
 
+async def test_a_server_of_your_own_as_it_is_printed(dial_pusher):
+    names = pages.run(pages.block(PAGE, "In a server of your own", "python").replace("sleep(1)", "sleep(0.01)"))
+    running_it = asyncio.ensure_future(names["main"]())
+    await eventually(lambda: names["server"].is_ready)
+    wire = await dial_pusher(App(names["server"], names["news"], f"ws://127.0.0.1:{names['server'].port}"))
+    await wire.subscribe("news")
+    assert await wire.receive() == ("headline", "news", {"text": "hello"})
+    running_it.cancel()
+    await asyncio.wait((running_it,))
+
+
 def test_the_configurations_are_ones(tmp_path):
     file, secret = tmp_path / "fastws.toml", tmp_path / "secret"
     secret.write_text("a secret of 16 characters or more")
