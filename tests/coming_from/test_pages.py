@@ -28,7 +28,15 @@ def of(*languages):
 
 
 def test_the_pages_are_there():
-    assert [page.stem for page in PAGES] == ["centrifugo", "coldfusion", "lucee", "socketio", "starlette", "websockets"]
+    assert [page.stem for page in PAGES] == [
+        "centrifugo",
+        "coldfusion",
+        "lucee",
+        "pusher",
+        "socketio",
+        "starlette",
+        "websockets",
+    ]
     assert {block.language for block in BLOCKS} <= {"python", "toml", "cfc", "json", "js", "html", "sh"}
 
 
