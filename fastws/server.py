@@ -56,6 +56,8 @@ class Server:
         self.state = SimpleNamespace()
         #: The server's own answers to GET, by path: also while it is full, or stops.
         self.pages: dict[str, Callable[[], Answer]] = {}
+        #: Paths of the HTTP application that a few may ask for while the server is full.
+        self.spared: set[str] = set()
         self._router: Router[Life] = Router()
         self._runner = Runner()
         self._admission: Admission | None = None  # set while the server runs, like the next
@@ -239,7 +241,7 @@ class Server:
         self._address = host if self.options.fd or self.options.uds else self.options.host, port
         run_id = secrets.token_hex(5)
         try:
-            admission = self._admission = Admission(self.options, self._router, self._runner, self.pages)
+            admission = self._admission = Admission(self.options, self._router, self._runner, self.pages, self.spared)
             admission.reactor = self._reactor = Reactor(loop, admission, self.options, run_id + "-")
             await self._start_node(run_id)
             for manager in self.endpoints.values():

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ logger = logging.getLogger("fastws.server")
 
 FULL = "the server is full"
 STOPPING = "the server is stopping"
+SPARE = 4  # connections beyond max_connections that are for the paths in Server.spared
 
 
 class Admission:
@@ -43,7 +44,12 @@ class Admission:
     """
 
     def __init__(
-        self, options: Options, router: Router[Life], runner: Runner, pages: Mapping[str, Callable[[], Answer]]
+        self,
+        options: Options,
+        router: Router[Life],
+        runner: Runner,
+        pages: Mapping[str, Callable[[], Answer]],
+        spared: Container[str],
     ) -> None:
         self.is_ready = False
         self.is_draining = False
@@ -54,6 +60,7 @@ class Admission:
         self._router = router
         self._runner = runner
         self._pages = pages
+        self._spared = spared
         self._proxies = Proxies(options.trusted_proxies)
         self._deciding: dict[WebSocket, asyncio.Task[None]] = {}
         #: Handshakes by the endpoint's path ("" where the request may not know of one) and status.
@@ -139,7 +146,7 @@ class Admission:
 
     def _hand_over(self, ws: WebSocket, peer: Peer) -> None:
         """Hand a plain request and its connection over to the HTTP application."""
-        if self._is_full():
+        if self._is_full(SPARE if ws.request.path in self._spared else 0):
             self._refuse(ws, 503, FULL, RETRY_HEADERS)
             return
         detached = ws._give_away()
@@ -227,13 +234,14 @@ class Admission:
         if self._is_full() or (most is not None and life.endpoint.connection_count >= most):
             raise Reject(503, FULL, headers=RETRY_HEADERS)
 
-    def _is_full(self) -> bool:
-        """Returns whether there are `max_connections`, counting WebSockets and the HTTP application's connections."""
+    def _is_full(self, spare: int = 0) -> bool:
+        """Returns whether there are `max_connections`, counting WebSockets and the HTTP application's connections, and
+        ``spare`` beyond that."""
         most = self._options.max_connections
         if most is None:
             return False
         plain = 0 if self.http is None else self.http.connection_count
-        return plain + sum(life.endpoint.connection_count for life in self._router.targets) >= most
+        return plain + sum(life.endpoint.connection_count for life in self._router.targets) >= most + spare
 
     def _refuse(
         self,

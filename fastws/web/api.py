@@ -21,9 +21,10 @@ from ..hub import Hub
 from ..server import Server
 from . import asked, shapes
 from .app import BadRequest, Web, WebRequest
-from .logs import Logs, Sent, check_latest_key
+from .logs import Logs, Sent, check_kept
 from .openapi import document
 from .operations import COMMANDS, OPERATIONS, Operation
+from .port import with_own_port
 from .refusals import Refusals
 from .repeats import Repeats
 
@@ -35,7 +36,6 @@ JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 PAGE_HEADER = "x-fastws-page"  # tells the status page's requests from those of others who have its key
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 WHOLE = re.compile(r"0|-?[1-9][0-9]{0,18}")
-ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*)):([0-9]{1,5})")
 
 encode = msgspec.json.encode
 
@@ -66,20 +66,11 @@ def add_to(web: Web, hub: Hub, settings: ApiSettings | None = None, *, keys: Key
     web.run_with(api.refusals)
     target = web
     if settings.listen:
-        host, port = _address(settings.listen)
-        target = api.web = Web()
-        api.server = Server(host, port, http=target)
-        web.run_with(api.server)
+        target, api.server = with_own_port(web, "api", settings.listen)
+        api.web = target
     for operation in OPERATIONS:
         target.add(operation.method, path + operation.path, api.handler(operation), api.at_once(operation))
     return api
-
-
-def _address(text: str) -> tuple[str, int]:
-    match = ADDRESS.fullmatch(text)
-    if match is None or int(match[3]) > 65535:
-        raise ConfigurationError(f"[api] listen={text!r} is not host:port: try '127.0.0.1:8766'")
-    return match[1] or match[2], int(match[3])
 
 
 class API:
@@ -248,12 +239,15 @@ class API:
         to, users = request.query_all("to") or None, request.query_all("users") or None
         exclude = request.query_all("exclude") or None
         latest_key = request.query.get("latest_key")
+        compress = asked.flag(request, "compress")
         kept = self._kept(channel, endpoint, to, users, exclude)
-        check_latest_key(kept, latest_key)
+        check_kept(kept, latest_key, compress)
         if kept is not None:
             published = await self._logs.append(channel, Sent(message, latest_key, None, endpoint))
             return Answer(200, encode(shapes.Connections(published.connections, str(published.position))), JSON)
-        count = self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
+        count = self.hub.broadcast(
+            channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint, compress=compress
+        )
         return Answer(200, encode(shapes.Connections(count)), JSON)
 
     # -- commands
@@ -273,12 +267,13 @@ class API:
         endpoint = asked.value(command.endpoint)
         self._check_endpoint(endpoint, "$.endpoint")
         to, users, exclude = asked.value(command.to), asked.value(command.users), asked.value(command.exclude)
-        send = partial(self.hub.broadcast, message=message, to=to, users=users, exclude=exclude, endpoint=endpoint)
-        latest_key = asked.value(command.latest_key)
+        latest_key, compress = asked.value(command.latest_key), asked.value(command.compress)
+        whom = {"to": to, "users": users, "exclude": exclude, "endpoint": endpoint}
+        send = partial(self.hub.broadcast, message=message, compress=compress, **whom)
         channels: Any = [command.channel] if command.channels is UNSET else command.channels
         kept = {channel: self._kept(channel, endpoint, to, users, exclude) for channel in channels}
         for each in kept.values():
-            check_latest_key(each, latest_key)
+            check_kept(each, latest_key, compress)
 
         def once(channel: str) -> int:
             return self._once(key, channel, command.key, partial(send, channel))
@@ -315,7 +310,8 @@ class API:
         """Send to users or connections."""
         message = asked.message(command)
         users, to = asked.addressed(command)
-        send = partial(self.hub.send, message, users=users, to=to, exclude=asked.value(command.exclude))
+        exclude, compress = asked.value(command.exclude), asked.value(command.compress)
+        send = partial(self.hub.send, message, users=users, to=to, exclude=exclude, compress=compress)
         return lambda: shapes.Connections(self._once(key, "", command.key, send))  # no channel has an empty name
 
     def _once(self, key: Key, channel: str, repeated: str | UnsetType, do: Callable[[], int]) -> int:

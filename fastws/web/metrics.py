@@ -26,6 +26,7 @@ from ..manager import ConnectionManager
 from ..server import Server
 from ..supervised import supervision
 from .app import Web, WebRequest
+from .port import with_own_port
 
 if TYPE_CHECKING:
     from ..hooks.listener import Hooks
@@ -47,6 +48,9 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """The section ``[metrics]``."""
 
     path: Annotated[Annotated[str, Meta(pattern="^/")], Meta(description="where the metrics are")] = "/metrics"
+    listen: Annotated[
+        str, Meta(description="host:port of a port of its own, where no key is needed; by default the server's port")
+    ] = ""
     public: Annotated[
         bool, Meta(description="whether anybody may read them; otherwise a key of `[[api.keys]]` for `read` is needed")
     ] = False
@@ -57,11 +61,18 @@ def add_to(
 ) -> Metrics:
     """Serve a server's metrics by ``web``; returns them, so that they can watch further ones.
 
-    Unless they are public, nobody may read them without ``keys``.
+    Unless they are public or have a port of their own, nobody may read them without ``keys``. On the server's port they
+    are answered while it is full, too.
     """
-    metrics = Metrics(server, None if settings.public else keys or Keys(()), hooks)
+    metrics = Metrics(server, None if settings.public or settings.listen else keys or Keys(()), hooks)
     metrics.watch(web)
-    web.add("GET", settings.path, metrics.answer)
+    if settings.listen:
+        target, _ = with_own_port(web, "metrics", settings.listen)
+        metrics.watch(target)
+    else:
+        target = web
+        server.spared.add(settings.path)
+    target.add("GET", settings.path, metrics.answer)
     web.run_with(metrics.watching_the_loop())
     if (link := supervision()) is not None:
         link.report(metrics.report)
@@ -209,6 +220,11 @@ GAUGES = {
 COUNTERS = {
     "broadcasts": ("broadcasts", "Messages to a channel that had subscribers."),
     "deliveries": ("deliveries", "Messages queued, one for each recipient."),
+    "compressed": ("compressed", "Times that a message was compressed: once for each size of window."),
+    "compressed_before_bytes": ("compressed_before_bytes", "Bytes of these messages before."),
+    "compressed_after_bytes": ("compressed_after_bytes", "Bytes that were left of them."),
+    "expanded": ("expanded", "Compressed messages that came."),
+    "expanded_bytes": ("expanded_bytes", "Bytes that were expanded of them."),
     "throttled": ("throttled", "Times that a peer was not read because it sent too fast."),
     "slow_readers_closed": ("closed_slow", "Connections closed with 1013 for more than max_backlog."),
     "unfinished_closed": ("closed_unfinished", "Connections closed with 1013 because of max_inbound."),

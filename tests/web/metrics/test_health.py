@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from fastws import ConfigurationError
 from fastws.command.settings import Settings, TopLevel, load
 from fastws.hooks import HookSettings
+from fastws.life.admission import SPARE
 from fastws.standalone import create_server
 from tests.hooks.conftest import answers, reply
 from tests.lib.raw import Raw
@@ -29,6 +31,24 @@ async def test_they_answer_while_the_server_is_full(serve):
     assert (await site.get("/fastws.js")).status == 503
     assert (await site.get("/healthz")).status == 200
     assert (await site.get("/readyz")).status == 200
+
+
+async def test_metrics_answer_while_the_server_is_full(serve):
+    site = await serve(options={"port": 0, "max_connections": 1})
+    await site.join()
+    assert (await site.scrape())["fastws_connections", "/ws"] == 1
+    assert (await site.get("/fastws.js")).status == 503
+    with pytest.raises(ConnectionClosedError, match="the server is full"):
+        await site.join()
+
+
+async def test_who_fills_the_server_further_with_scrapes_is_refused(serve):
+    site = await serve(options={"port": 0, "max_connections": 1})
+    await site.join()
+    raws = [await Raw.open(site.url) for _ in range(SPARE + 1)]
+    assert [await ask(raw, "/metrics") for raw in raws] == [*[200] * SPARE, 503]
+    for raw in raws:
+        raw.close()
 
 
 async def ask(raw, path):

@@ -1,5 +1,6 @@
 """The page of metrics: who may read it, what it never says, and that documents, dashboard and alerts know it."""
 
+import asyncio
 import json
 import re
 import subprocess
@@ -137,7 +138,8 @@ async def test_each_name_in_a_query_is_one(families):
 
 def test_the_dashboard_has_its_rows_and_variables():
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Overview", "Connections", "Delivery", "Slow readers", "Handshakes", "Hooks", "Nodes"]
+    about = "Overview", "Connections", "Delivery", "Slow readers", "Handshakes", "Hooks", "Nodes", "Compression"
+    assert rows == list(about)
     assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["datasource", "job", "instance"]
     shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
     assert all('{job=~"$job",instance=~"$instance"' in query for query in shown)
@@ -184,6 +186,25 @@ async def test_it_is_where_the_settings_say_and_only_then(serve):
     assert "fastws_connections" in (await site.get("/internal/figures")).text
     assert (await site.get("/metrics")).status == 404
     assert (await (await serve(metrics=None)).get("/metrics")).status == 404
+
+
+async def test_a_port_of_its_own_needs_no_key_and_ends_with_the_server(serve, unused_tcp_port):
+    site = await serve(metrics=MetricsSettings(listen=f"127.0.0.1:{unused_tcp_port}"), api=API)
+    assert (await site.get("/metrics")).status == 404
+    url = f"http://127.0.0.1:{unused_tcp_port}/metrics"
+    async with aiohttp.request("GET", url) as answer:
+        assert (answer.status, "fastws_build_info" in await answer.text()) == (200, True)
+    async with aiohttp.request("GET", url.replace("metrics", "api/info")) as answer:
+        assert answer.status == 404
+    await site.server.stop()
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.open_connection("127.0.0.1", unused_tcp_port)
+
+
+def test_a_port_that_is_none_gets_a_sentence():
+    settings = Settings(options={"port": 0}, metrics=MetricsSettings(listen="9100"))
+    with pytest.raises(ConfigurationError, match=r"\[metrics\] listen='9100' is not host:port"):
+        create_server(settings)
 
 
 async def test_it_speaks_openmetrics(serve):
