@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -239,7 +239,7 @@ class Server:
         self._sockets = await open_sockets(self.options)
         host, port = address_of(self._sockets[0])
         self._address = host if self.options.fd or self.options.uds else self.options.host, port
-        run_id = secrets.token_hex(5)
+        run_id = os.urandom(5).hex()
         try:
             admission = self._admission = Admission(self.options, self._router, self._runner, self.pages, self.spared)
             admission.reactor = self._reactor = Reactor(loop, admission, self.options, run_id + "-")
