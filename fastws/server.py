@@ -103,7 +103,8 @@ class Server:
         ``handshakes`` counts the answers by endpoint ("" where the request may not know of one) and status,
         ``received_bytes`` and ``sent_bytes`` what went over WebSockets and in handshakes, ``flushes`` those that wrote
         anything, by how long they took, ``pings`` those that were timed. ``backlog_bytes`` wait to be sent now,
-        ``arena_bytes`` are held for that. ``cluster``, with logs or a backplane: nodes, whether the store answers, logs and what was lost.
+        ``arena_bytes`` are held for that. ``cluster``, with logs or a backplane: nodes, whether the store answers, logs
+        and what was lost.
         """
         if self._reactor is None or self._admission is None:
             return {}
