@@ -312,6 +312,10 @@ cdef class Endpoint:
     cdef uint64_t throttled
     cdef uint64_t broadcasts
     cdef uint64_t compressed
+    cdef uint64_t compressed_before         # bytes of their payloads
+    cdef uint64_t compressed_after
+    cdef uint64_t expanded
+    cdef uint64_t expanded_bytes
     cdef uint64_t deliveries
     cdef uint64_t closed_slow
     cdef uint64_t closed_unfinished

@@ -13,9 +13,8 @@ from ..backplane.base import BackplaneError
 from ..errors import Reject
 from ..web.app import BadRequest, Web, WebRequest
 from ..web.asked import fault as fault_of
-from .frames import event
 from .listener import PusherListener
-from .names import channel_fault, is_cached, is_presence, ws_id_of
+from .names import channel_fault, is_cached, is_presence
 from .shapes import MOST_BATCH, Batch, BatchEvent, Event
 from .signing import Unauthorized
 
@@ -88,7 +87,7 @@ class API:
         assert channels is not None
         self._check(asked.data, asked.socket_id, channels)
         for channel in dict.fromkeys(channels):
-            self._send(channel, asked.name, asked.data, asked.socket_id)
+            self._listener.trigger(channel, asked.name, asked.data, socket_id=asked.socket_id)
         return {} if asked.info is None else self._informed(channels, asked.info)
 
     async def _informed(self, channels: Iterable[str], info: str) -> dict[str, Any]:
@@ -100,7 +99,7 @@ class API:
         for each in events:
             self._check(each.data, each.socket_id, (each.channel,))
         for each in events:
-            self._send(each.channel, each.name, each.data, each.socket_id)
+            self._listener.trigger(each.channel, each.name, each.data, socket_id=each.socket_id)
         if all(each.info is None for each in events):
             return {}
         return {"batch": [{} if each.info is None else await self._info(each.channel, each.info) for each in events]}
@@ -115,13 +114,6 @@ class API:
         fault = channel_fault(channel)
         if fault:
             raise BadRequest(f"{channel[:64]!r}: {fault}", "$.channel", status=422)
-
-    def _send(self, channel: str, name: str, data: str, socket_id: str | None) -> None:
-        """To everybody in a channel but the connection that it came from, as the backend says."""
-        sender = None if socket_id is None else ws_id_of(socket_id)
-        if is_cached(channel):
-            self._listener.cache.put(channel, name, data)
-        self._listener.manager.broadcast(channel, event(name, channel, data), exclude=sender)
 
     # -- who is there
 

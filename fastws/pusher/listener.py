@@ -26,6 +26,7 @@ from .names import (
     is_signed,
     own_channel,
     socket_id_of,
+    ws_id_of,
 )
 from .presence import Rooms
 from .settings import PusherSettings
@@ -95,6 +96,16 @@ class PusherListener(Listener):
         """The server starts."""
         self._manager = manager
         self.rooms.begin(manager)
+
+    def trigger(self, channel: str, name: str, data: str, *, socket_id: str | None = None) -> int:
+        """Send an event to a channel, but not to the connection with this id. Returns how many were addressed here.
+
+        ``data`` arrives as it is; most clients read it as JSON. A cache channel keeps it.
+        """
+        if is_cached(channel):
+            self.cache.put(channel, name, data)
+        sender = None if socket_id is None else ws_id_of(socket_id)
+        return self.manager.broadcast(channel, event(name, channel, data), exclude=sender)
 
     # -- what a hub sends
 

@@ -220,6 +220,11 @@ GAUGES = {
 COUNTERS = {
     "broadcasts": ("broadcasts", "Messages to a channel that had subscribers."),
     "deliveries": ("deliveries", "Messages queued, one for each recipient."),
+    "compressed": ("compressed", "Times that a message was compressed: once for each size of window."),
+    "compressed_before_bytes": ("compressed_before_bytes", "Bytes of these messages before."),
+    "compressed_after_bytes": ("compressed_after_bytes", "Bytes that were left of them."),
+    "expanded": ("expanded", "Compressed messages that came."),
+    "expanded_bytes": ("expanded_bytes", "Bytes that were expanded of them."),
     "throttled": ("throttled", "Times that a peer was not read because it sent too fast."),
     "slow_readers_closed": ("closed_slow", "Connections closed with 1013 for more than max_backlog."),
     "unfinished_closed": ("closed_unfinished", "Connections closed with 1013 because of max_inbound."),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import aiohttp
 import pytest
@@ -12,6 +13,7 @@ from ..backplane.conftest import redis_server  # noqa: F401  (a fixture)
 from ..lib import pages
 from ..lib.raw import TIMEOUT
 from ..lib.support import eventually, records_naming, signed_cookie
+from .cfml import Application
 from .conftest import COMING_FROM
 
 PAGE = COMING_FROM / "lucee.md"
@@ -137,10 +139,10 @@ async def test_each_cfml_application_is_asked_about_its_own_visitors(application
         client = await site.open(path, headers={"Cookie": cookies}, **options)
         code, reason = await client.closed()
         assert (code, reason.partition(" (")[0]) == (4401, "log in first")
-    assert [len(application.asked) for application in (shop, crm)] == [2, 2]
+    assert [application.connects for application in (shop, crm)] == [2, 2]
     # A page of somebody else is not in the list of origins.
     assert (await site.refused("/shop/ws", headers={"Cookie": ann}, origin="https://evil.example"))["code"] == 403
-    assert len(shop.asked) == 2
+    assert shop.connects == 2
 
 
 async def test_the_code_and_the_reason_of_a_close_arrive(started, capsys):
@@ -261,6 +263,26 @@ async def test_a_cfml_application_decides_who_enters_and_publishes(applications,
         assert [await client.closed() for client in (laptop, phone)] == [(4001, "logged out")] * 2
         code, reason = await (await site.open("/ws", **options)).closed()
         assert (code, reason.partition(" (")[0]) == (4401, "log in first")
+
+
+class Renewing(Application):
+    """Asked again every second, instead of every ten minutes."""
+
+    def decide(self, hook, session):
+        status, content = super().decide(hook, session)
+        return status, content | {"expires": int(time.time()) + 1, "renew": True} if status == 200 else content
+
+
+async def test_a_connection_ends_with_its_session(applications, configured):
+    application = await applications(SECRET, Renewing)
+    site = await configured("lucee", CONFIGURED, {"http://127.0.0.1:8888": application.url})
+    headers = {"Cookie": application.log_in("ann")}
+    client = await site.join("/ws", subprotocols=["fastws.v1"], origin="http://127.0.0.1:8888", headers=headers)
+    assert (await hello(client))["user"] == "ann"
+    await eventually(lambda: application.connects > 1)  # and the session is still there
+    application.sessions.clear()
+    code, _ = await client.closed()
+    assert code == 4001
 
 
 async def test_a_client_without_cookies_and_header_fields_brings_a_ticket(applications, configured):

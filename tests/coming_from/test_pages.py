@@ -28,7 +28,15 @@ def of(*languages):
 
 
 def test_the_pages_are_there():
-    assert [page.stem for page in PAGES] == ["centrifugo", "coldfusion", "lucee", "socketio", "starlette", "websockets"]
+    assert [page.stem for page in PAGES] == [
+        "centrifugo",
+        "coldfusion",
+        "lucee",
+        "pusher",
+        "socketio",
+        "starlette",
+        "websockets",
+    ]
     assert {block.language for block in BLOCKS} <= {"python", "toml", "cfc", "json", "js", "html", "sh"}
 
 
@@ -56,7 +64,9 @@ def test_json_is_json(block):
     json.loads(block.text)
 
 
-@pytest.mark.parametrize("block", of("cfc"))
+@pytest.mark.parametrize(
+    "block", [*of("cfc"), *(b for b in pages.blocks(pages.DOCS / "api.md") if b.language == "cfc")]
+)
 def test_cfml_can_be_parsed_and_its_calls_are_those_of_the_api(block):
     assert cfml.faults(block.text) == []
     for route, keys in cfml.posts(block.text):
