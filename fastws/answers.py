@@ -3,7 +3,7 @@
 import functools
 import http
 import logging
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -121,7 +121,7 @@ def refusal(
     ``about`` are further `facts` for the log; ``field`` is where in the body the fault is; ``request_id`` is that of
     a trusted proxy.
     """
-    request_id = request_id or secrets.token_hex(8)
+    request_id = request_id or os.urandom(8).hex()
     extra = {**(about or {}), "request_id": request_id, "status": status, "remote_address": peer}
     level = logging.WARNING if error is None else logging.ERROR
     logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import secrets
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
@@ -102,8 +102,9 @@ class Server:
 
         ``handshakes`` counts the answers by endpoint ("" where the request may not know of one) and status,
         ``received_bytes`` and ``sent_bytes`` what went over WebSockets and in handshakes, ``flushes`` those that wrote
-        anything, by how long they took. ``backlog_bytes`` wait to be sent now, ``arena_bytes`` are held for that.
-        ``cluster``, with logs or a backplane: nodes, whether the store answers, logs and what was lost.
+        anything, by how long they took, ``pings`` those that were timed. ``backlog_bytes`` wait to be sent now,
+        ``arena_bytes`` are held for that. ``cluster``, with logs or a backplane: nodes, whether the store answers, logs
+        and what was lost.
         """
         if self._reactor is None or self._admission is None:
             return {}
@@ -239,7 +240,7 @@ class Server:
         self._sockets = await open_sockets(self.options)
         host, port = address_of(self._sockets[0])
         self._address = host if self.options.fd or self.options.uds else self.options.host, port
-        run_id = secrets.token_hex(5)
+        run_id = os.urandom(5).hex()
         try:
             admission = self._admission = Admission(self.options, self._router, self._runner, self.pages, self.spared)
             admission.reactor = self._reactor = Reactor(loop, admission, self.options, run_id + "-")
