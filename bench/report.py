@@ -37,17 +37,28 @@ one core, and everything else shares the others. A tilde marks what was disturbe
 the processes had to wait for its core for more than 5 % of the time. CPU time suffers least from that, times the most.
 """
 
+ASGI_HEAD = """\
+## ASGI applications
 
-def render(results, *, with_nodes=False):
-    """Returns the page of a single server, or what follows it: more than one node."""
+One application of FastAPI on fastws and on other servers, each in one process with uvloop, without compression and
+pings. Its fan-out is a loop of `send_bytes`, as in FastAPI's documentation; `fastapi-channels` is the same application
+with `channels(websocket).broadcast` in place of the loop ([asgi.md](asgi.md)). The others are uvicorn with each of its
+protocols for WebSockets, and Granian as `granian.server.embed`, so that it is one process, too.
+"""
+
+HEADS = {"": HEAD, "asgi": ASGI_HEAD, "nodes": NODES_HEAD}  # of the parts of the page, in their order
+
+
+def render(results, part=""):
+    """Returns a part of the page."""
     summary, scenarios = Summary(results), load_scenarios()
-    parts = [NODES_HEAD if with_nodes else HEAD, render_header(results["header"])]
+    parts = [HEADS[part], render_header(results["header"])]
     for name, scenario in scenarios.items():
-        if summary.cases(name) and scenario.nodes == with_nodes:
+        if summary.cases(name) and scenario.part == part:
             parts.append(render_scenario(summary, scenario))
     if results["left_out"]:
         lines = [f"- {what}: {why}" for what, why in results["left_out"].items()]
-        parts.append(f"{'###' if with_nodes else '##'} Left out\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"{'###' if part else '##'} Left out\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -60,7 +71,7 @@ def render_header(header):
 
 def render_scenario(summary, scenario):
     parts = [
-        f"{'###' if scenario.nodes else '##'} {scenario.title}\n",
+        f"{'###' if scenario.part else '##'} {scenario.title}\n",
         describe(scenario),
         scenario_table(summary, scenario),
     ]
@@ -147,17 +158,22 @@ def plot_bars(axes, summary, scenario, cases):
 
 
 def write(results):
-    """Write the page; a half of it that nothing was measured for stays as it is."""
+    """Write the page; a part of it that nothing was measured for stays as it is."""
     PAGE.parent.mkdir(exist_ok=True)
     plot(results)
-    single, mark, nodes = PAGE.read_text().partition(NODES_MARK) if PAGE.exists() else (HEAD, "", "")
-    measured = {load_scenarios()[record["scenario"]].nodes for record in results["records"]}
-    if False in measured:
-        single = render(results)
-    if True in measured:
-        mark, nodes = "", render(results, with_nodes=True)
-    PAGE.write_text(single.rstrip() + "\n" + ("\n" + mark + nodes if nodes else ""))
+    parts = parts_of(PAGE.read_text()) if PAGE.exists() else {}
+    for part in {load_scenarios()[record["scenario"]].part for record in results["records"]}:
+        parts[part] = render(results, part)
+    PAGE.write_text("\n".join(parts[part].rstrip() + "\n" for part in HEADS if part in parts))
     return PAGE
+
+
+def parts_of(page):
+    """Returns the parts of a page, by name."""
+    begins = {part: page.find(head.partition("\n")[0] + "\n") for part, head in HEADS.items()}
+    begins = {part: begin for part, begin in begins.items() if begin >= 0}
+    ends = [*list(begins.values())[1:], len(page)]
+    return {part: page[begin:end] for (part, begin), end in zip(begins.items(), ends, strict=True)}
 
 
 def main():
