@@ -3,7 +3,7 @@
 from bench.scenarios import BUSY, CPU, Figure, Scenario
 from bench.scenarios import echo as plain_echo
 
-MEMBERS = 100
+MEMBERS = 1_000
 WINDOWS = (1, 16, 128)
 
 
@@ -30,7 +30,7 @@ SCENARIOS = (
         name="asgi-fanout",
         title="Fan-out of an application",
         figures=(Figure("rate", "deliveries/s"), CPU, BUSY),
-        setups=lambda quick, most: (MEMBERS, 10 * MEMBERS),
+        setups=lambda quick, most: (MEMBERS,),
         run=fan_out,
         about="One publisher, itself a member; every member gets each message.",
         fan_out=True,

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from enum import Enum
+from time import monotonic
 from typing import Any, TypeAlias
 
 from .._core import Request, WebSocket, field_lines
@@ -18,7 +19,7 @@ Message: TypeAlias = Mapping[str, Any]
 
 MOST_PENDING_BYTES = 64 * 1024  # for one connection; with more, `send` waits
 MOST_READ_AHEAD = 1  # messages that wait here; more of them wait in the engine, within its limits
-MOST_IN_A_ROW = 64  # messages that are received before others have a turn
+TURN_SECONDS = 0.001  # for which messages that are there are received before others have a turn
 ABNORMAL = 1006  # RFC 6455 7.1.5: no Close came
 
 # What an application says otherwise, or that only the handshake itself may say.
@@ -77,7 +78,7 @@ class Conversation:
         self._is_connect_told = False
         self._messages: deque[str | bytes] = deque()
         self._taken: Taken | None = None  # the engine waits until the application has received
-        self._in_a_row = 0
+        self._turn_ends = 0.0
         self._end: Message | None = None
         self._receivers: list[asyncio.Future[None]] = []
         self._senders: list[asyncio.Future[None]] = []
@@ -145,15 +146,14 @@ class Conversation:
         if not self._is_connect_told:
             self._is_connect_told = True
             return {"type": "websocket.connect"}
-        self._in_a_row += 1
-        if self._in_a_row > MOST_IN_A_ROW:
-            self._in_a_row = 0
+        if self._messages and monotonic() > self._turn_ends:
             await asyncio.sleep(0)
+            self._turn_ends = monotonic() + TURN_SECONDS
         while not self._messages:
             if self._end is not None:
                 return self._end
-            self._in_a_row = 0
             await _wait_in(self._receivers)
+            self._turn_ends = monotonic() + TURN_SECONDS
         message = self._messages.popleft()
         self._take()
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
