@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -237,8 +237,9 @@ class PusherListener(Listener):
         if channel not in ws.channels:
             if len(ws.channels) >= self.settings.max_channels:
                 raise Fault(4100, f"A connection can be in {self.settings.max_channels} channels", channel)
-            if waiting := self._waiting(channel):
-                return self._join_after(waiting, ws, peer, channel, member)
+            listening = self.manager.listening(channel)
+            if listening is not None or (member is not None and self.rooms.has_others):
+                return self._join_after(listening, ws, peer, channel, member)
         self._join(ws, peer, channel, member)
         return None
 
@@ -255,24 +256,16 @@ class PusherListener(Listener):
             if not self.application.has_signed(asked.auth, peer.socket_id, channel, *data):
                 raise Fault(4009, UNAUTHORIZED, channel)
 
-    def _waiting(self, channel: str) -> list[Awaitable[None]]:
-        """What a newcomer has to wait for, so that it gets what other nodes say from then on."""
-        listening = self.manager.listening(channel)
-        waiting: list[Awaitable[None]] = [] if listening is None else [asyncio.shield(listening)]
-        if is_presence(channel) and self.rooms.has_others:
-            waiting.append(self.rooms.ready(channel))
-        return waiting
-
     async def _join_after(
-        self, waiting: Iterable[Awaitable[None]], ws: WebSocket, peer: Peer, channel: str, member: Member | None
+        self, listening: "asyncio.Future[None] | None", ws: WebSocket, peer: Peer, channel: str, member: Member | None
     ) -> None:
-        try:
-            await asyncio.gather(*waiting)
+        """A newcomer gets what other nodes say from then on, and knows who is there."""
+        if listening is not None:
+            await asyncio.shield(listening)
+        is_shared = member is not None and self.rooms.has_others
+        async with self.rooms.known(channel) if is_shared else contextlib.nullcontext():
             if ws.is_open:
                 self._join(ws, peer, channel, member)
-        finally:
-            if member is not None:
-                self.rooms.leave(channel)
 
     def _join(self, ws: WebSocket, peer: Peer, channel: str, member: Member | None) -> None:
         """The client is told first, so that no event of the channel comes before. A second time it is told again."""

@@ -190,6 +190,8 @@ async def test_only_what_the_backend_has_signed_just_now_is_done(serve_pusher, d
         assert SECRET not in str(answer)
     with pytest.raises(pusher.errors.PusherBadAuth):
         await asyncio.to_thread(library(app.port, secret="y" * 20).trigger, "cars", "hi", {})
+    large = b" " * 1_000_000  # which is not read
+    assert (await ask(app, "POST", signed("POST", path, large, secret="x" * 20), large))[0] == 401
     elsewhere = f"/apps/{ID}0/events"
     assert (await ask(app, "POST", signed("POST", elsewhere, body), body))[0] == 404
     assert (await ask(app, "GET", signed("GET", path)))[0] == 405
@@ -211,5 +213,6 @@ def test_a_signature_is_that_of_pushers_own_documentation():
     text = "POST\n/apps/3/events\n" + "&".join(f"{name}={value}" for name, value in query.items())
     signature = "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"
     assert application.sign(text.encode()) == signature
+    application.check_body(query, body)
     with pytest.raises(Unauthorized, match="auth_timestamp is not within 600 s"):
-        application.check_request("POST", ("/apps/3/events",), {**query, "auth_signature": signature}, body)
+        application.check_request("POST", ("/apps/3/events",), {**query, "auth_signature": signature})

@@ -89,3 +89,18 @@ async def test_members_of_a_node_that_dies_are_gone_after_a_lease(start, dial_pu
     await ann.so_far()
     fleet.kill(there)
     assert await ann.receive() == ("pusher_internal:member_removed", "presence-a", {"user_id": "bob"})
+
+
+async def test_two_who_wait_to_join_are_in_though_one_leaves_meanwhile(start, dial_pusher):
+    here, there = await start(Fleet.in_memory(), 2)
+    bob = await dial_pusher(there)
+    await bob.join("presence-a", "bob")
+    for _ in range(5):
+        leaver, ann = await dial_pusher(here), await dial_pusher(here)
+        signed = library().authenticate("presence-a", leaver.socket_id, {"user_id": "leaver"})
+        await leaver.send("pusher:subscribe", {"channel": "presence-a", **signed})
+        leaver.client.abort()
+        assert "bob" in (await ann.join("presence-a", "ann"))["ids"]
+        await eventually(lambda: "ann" in ids(there))
+        await ann.client.close()
+        await eventually(lambda: ids(there) == ["bob"])

@@ -37,7 +37,7 @@ async def told(backend):  # noqa: F811
     return first
 
 
-async def test_what_happens_in_channels_is_posted_in_order(serve_pusher, dial_pusher, backend, told):  # noqa: F811
+async def test_what_happens_in_channels_is_posted_in_order(backend, told, serve_pusher, dial_pusher):  # noqa: F811
     everything = Webhook.__args__
     app = await serve_pusher(webhook_url=backend.url, webhook_events=everything)
     ann, phone = await dial_pusher(app), await dial_pusher(app)
@@ -64,7 +64,7 @@ async def test_what_happens_in_channels_is_posted_in_order(serve_pusher, dial_pu
     ]
 
 
-async def test_only_what_is_wanted_is_posted_until_it_arrives(serve_pusher, dial_pusher, backend, told):  # noqa: F811
+async def test_only_what_is_wanted_is_posted_until_it_arrives(backend, told, serve_pusher, dial_pusher):  # noqa: F811
     backend.says(reply(503), None, reply(500), reply(200))
     app = await serve_pusher(webhook_url=backend.url, webhook_events=("channel_vacated",))
     wire = await dial_pusher(app)
