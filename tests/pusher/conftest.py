@@ -240,12 +240,17 @@ class Driven:
         await self._changed.wait()
 
 
-@pytest.fixture
-async def node():
-    """In Node, in a process of its own."""
+def needs_node():
+    """Skip a test that cannot be, except in CI."""
     if shutil.which("node") is None or not (NODE / "node_modules" / "pusher-js").is_dir():
         missing = "optional: pusher-js is not installed: run npm install in tests/pusher/node"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+
+
+@pytest.fixture
+async def node():
+    """In Node, in a process of its own."""
+    needs_node()
     process = await asyncio.create_subprocess_exec(
         "node", "node.mjs", cwd=NODE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 20
     )

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import http.client
 import json
+import subprocess
 import time
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ import pytest
 
 from fastws.pusher.signing import Application, Unauthorized
 
-from .conftest import ID, KEY, SECRET, library
+from .conftest import ID, KEY, NODE, SECRET, library, needs_node
 
 
 def signed(method, path, body=b"", secret=SECRET, **query):
@@ -216,3 +217,25 @@ def test_a_signature_is_that_of_pushers_own_documentation():
     application.check_body(query, body)
     with pytest.raises(Unauthorized, match="auth_timestamp is not within 600 s"):
         application.check_request("POST", ("/apps/3/events",), {**query, "auth_signature": signature})
+
+
+async def test_the_library_for_node_says_and_asks_the_same(serve_pusher, dial_pusher):
+    needs_node()
+    app = await serve_pusher()
+    ann, bob = await dial_pusher(app), await dial_pusher(app)
+    for wire in (ann, bob):
+        await wire.subscribe("cars")
+    await ann.join("presence-room", "ann")
+    settings = {"appId": ID, "key": KEY, "secret": SECRET, "host": "127.0.0.1", "port": app.port}
+    command = ("node", "backend.mjs", json.dumps({**settings, "socket": bob.socket_id}))
+    process = await asyncio.create_subprocess_exec(*command, cwd=NODE, stdout=subprocess.PIPE)
+    answers = json.loads((await process.communicate())[0])
+    assert answers["trigger"] == {"channels": {"cars": {"subscription_count": 2}, "bikes": {"subscription_count": 0}}}
+    assert answers["batch"] == {}
+    assert answers["channels"] == {"channels": {"presence-room": {"user_count": 1}}}
+    assert answers["users"] == {"users": [{"id": "ann"}]}
+    assert answers["terminated"] == 200
+    assert await bob.receive() == ("stopped", "cars", {"at": "last"})
+    assert (await ann.closed())[0] == 4009
+    await bob.send("pusher:subscribe", {"channel": "presence-room", **answers["authorized"]})
+    assert (await bob.receive())[:2] == ("pusher_internal:subscription_succeeded", "presence-room")
