@@ -28,6 +28,7 @@ from .names import (
     socket_id_of,
     ws_id_of,
 )
+from .occupancy import Occupancy
 from .presence import Rooms
 from .settings import PusherSettings
 from .signing import Application
@@ -38,6 +39,7 @@ __all__ = ["PusherListener", "Tell"]
 logger = logging.getLogger("fastws.pusher")
 
 VERSIONS = range(4, 8)  # of the protocol; before 7, ids of users might be numbers
+OCCUPANCY = {"channel_occupied", "channel_vacated"}
 PEER = "pusher"  # where a connection's data has its Peer
 UNAUTHORIZED = "Connection is unauthorized"
 
@@ -74,6 +76,7 @@ class PusherListener(Listener):
         self.settings = settings
         self.application = application
         self.cache = cache
+        self.occupancy = Occupancy(tell)
         self.rooms = Rooms(lambda name, channel, user_id: tell(name, channel, user_id=user_id))
         self._tell = tell
         self._manager: ConnectionManager | None = None
@@ -96,6 +99,8 @@ class PusherListener(Listener):
         """The server starts."""
         self._manager = manager
         self.rooms.begin(manager)
+        if self.settings.webhook_url and OCCUPANCY & {*self.settings.webhook_events}:
+            self.occupancy.begin(manager)  # what nobody is told of need not be known on other nodes
 
     def trigger(self, channel: str, name: str, data: str, *, socket_id: str | None = None) -> int:
         """Send an event to a channel, but not to the connection with this id. Returns how many were addressed here.
@@ -130,7 +135,9 @@ class PusherListener(Listener):
         try:
             self._check_handshake(ws.request)
         except Fault as fault:
-            logger.warning("connection %s refused: %d %s", ws.id, fault.code, fault, extra={"connection": ws.id})
+            logger.warning(
+                "connection %s refused: %d %r", ws.id, fault.code, fault.message, extra={"connection": ws.id}
+            )
             ws.send(frames.error(fault.code, fault.message))
             ws.close(fault.code, fault.message)
             return
@@ -168,11 +175,11 @@ class PusherListener(Listener):
 
     def on_channel_open(self, channel: str) -> Any:
         """A channel has its first subscriber."""
-        self._tell("channel_occupied", channel)
+        self.occupancy.opened(channel)
 
     def on_channel_close(self, channel: str) -> Any:
         """A channel has no subscribers any more."""
-        self._tell("channel_vacated", channel)
+        self.occupancy.closed(channel)
 
     # -- silence
 
@@ -209,7 +216,9 @@ class PusherListener(Listener):
             self._refuse(ws, fault)
 
     def _refuse(self, ws: WebSocket, fault: Fault) -> None:
-        logger.info("connection %s: %d %s", ws.id, fault.code, fault, extra={"connection": ws.id, "code": fault.code})
+        logger.info(
+            "connection %s: %d %r", ws.id, fault.code, fault.message, extra={"connection": ws.id, "code": fault.code}
+        )
         ws.send(frames.error(fault.code, fault.message))
         if fault.channel is not None:
             kind, status = ("AuthError", 401) if fault.code == 4009 else ("LimitReached", 403)

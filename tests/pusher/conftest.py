@@ -27,6 +27,7 @@ from fastws.pusher.start import add_to
 from fastws.testing import connect, running
 from fastws.web.app import Web
 
+from ..hooks.conftest import backend  # noqa: F401  (a fixture)
 from ..lib.raw import TIMEOUT
 
 NODE = Path(__file__).parent / "node"
@@ -192,6 +193,29 @@ def auth():
         yield server
         server.shutdown()
         thread.join()
+
+
+# -- webhooks
+
+
+@pytest.fixture
+async def told(backend):  # noqa: F811
+    """`await told(number)` are the first so many events, each request verified by Pusher's library."""
+
+    async def first(number):
+        def events():
+            found = []
+            for post in backend.posts:
+                key, signature = post.headers["x-pusher-key"], post.headers["x-pusher-signature"]
+                webhook = library().validate_webhook(key, signature, post.body.decode())
+                assert webhook is not None
+                assert post.headers["content-type"] == "application/json"
+                found += webhook["events"]
+            return found if len(found) >= number else None
+
+        return await backend.until(events)
+
+    return first
 
 
 # -- Pusher's and Laravel's clients
