@@ -135,10 +135,7 @@ class PusherListener(Listener):
         try:
             self._check_handshake(ws.request)
         except Fault as fault:
-            logger.warning(
-                "connection %s refused: %d %r", ws.id, fault.code, fault.message, extra={"connection": ws.id}
-            )
-            ws.send(frames.error(fault.code, fault.message))
+            self._refuse(ws, fault, logging.WARNING)
             ws.close(fault.code, fault.message)
             return
         socket_id = socket_id_of(ws.id)
@@ -215,10 +212,9 @@ class PusherListener(Listener):
         except Fault as fault:
             self._refuse(ws, fault)
 
-    def _refuse(self, ws: WebSocket, fault: Fault) -> None:
-        logger.info(
-            "connection %s: %d %r", ws.id, fault.code, fault.message, extra={"connection": ws.id, "code": fault.code}
-        )
+    def _refuse(self, ws: WebSocket, fault: Fault, level: int = logging.INFO) -> None:
+        about = {"connection": ws.id, "code": fault.code}
+        logger.log(level, "connection %s is told %d %r", ws.id, fault.code, fault.message, extra=about)
         ws.send(frames.error(fault.code, fault.message))
         if fault.channel is not None:
             kind, status = ("AuthError", 401) if fault.code == 4009 else ("LimitReached", 403)
