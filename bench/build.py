@@ -4,7 +4,10 @@ import contextlib
 from pathlib import Path
 
 BENCH = Path(__file__).parent
-MODULES = {"bench.load": ["load.pyx", "layout.pxi", "histogram.pxi"], "bench.peers.send_loop": ["peers/send_loop.pyx"]}
+MODULES = {
+    "bench.load": ["load.pyx", "layout.pxi", "tls.pxi", "histogram.pxi"],
+    "bench.peers.send_loop": ["peers/send_loop.pyx"],
+}
 
 
 def build():
@@ -15,7 +18,8 @@ def build():
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
 
-    sources = [Extension(name, [str(BENCH / MODULES[name][0])], extra_compile_args=["-O3"]) for name in stale]
+    options = {"extra_compile_args": ["-O3"], "libraries": ["z"]}
+    sources = [Extension(name, [str(BENCH / MODULES[name][0])], **options) for name in stale]
     with contextlib.chdir(BENCH.parent):
         extensions = cythonize(sources, build_dir="build/bench", force=True, quiet=True)
         command = Distribution({"name": "bench", "ext_modules": extensions}).get_command_obj("build_ext")

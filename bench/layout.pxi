@@ -4,7 +4,7 @@ cimport cython
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcmp, memcpy, memmove, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
@@ -34,11 +34,25 @@ cdef extern from * nogil:
     uint32_t subtract "__atomic_sub_fetch"(uint32_t *counter, uint32_t value, int order)
     enum: ACQUIRE "__ATOMIC_ACQUIRE", RELEASE "__ATOMIC_RELEASE", ACQ_REL "__ATOMIC_ACQ_REL"
 
+cdef extern from "<zlib.h>" nogil:
+    ctypedef struct z_stream:
+        unsigned char *next_in
+        unsigned int avail_in
+        unsigned char *next_out
+        unsigned int avail_out
+    int inflateInit2(z_stream *stream, int window_bits)
+    int inflate(z_stream *stream, int flush)
+    int inflateReset(z_stream *stream)
+    int inflateEnd(z_stream *stream)
+    enum: Z_OK, Z_BUF_ERROR, Z_SYNC_FLUSH
+
 cdef enum:
     EVENTS = 1024
     READ_SIZE = 1 << 18
     HEAD = 18     # the longest frame header, and the two numbers
     SLOTS = 4     # streams that one client may receive
+    WINDOW = -15  # raw deflate, with the largest window
+    MEMOS = 1024  # compressed messages that a lane remembers: as many as are in flight
     NOBODY = -1   # the stream of a frame that is not a message
     CROWD = 8     # awaited deliveries for each that arrived: beyond that, spin
     PAUSE_NS = 20_000
@@ -66,7 +80,13 @@ cdef struct Client:
     uint8_t head[HEAD]   # an unfinished one
     int slot_count
     Slot slots[SLOTS]
-    int lock             # for the three below: any lane may have something for this client to send
+    bint deflates        # permessage-deflate was agreed on: frames are looked at when they are whole
+    z_stream *inflater   # with a window from message to message; NULL: the lane's, for each message by itself
+    uint8_t *part        # a frame, as far as it has arrived
+    size_t part_length
+    size_t part_capacity
+    int lock             # for those below: any lane may have something for this client to send
+    void *tls            # OpenSSL's SSL; NULL: plain TCP
     uint8_t *out         # data to send
     size_t out_length
     size_t out_capacity
@@ -79,6 +99,8 @@ cdef struct Stream:
     uint32_t lane_count  # lanes that have any
     uint32_t window
     uint32_t size        # bytes of payload
+    uint8_t *bodies      # what follows the two numbers, in each message in turn
+    uint32_t body_count
     uint32_t sent
     uint32_t done
     uint32_t mask        # ring size less one
@@ -104,6 +126,15 @@ cdef struct Shared:      # between all lanes
     uint32_t cursor      # the stream whose turn it is when messages roam
 
 
+cdef struct Memo:        # a message as it looks compressed
+    int stream
+    uint32_t sequence
+    size_t length
+    uint8_t *data
+
+cdef const uint8_t *TAIL = b"\x00\x00\xff\xff"  # what a sender of permessage-deflate leaves out
+
+
 cdef int64_t now_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
@@ -125,6 +156,36 @@ cdef inline uint64_t big_endian(const uint8_t *p, int size) noexcept nogil:
     for i in range(size):
         value = value << 8 | p[i]
     return value
+
+
+cdef inline int payload_offset(const uint8_t *head) noexcept nogil:
+    """Returns the bytes of a server's frame before its payload."""
+    cdef int length = head[1] & 0x7F
+    return 2 if length < 126 else 4 if length == 126 else 10
+
+
+cdef inline size_t frame_size(const uint8_t *frame, size_t have) noexcept nogil:
+    """Returns the bytes of a frame, or of as much of it as tells its size."""
+    cdef int head
+    if have < 2:
+        return 2
+    head = payload_offset(frame)
+    if have < <size_t>head:
+        return head
+    return head + (frame[1] & 0x7F if head == 2 else big_endian(frame + 2, head - 2))
+
+
+cdef void keep(Client *client, const uint8_t *p, size_t size) noexcept nogil:
+    """Append to the frame that has not arrived whole."""
+    if client.part_length + size > client.part_capacity:
+        client.part_capacity = 2 * (client.part_length + size)
+        client.part = <uint8_t *>realloc(client.part, client.part_capacity)
+    memcpy(client.part + client.part_length, p, size)
+    client.part_length += size
+
+
+cdef inline const uint8_t *body_of(Stream *stream, uint32_t sequence) noexcept nogil:
+    return stream.bodies + <size_t>(sequence % stream.body_count) * (stream.size - 8)
 
 
 cdef inline void take(int *lock) noexcept nogil:
@@ -157,8 +218,22 @@ cdef void flush(Client *client) noexcept nogil:
     cdef ssize_t sent
     take(&client.lock)
     if client.out_length:
-        sent = send(client.fd, client.out, client.out_length, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if client.tls is not NULL:
+            sent = tls_write(client.tls, client.out, client.out_length)
+        else:
+            sent = send(client.fd, client.out, client.out_length, MSG_DONTWAIT | MSG_NOSIGNAL)
         if sent > 0:
             client.out_length -= sent
             memmove(client.out, client.out + sent, client.out_length)
     release(&client.lock)
+
+
+cdef ssize_t receive(Client *client, uint8_t *buffer) noexcept nogil:
+    """Returns like recv(2) how many bytes have arrived, at most READ_SIZE."""
+    cdef ssize_t size
+    if client.tls is NULL:
+        return recv(client.fd, buffer, READ_SIZE, MSG_DONTWAIT)
+    take(&client.lock)  # another lane may be writing
+    size = tls_read(client.tls, buffer, READ_SIZE)
+    release(&client.lock)
+    return size

@@ -8,6 +8,9 @@ with the stream's number and the message's (two little-endian uint32); a receive
 Closed loop: a stream keeps `window` messages in flight, and sends the next when one has reached every receiver.
 Open loop: it sends at a fixed rate, and latency counts from when a message was due, not from when it could be sent.
 
+With permessage-deflate every message is expanded and compared with what was sent. Where a server keeps no window between
+messages, all get the same bytes: those are expanded once per message and lane, and compared for everybody else.
+
 A *lane* is a thread's part: only it reads its clients, and what it counts is its own. A message is done when every lane
 has it, and the last of them sends the next one; so lanes meet once per message, not once per delivery.
 """
@@ -19,6 +22,7 @@ import threading
 import time
 
 include "layout.pxi"
+include "tls.pxi"
 include "histogram.pxi"
 
 REQUEST = (
@@ -28,7 +32,7 @@ REQUEST = (
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="  # the answer to that key (RFC 6455 1.3)
 CLIENTS_PER_ADDRESS = 20_000  # fewer than there are ephemeral ports
 FAULTS = ("lost", "repeated", "malformed", "closed")  # what must not happen
-COUNTERS = ("deliveries", "messages", "idle_ns", *FAULTS)
+COUNTERS = ("deliveries", "messages", "received", "idle_ns", *FAULTS)
 
 
 @cython.final
@@ -44,21 +48,29 @@ cdef class Lane:
     cdef uint32_t dirty[DIRTY]    # clients with something new to send
     cdef uint32_t dirty_count
     cdef uint32_t random
+    cdef z_stream inflater        # for messages without a window
+    cdef uint8_t inflated[READ_SIZE]
+    cdef Memo memos[MEMOS]
     cdef uint64_t arrived         # of the deliveries that it can expect, including lost ones
     cdef readonly int64_t idle_ns  # spent in polls that found nothing
-    cdef readonly uint64_t deliveries, messages, lost, repeated, malformed, closed
+    cdef readonly uint64_t deliveries, messages, received, lost, repeated, malformed, closed
     cdef readonly Histogram latency, side_latency
 
     def __cinit__(self, int number):
         self.number, self.random = number, 2463534242 + number
         self.epoll = epoll_create1(0)
         self.latency, self.side_latency = Histogram(), Histogram()
+        inflateInit2(&self.inflater, WINDOW)
 
     def __dealloc__(self):
+        cdef int i
         close(self.epoll)
+        inflateEnd(&self.inflater)
+        for i in range(MEMOS):
+            free(self.memos[i].data)
 
     def clear(self):
-        self.deliveries = self.messages = self.idle_ns = 0
+        self.deliveries = self.messages = self.received = self.idle_ns = 0
         self.latency.clear()
         self.side_latency.clear()
 
@@ -102,10 +114,14 @@ cdef class Lane:
         cdef ssize_t size = READ_SIZE
         if client.out_length:
             flush(client)
-        while size == READ_SIZE:
-            size = recv(client.fd, self.buffer, READ_SIZE, MSG_DONTWAIT)
+        while size == READ_SIZE or (size > 0 and client.tls is not NULL):
+            size = receive(client, self.buffer)
             if size > 0:
-                self.parse(client, self.buffer, size)
+                self.received += size
+                if client.deflates:
+                    self.parse_whole(client, self.buffer, size)
+                else:
+                    self.parse(client, self.buffer, size)
                 self.answer()
         if size == 0 or (size < 0 and errno != EAGAIN and errno != EINTR):
             self.hang_up(client)
@@ -168,6 +184,80 @@ cdef class Lane:
                 self.malformed += 1
         elif head[0] != 0x89:  # a ping is harmless; a close frame, text or a fragment is not
             self.malformed += 1
+
+    cdef void parse_whole(self, Client *client, const uint8_t *p, size_t size) noexcept nogil:
+        """The same with permessage-deflate."""
+        cdef size_t taken
+        cdef int64_t now = now_ns()
+        while size:
+            taken = frame_size(p, size)
+            if not client.part_length and taken <= size:
+                self.take_frame(client, p, taken, now)
+            else:
+                if client.part_length:
+                    taken = frame_size(client.part, client.part_length) - client.part_length
+                taken = min(taken, size)
+                keep(client, p, taken)
+                if client.part_length == frame_size(client.part, client.part_length):
+                    self.take_frame(client, client.part, client.part_length, now)
+                    client.part_length = 0
+            p += taken
+            size -= taken
+
+    cdef void take_frame(self, Client *client, const uint8_t *p, size_t size, int64_t now) noexcept nogil:
+        cdef int head = payload_offset(p)
+        client.stream = NOBODY
+        if p[0] == 0xC2:
+            self.recognise(client, p + head, size - head)
+        elif p[0] == 0x82:
+            self.identify(client, p + head, size - head)
+        elif p[0] != 0x89:  # a ping is harmless
+            self.malformed += 1
+        self.delivered(client, now)
+
+    cdef void recognise(self, Client *client, const uint8_t *p, size_t size) noexcept nogil:
+        """Find out which message this is: most likely what others have been sent already."""
+        cdef Slot *slot = &client.slots[0]
+        cdef Memo *memo = &self.memos[slot.next % MEMOS]
+        cdef ssize_t length
+        if client.inflater is NULL and memo.length == size and memo.stream == slot.stream and memo.sequence == slot.next:
+            if not memcmp(memo.data, p, size):
+                client.stream, client.sequence = slot.stream, slot.next
+                return
+        length = self.expand(client, p, size)
+        self.identify(client, self.inflated, max(length, 0))
+        if client.stream != NOBODY and client.inflater is NULL:
+            memo = &self.memos[client.sequence % MEMOS]
+            memo.stream, memo.sequence, memo.length = client.stream, client.sequence, size
+            memo.data = <uint8_t *>realloc(memo.data, size)
+            memcpy(memo.data, p, size)
+
+    cdef ssize_t expand(self, Client *client, const uint8_t *p, size_t size) noexcept nogil:
+        """Returns the size of the message that is now in `inflated`; -1 if it is damaged, or larger than that."""
+        cdef z_stream *stream = client.inflater if client.inflater is not NULL else &self.inflater
+        cdef int result
+        if client.inflater is NULL:
+            inflateReset(stream)
+        stream.next_out, stream.avail_out = self.inflated, READ_SIZE
+        stream.next_in, stream.avail_in = <unsigned char *>p, <unsigned int>size
+        result = inflate(stream, Z_SYNC_FLUSH)
+        if result == Z_OK and stream.avail_out:
+            stream.next_in, stream.avail_in = <unsigned char *>TAIL, 4
+            result = inflate(stream, Z_SYNC_FLUSH)
+        return -1 if result not in (Z_OK, Z_BUF_ERROR) or not stream.avail_out else READ_SIZE - stream.avail_out
+
+    cdef void identify(self, Client *client, const uint8_t *message, size_t size) noexcept nogil:
+        """Compare a whole message with what was sent as its stream and number."""
+        cdef Stream *stream
+        if size >= 8:
+            memcpy(&client.stream, message, 4)
+            memcpy(&client.sequence, message + 4, 4)
+            if 0 <= client.stream < self.shared.stream_count:
+                stream = &self.shared.streams[client.stream]
+                if size == stream.size and not memcmp(message + 8, body_of(stream, client.sequence), size - 8):
+                    return
+        client.stream = NOBODY
+        self.malformed += 1
 
     cdef inline void delivered(self, Client *client, int64_t now) noexcept nogil:
         cdef Stream *stream
@@ -284,11 +374,11 @@ cdef class Lane:
         for lane in range(shared.lanes):
             stream.missing[lane * stream.stride + place] = stream.shares[lane]
             shared.expected[lane] += stream.shares[lane]
-        self.write(stream.senders[stream.sent % stream.sender_count], number, stream.sent, stream.size)
+        self.write(stream.senders[stream.sent % stream.sender_count], stream, number)
         stream.sent += 1
         shared.in_flight += 1
 
-    cdef void write(self, uint32_t sender, uint32_t stream, uint32_t sequence, uint32_t size) noexcept nogil:
+    cdef void write(self, uint32_t sender, Stream *stream, uint32_t number) noexcept nogil:
         cdef Client *client = &self.shared.clients[sender]
         if self.dirty_count == DIRTY:
             self.flush_dirty()
@@ -296,10 +386,11 @@ cdef class Lane:
         if not client.out_length:  # otherwise epoll or another lane is about to flush it
             self.dirty[self.dirty_count] = sender
             self.dirty_count += 1
-        self.write_frame(client, stream, sequence, size)
+        self.write_frame(client, stream, number)
         release(&client.lock)
 
-    cdef void write_frame(self, Client *client, uint32_t stream, uint32_t sequence, uint32_t size) noexcept nogil:
+    cdef void write_frame(self, Client *client, Stream *stream, uint32_t number) noexcept nogil:
+        cdef uint32_t size = stream.size
         cdef uint8_t *p = reserve(client, size + 14)
         cdef uint8_t *payload
         cdef uint8_t key[4]
@@ -318,9 +409,9 @@ cdef class Lane:
         self.random ^= self.random << 5
         memcpy(key, &self.random, 4)
         memcpy(payload - 4, key, 4)
-        memcpy(payload, &stream, 4)
-        memcpy(payload + 4, &sequence, 4)
-        memset(payload + 8, 120, size - 8)
+        memcpy(payload, &number, 4)
+        memcpy(payload + 4, &stream.sent, 4)
+        memcpy(payload + 8, body_of(stream, stream.sent), size - 8)
         for i in range(size):
             payload[i] ^= key[i & 3]
         client.out_length += payload + size - p
@@ -336,20 +427,25 @@ cdef class Lane:
 cdef class Load:
     """Clients of one server on 127.0.0.1:`port`, on `threads` threads: by default one per core that the caller may use.
 
+    With `tls` they accept whatever certificate the server has.
     Not to be used by several threads at once; `close` when done.
     """
 
     cdef Shared shared
     cdef int epoll  # for handshakes
     cdef epoll_event events[EVENTS]
+    cdef void *tls_context
     cdef readonly object port, requests, sockets, lanes
+    cdef readonly int compressing  # clients that have agreed on permessage-deflate
     cdef readonly Histogram latency, side_latency
 
     def __cinit__(self):
         self.epoll = epoll_create1(0)
 
-    def __init__(self, port, threads=None):
+    def __init__(self, port, threads=None, tls=False):
         cdef Lane lane
+        if tls:
+            self.tls_context = tls_context()
         self.port = port
         self.requests, self.sockets = [], []
         self.lanes = [Lane(i) for i in range(threads or len(os.sched_getaffinity(0)))]
@@ -363,8 +459,17 @@ cdef class Load:
         cdef int i
         for i in range(self.shared.client_count):
             free(self.shared.clients[i].out)
+            free(self.shared.clients[i].part)
+            if self.shared.clients[i].inflater is not NULL:
+                inflateEnd(self.shared.clients[i].inflater)
+                free(self.shared.clients[i].inflater)
+            if self.shared.clients[i].tls is not NULL:
+                openssl.SSL_free(self.shared.clients[i].tls)
+        if self.tls_context is not NULL:
+            openssl.SSL_CTX_free(self.tls_context)
         for i in range(self.shared.stream_count):
             free(self.shared.streams[i].senders)
+            free(self.shared.streams[i].bodies)
             free(self.shared.streams[i].shares)
             free(self.shared.streams[i].sent_at)
             free(self.shared.streams[i].lanes_left)
@@ -445,6 +550,8 @@ cdef class Load:
         connection.connect_ex(("127.0.0.1", self.port))
         self.sockets.append(connection)
         client.fd, client.state = connection.fileno(), CONNECTING
+        if self.tls_context is not NULL:
+            client.tls = tls_client(self.tls_context, client.fd)
         request = self.requests[number]
         memcpy(reserve(client, len(request)), <const uint8_t *>request, len(request))
         client.out_length += len(request)
@@ -456,7 +563,7 @@ cdef class Load:
         cdef Lane lane = self.lane_of(number)
         cdef ssize_t size
         flush(client)
-        size = recv(client.fd, lane.buffer, READ_SIZE, MSG_DONTWAIT)
+        size = receive(client, lane.buffer)
         if size < 0 and errno == EAGAIN:
             return 0
         if size <= 0:
@@ -466,10 +573,23 @@ cdef class Load:
         if not head.startswith(b"HTTP/1.1 101") or ACCEPT not in head or not end:
             raise ConnectionError(f"client {number}: handshake refused: {answer[:200]!r}")
         client.state = OPEN
-        lane.parse(client, lane.buffer + size - len(rest), len(rest))
+        if b"permessage-deflate" in head:
+            self.begin_compression(client, b"server_no_context_takeover" not in head)
+            lane.parse_whole(client, lane.buffer + size - len(rest), len(rest))
+        else:
+            lane.parse(client, lane.buffer + size - len(rest), len(rest))
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, client.fd, NULL)
         watch(lane.epoll, client.fd, number)
+        if client.tls is not NULL:
+            lane.serve(client)  # OpenSSL may have read more than the answer
         return 1
+
+    cdef begin_compression(self, Client *client, bint has_window):
+        client.deflates = True
+        self.compressing += 1
+        if has_window:
+            client.inflater = <z_stream *>calloc(1, sizeof(z_stream))
+            inflateInit2(client.inflater, WINDOW)
 
     def stop_reading(self, clients):
         """Keep these clients connected, but stop reading from their sockets."""
@@ -483,15 +603,22 @@ cdef class Load:
 
     # -- streams --------------------------------------------------------------------------------------------------
 
-    def add_stream(self, senders, receivers, *, int size=64, int window=0, double rate=0, bint side=False):
+    def add_stream(self, senders, receivers, *, int size=64, int window=0, double rate=0, bint side=False, bodies=()):
         """Add a stream from `senders`, in turn, to `receivers`. Returns its number, which is in its messages.
 
         Closed loop with `window` messages in flight, or open loop with `rate` messages a second, or neither: then it
-        sends when `run(roaming=...)` comes round to it. The latency of a `side` stream goes to `side_latency`.
+        sends when `run(roaming=...)` comes round to it. The latency of a `side` stream goes to `side_latency`. Each
+        message in turn has one of the `bodies`, of `size` bytes less the eight of the two numbers.
         """
         cdef int number = self.new_stream()
         cdef Stream *stream = &self.shared.streams[number]
         stream.size, stream.side, stream.window = max(size, 8), side, window
+        bodies = bodies or [b"x" * (stream.size - 8)]
+        if any([len(body) != stream.size - 8 for body in bodies]):
+            raise ValueError(f"each body has to have {stream.size - 8} bytes")
+        joined, stream.body_count = b"".join(bodies), len(bodies)
+        stream.bodies = <uint8_t *>malloc(len(joined) + 1)
+        memcpy(stream.bodies, <const uint8_t *>joined, len(joined))
         stream.sender_count = len(senders)
         stream.senders = <uint32_t *>malloc(len(senders) * sizeof(uint32_t))
         for i, client in enumerate(senders):
@@ -606,6 +733,7 @@ cdef class Load:
             "deliveries": self.deliveries,
             "messages": self.messages,
             "rate": self.deliveries / elapsed,
+            "bytes_per_delivery": self.received / max(self.deliveries, 1),
             "load_busy": 1 - self.idle_ns / 1e9 / elapsed / len(self.lanes),
             **self.latency.summary(),
             **{f"side_{name}": value for name, value in self.side_latency.summary().items()},

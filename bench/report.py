@@ -70,7 +70,7 @@ def render_scenario(summary, scenario):
 
 
 def describe(scenario):
-    return inspect.getdoc(sys.modules[scenario.run.__module__]) + "\n"
+    return (scenario.about or inspect.getdoc(sys.modules[scenario.run.__module__])) + "\n"
 
 
 def scenario_table(summary, scenario):

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench import machine
 from bench.nodes import Nodes
 from bench.server import Server, StartError
 from bench.session import Session
+from tests.lib.certificates import Authority
 
 PEER_ERRORS = (StartError, OSError, TimeoutError, ConnectionError)
 
@@ -27,6 +29,8 @@ class Runner:
     on_end: Callable = lambda scenario, peer, number: None
     records: list = field(default_factory=list)
     left_out: dict = field(default_factory=dict)
+    folder: TemporaryDirectory = field(default_factory=TemporaryDirectory)  # of the certificate and its key
+    certificate: tuple[str, ...] = ()
 
     def __post_init__(self):
         self.max_clients = machine.raise_file_limit()
@@ -80,16 +84,25 @@ class Runner:
             self.measure_nodes(scenario, setup, number, peer)
             return
         cores = self.server_cores | self.load_cores if scenario.spread_out else self.server_cores
+        arguments = [*scenario.arguments(setup), *self.switches(scenario.needs)]
         try:
             with (
-                Server(peer, cores, scenario.arguments(setup)) as server,
-                Session(server, self.seconds, attempts=2 if self.quick else 4) as session,
+                Server(peer, cores, arguments) as server,
+                Session(server, self.seconds, 2 if self.quick else 4, tls=scenario.needs == "tls") as session,
             ):
                 self.record(scenario, number, peer, scenario.run(session, setup))
                 if errors := session.check():
                     self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"faults in round {number}: {errors}"
         except PEER_ERRORS as error:
             self.left_out[f"{peer.name} in {scenario.name} {setup}"] = f"{type(error).__name__}: {error}"
+
+    def switches(self, need):
+        """Returns the arguments that tell a peer to do what a scenario needs."""
+        if need == "tls":
+            if not self.certificate:
+                self.certificate = Authority(Path(self.folder.name)).issue("bench")
+            return ["--tls", *self.certificate]
+        return ["--compress"] if need == "compression" else []
 
     def measure_nodes(self, scenario, setup, number, peer):
         try:

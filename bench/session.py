@@ -14,9 +14,9 @@ MAX_PAUSE_SECONDS = 0.5  # before another attempt
 class Session:
     """What a scenario works with: the server's process, its clients, and `measure`."""
 
-    def __init__(self, server, seconds, attempts):
+    def __init__(self, server, seconds, attempts, tls=False):
         self.server, self.seconds, self.attempts = server, seconds, attempts
-        self.load = Load(server.port)
+        self.load = Load(server.port, tls=tls)
 
     def __enter__(self):
         return self

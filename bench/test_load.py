@@ -4,9 +4,11 @@ import contextlib
 import math
 import os
 import random
+import ssl
 import threading
 
 import pytest
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.sync.server import serve
 
 from bench.build import build
@@ -14,15 +16,17 @@ from bench.build import build
 build()
 
 from bench.load import Histogram, Load  # noqa: E402 (built just now)
+from bench.scenarios.compressed import COMPRESSING_REQUEST, market_books  # noqa: E402
 from bench.scenarios.idle import browsers  # noqa: E402
+from tests.lib.certificates import Authority  # noqa: E402
 
 pytestmark = pytest.mark.timeout(30)
 
 
 @contextlib.contextmanager
-def serving(handle):
+def serving(handle, **options):
     """Run a server on a thread, and yield its port."""
-    with serve(handle, "127.0.0.1", 0, compression=None) as running:
+    with serve(handle, "127.0.0.1", 0, compression=None, **options) as running:
         threading.Thread(target=running.serve_forever).start()
         yield running.socket.getsockname()[1]
         running.shutdown()
@@ -74,6 +78,86 @@ def test_an_honest_echo_has_no_errors_at_any_length(size, threads):
     errors, figures = errors_of(lambda number, message: [message], size=size, threads=threads)
     assert errors == {}
     assert figures["deliveries"] > 10
+
+
+def compressed(answer, *, has_window, window=8, size=1_024):
+    """The same with permessage-deflate; returns the bytes of a delivery, too."""
+
+    def handle(connection):
+        for number, message in enumerate(connection):
+            for reply in answer(number, message):
+                connection.send(reply)
+
+    extension = ServerPerMessageDeflateFactory(server_no_context_takeover=not has_window)
+    with serving(handle, extensions=[extension]) as port, Load(port, threads=1) as load:
+        client = load.add_clients(["/"], request=COMPRESSING_REQUEST)
+        load.connect()
+        assert load.compressing == 1
+        load.add_stream(client, client, size=size, window=window, bodies=market_books(size - 8))
+        figures = load.run(0.2)
+        load.settle(0.5)
+        return load.errors, figures
+
+
+windows = pytest.mark.parametrize("has_window", [False, True])
+
+
+@windows
+@pytest.mark.parametrize("size", [256, 1_024, 70_000])
+def test_compressed_messages_are_expanded(has_window, size):
+    errors, figures = compressed(lambda number, message: [message], has_window=has_window, size=size)
+    assert errors == {}
+    assert figures["deliveries"] > 10
+    assert figures["bytes_per_delivery"] < 0.6 * size + 20
+
+
+@windows
+def test_a_byte_that_is_wrong_in_a_compressed_message_is_found(has_window):
+    def answer(number, message):
+        return [message[:-1] + b"?" if number == 20 else message]
+
+    errors, _ = compressed(answer, has_window=has_window)
+    assert errors["malformed"] == 1
+
+
+def test_what_others_have_been_sent_is_recognised():
+    members, complete = [], threading.Barrier(3)
+
+    def handle(connection):
+        members.append(connection)
+        complete.wait()
+        for number, message in enumerate(connection):
+            for member in members:
+                member.send(message[:-1] + b"?" if number == 20 and member is members[-1] else message)
+
+    extension = ServerPerMessageDeflateFactory(server_no_context_takeover=True)
+    with serving(handle, extensions=[extension]) as port, Load(port, threads=1) as load:
+        clients = load.add_clients(["/"] * 3, request=COMPRESSING_REQUEST)
+        load.connect()
+        load.add_stream(clients[:1], clients, size=1_024, window=8, bodies=market_books(1_016))
+        load.run(0.3)
+        load.settle(0.5)
+        assert load.deliveries > 60
+        assert load.errors["malformed"] == 1
+
+
+@both
+def test_over_tls_it_is_the_same(tmp_path, threads):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*Authority(tmp_path).issue("bench"))
+
+    def handle(connection):
+        for message in connection:
+            connection.send(message)
+
+    with serving(handle, ssl=context) as port, Load(port, threads, tls=True) as load:
+        clients = load.add_clients(["/"] * 4)
+        load.connect()
+        for client in clients:
+            load.add_stream([client], [client], size=50_000, window=4)
+        assert load.run(0.3)["deliveries"] > 10
+        assert load.settle(5)
+        assert load.errors == {}
 
 
 @both

@@ -15,6 +15,7 @@ from .sessions import Session
 has_epoll: Final[bool]
 EVERYONE_KIND: Final[int]
 FLUSH_BOUNDS: Final[tuple[float, ...]]
+PING_BOUNDS: Final[tuple[float, ...]]
 CHANNEL_KIND: Final[int]
 USER_KIND: Final[int]
 SESSION_KIND: Final[int]
@@ -26,6 +27,8 @@ class _Template(Protocol):
 
 class Headers(Mapping[str, str]):
     """Header fields by name, in any case. A field that was sent several times reads as one, joined by commas."""
+
+    _fields: list[tuple[str, str]]
     def __init__(self, fields: list[tuple[str, str]]) -> None: ...
     def __getitem__(self, name: str) -> str: ...
     def get_all(self, name: str) -> list[str]:
@@ -243,10 +246,12 @@ class Endpoint:
         that had a channel with members; ``subscriptions`` is how many channels all connections are in, added up.
         ``throttled`` counts the times that a connection was not read because its peer sent too fast
         (`max_message_rate`, `max_byte_rate`) or too much that was compressed; ``compressed`` counts how often a message
-        was: once for each size of window that its receivers had agreed on; ``deliveries`` counts frames queued, one per
-        connection; ``closed_slow`` counts connections closed with 1013 for more than `max_backlog` bytes pending;
-        ``dropped_oldest`` and ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts
-        connections closed with 1013 because `max_inbound` was passed and they held the most.
+        was: once for each size of window that its receivers had agreed on, from ``compressed_before_bytes`` to
+        ``compressed_after_bytes``; ``expanded`` counts compressed messages that came, and ``expanded_bytes`` what was
+        expanded of them; ``deliveries`` counts frames queued, one per connection; ``closed_slow`` counts connections
+        closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` count
+        frames not sent for that reason; ``closed_unfinished`` counts connections closed with 1013 because `max_inbound`
+        was passed and they held the most.
         """
     def broadcast(
         self,
@@ -326,7 +331,8 @@ class Reactor:
         """What went through since the start, and what waits to be sent now.
 
         ``flushes`` counts the flushes that wrote anything, in buckets by how long they took: up to each of
-        `FLUSH_BOUNDS`, and longer. Looks at every connection.
+        `FLUSH_BOUNDS`, and longer; ``pings`` likewise, with `PING_BOUNDS`, how long pongs took, of one ping at a time.
+        Looks at every connection.
         """
     def listen(self, sock: socket) -> None:
         """Accept on a listening, non-blocking socket, which the caller still owns."""

@@ -91,6 +91,7 @@ class Publisher:
         exclude: str | Iterable[str] | None = None,
         endpoint: str | None = None,
         key: str | None = None,
+        compress: bool | None = None,
     ) -> int: ...
 
     @overload
@@ -104,6 +105,7 @@ class Publisher:
         exclude: str | Iterable[str] | None = None,
         endpoint: str | None = None,
         key: str | None = None,
+        compress: bool | None = None,
     ) -> dict[str, int]: ...
 
     def broadcast(
@@ -116,14 +118,17 @@ class Publisher:
         exclude: str | Iterable[str] | None = None,
         endpoint: str | None = None,
         key: str | None = None,
+        compress: bool | None = None,
     ) -> int | dict[str, int]:
         """Send to the members of a channel, or of several (the counts by channel then).
 
         ``users``, ``to`` (ids) and ``exclude`` (ids) narrow it. ``key`` is the idempotency key, by default a fresh one.
+        ``compress`` says whether to compress it, where that is agreed on; by its size unless given.
         """
         where = {"channel": channel} if isinstance(channel, str) else {"channels": list(channel)}
         whom = {"users": users, "to": to, "exclude": exclude, "endpoint": endpoint}
-        said = self._command("broadcast", {**where, **_said(message), **whom, "key": key or _fresh_key()})
+        how = {"key": key or _fresh_key(), "compress": compress}
+        said = self._command("broadcast", {**where, **_said(message), **whom, **how})
         count: int | dict[str, int] = said["connections"]
         return count
 
@@ -135,10 +140,11 @@ class Publisher:
         to: str | Iterable[str] | None = None,
         exclude: str | Iterable[str] | None = None,
         key: str | None = None,
+        compress: bool | None = None,
     ) -> int:
         """Send to users, or connections by id (``to``), wherever they are."""
         whom = {"users": users, "to": to, "exclude": exclude}
-        return self._count("send", {**_said(message), **whom, "key": key or _fresh_key()})
+        return self._count("send", {**_said(message), **whom, "key": key or _fresh_key(), "compress": compress})
 
     def subscribe(
         self, channel: str, *, users: Hashable | Iterable[Hashable] = None, to: str | Iterable[str] | None = None

@@ -21,6 +21,7 @@ class Peer:
     node_only: bool = False  # it is in scenarios with several nodes only
     arguments: tuple[str, ...] = ()
     keeps: tuple[bool, ...] = (False,)  # with several nodes: whether it keeps messages for those who come back
+    can: tuple[str, ...] = ("tls", "compression")  # what a scenario may need
     path: str = "/ws/{channel}"  # where a member of a channel of a node connects
     greeting: str = ""  # a text that a member has to send first
 
@@ -70,7 +71,7 @@ PEERS = {
     for peer in (
         Peer("fastws", ("fastws-server", "uvloop"), node="fastws_node", keeps=(False, True)),
         Peer("socketify", ("socketify",)),
-        Peer("picows", ("picows", "uvloop")),
+        Peer("picows", ("picows", "uvloop"), can=("tls",)),
         Peer("websockets", ("websockets", "uvloop")),
         Peer("aiohttp", ("aiohttp", "uvloop")),
         Peer("starlette", ("starlette", "uvicorn", "uvloop")),

@@ -1,17 +1,18 @@
-"""aiohttp on uvloop: a loop of `send_bytes`; no compression, no heartbeat."""
+"""aiohttp on uvloop: a loop of `send_bytes`; no heartbeat."""
 
 import asyncio
+from functools import partial
 
 import uvloop
 from aiohttp import WSMsgType, web
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready, tls_context
 
 members = Members()
 
 
-async def handle(request):
-    connection = web.WebSocketResponse(compress=False, max_msg_size=MAX_MESSAGE_BYTES)
+async def handle(compress, request):
+    connection = web.WebSocketResponse(compress=compress, max_msg_size=MAX_MESSAGE_BYTES)
     await connection.prepare(request)
     receivers = members.join(request.path, connection)
     try:
@@ -28,15 +29,16 @@ async def handle(request):
     return connection
 
 
-async def main(port):
+async def main(options):
     app = web.Application()
-    app.router.add_get("/{path:.*}", handle)
+    app.router.add_get("/{path:.*}", partial(handle, options.compress))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port, backlog=BACKLOG).start()
-    ready(port)
+    context = tls_context(options)
+    await web.TCPSite(runner, "127.0.0.1", options.port, backlog=BACKLOG, ssl_context=context).start()
+    ready(options.port)
     await asyncio.Future()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(arguments().port))
+    uvloop.run(main(arguments()))

@@ -12,6 +12,7 @@ Every peer serves the same paths on 127.0.0.1:
 
 import argparse
 import gc
+import ssl
 from collections import defaultdict
 
 BACKLOG = 4096
@@ -23,7 +24,18 @@ def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--flush-threads", type=int, default=1, help="used only by fastws")
+    parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"), help="speak TLS")
+    parser.add_argument("--compress", action="store_true", help="compress messages of any size")
     return parser.parse_args()
+
+
+def tls_context(options):
+    """Returns the SSLContext of a server, if it is to speak TLS."""
+    if options.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*options.tls)
+    return context
 
 
 def ready(port):

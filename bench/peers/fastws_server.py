@@ -1,6 +1,6 @@
 """fastws: a listener and `broadcast`."""
 
-from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready
+from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready, tls_context
 from fastws import Listener, Server
 
 
@@ -60,6 +60,9 @@ def main(options):
         max_message_size=MAX_MESSAGE_BYTES,
         max_backlog=1 << 30,
         flush_threads=options.flush_threads,
+        ssl=tls_context(options),
+        compression="shared" if options.compress else "off",
+        compression_threshold=0,
     )
     server.endpoint("/echo", Echo())
     server.endpoint("/collect", Collect())

@@ -3,7 +3,7 @@
 import picows
 import uvloop
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready, tls_context
 
 members = Members()
 
@@ -29,17 +29,18 @@ class Member(picows.WSListener):
         members.leave(transport)
 
 
-async def main(port):
+async def main(options):
     server = await picows.ws_create_server(
         lambda request: Member(request.path.decode()),
         "127.0.0.1",
-        port,
+        options.port,
         backlog=BACKLOG,
+        ssl=tls_context(options),
         max_frame_size=MAX_MESSAGE_BYTES,
     )
-    ready(port)
+    ready(options.port)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(arguments().port))
+    uvloop.run(main(arguments()))

@@ -1,6 +1,6 @@
-"""socketify (uWebSockets): publishing in C++ to its own topics; no compression, nothing dropped."""
+"""socketify (uWebSockets): publishing in C++ to its own topics; nothing dropped."""
 
-from socketify import App, AppListenOptions, OpCode
+from socketify import App, AppListenOptions, AppOptions, CompressOptions, OpCode
 
 from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready
 
@@ -8,8 +8,9 @@ MAX_BACKPRESSURE_BYTES = 1 << 30  # pending per connection; the default drops me
 groups = {}
 
 
-def behaviour(**handlers):
+def behaviour(compress=False, **handlers):
     return {
+        "compression": CompressOptions.SHARED_COMPRESSOR if compress else CompressOptions.DISABLED,
         "max_payload_length": MAX_MESSAGE_BYTES,
         "max_backpressure": MAX_BACKPRESSURE_BYTES,
         "idle_timeout": 0,
@@ -46,16 +47,24 @@ def whisper(ws, message, opcode):
         member.send(message, OpCode.BINARY)
 
 
-def main(port):
-    app = App()
+def application(tls):
+    if tls is None:
+        return App()
+    certificate, key = tls
+    return App(AppOptions(key_file_name=key, cert_file_name=certificate))
+
+
+def main(options):
+    app, compress = application(options.tls), options.compress
     app.ws("/echo", behaviour(message=lambda ws, message, opcode: ws.send(message, opcode)))
     app.ws("/collect", behaviour(message=collect_and_echo))
     app.ws(
         "/ws/:channel",
         behaviour(
+            compress,
             upgrade=upgrade,
             open=lambda ws: ws.subscribe(ws.get_user_data()),
-            message=lambda ws, message, opcode: app.publish(ws.get_user_data(), message, opcode),
+            message=lambda ws, message, opcode: app.publish(ws.get_user_data(), message, opcode, compress),
         ),
     )
     app.ws(
@@ -75,9 +84,9 @@ def main(port):
         ),
     )
     app.ws("/whisper/:number", behaviour(upgrade=upgrade, open=enter_group, message=whisper))
-    app.listen(AppListenOptions(port=port, host="127.0.0.1"), lambda config: ready(config.port))
+    app.listen(AppListenOptions(port=options.port, host="127.0.0.1"), lambda config: ready(config.port))
     app.run()
 
 
 if __name__ == "__main__":
-    main(arguments().port)
+    main(arguments())

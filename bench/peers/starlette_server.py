@@ -34,16 +34,20 @@ class Server(uvicorn.Server):
 
 
 if __name__ == "__main__":
+    options = arguments()
+    certificate, key = options.tls or (None, None)
     config = uvicorn.Config(
         Starlette(routes=[WebSocketRoute("/{path:path}", handle)]),
-        port=arguments().port,
+        port=options.port,
         loop="uvloop",
         http="httptools",
         ws="websockets-sansio",
         ws_max_size=MAX_MESSAGE_BYTES,
-        ws_per_message_deflate=False,
+        ws_per_message_deflate=options.compress,
         ws_ping_interval=None,
         backlog=BACKLOG,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
         log_level="error",
     )
     Server(config).run()

@@ -1,12 +1,13 @@
-"""websockets on uvloop, with its own `broadcast`; no compression, no keepalive."""
+"""websockets on uvloop, with its own `broadcast`; no keepalive."""
 
 import asyncio
 
 import uvloop
 from websockets.asyncio.server import broadcast, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 
-from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready
+from bench.peers.common import BACKLOG, MAX_MESSAGE_BYTES, Members, arguments, ready, tls_context
 
 members = Members()
 
@@ -25,12 +26,27 @@ async def handle(connection):
         members.leave(connection)
 
 
-async def main(port):
-    options = {"compression": None, "ping_interval": None, "max_size": MAX_MESSAGE_BYTES, "backlog": BACKLOG}
-    async with serve(handle, "127.0.0.1", port, **options):
-        ready(port)
+def extensions():
+    """Its own choice of window and memory, at the fastest level."""
+    settings = {"memLevel": 5, "level": 1}
+    return [ServerPerMessageDeflateFactory(server_max_window_bits=12, compress_settings=settings)]
+
+
+async def main(options):
+    async with serve(
+        handle,
+        "127.0.0.1",
+        options.port,
+        compression=None,
+        extensions=extensions() if options.compress else None,
+        ping_interval=None,
+        max_size=MAX_MESSAGE_BYTES,
+        backlog=BACKLOG,
+        ssl=tls_context(options),
+    ):
+        ready(options.port)
         await asyncio.Future()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(arguments().port))
+    uvloop.run(main(arguments()))

@@ -1,10 +1,14 @@
-// `ws` on Node, with bufferutil: a loop of `send`, as its manual does a broadcast; no compression.
+// `ws` on Node, with bufferutil: a loop of `send`, as its manual does a broadcast.
+import fs from "node:fs";
 import http from "node:http";
+import https from "node:https";
 import { WebSocketServer } from "ws";
 
 const GROUP = 10;
 const BACKLOG = 4096;
-const port = Number(process.argv[process.argv.indexOf("--port") + 1]);
+const given = process.argv.indexOf.bind(process.argv);
+const argument = (name, place = 1) => process.argv[given(name) + place];
+const port = Number(argument("--port"));
 const channels = new Map();
 
 function enter(name, ws) {
@@ -35,8 +39,10 @@ function join(path, ws) {
   return () => members;
 }
 
-const server = http.createServer();
-const wss = new WebSocketServer({ server, maxPayload: 4 * 1024 * 1024, clientTracking: false });
+const file = (place) => fs.readFileSync(argument("--tls", place));
+const server = given("--tls") < 0 ? http.createServer() : https.createServer({ cert: file(1), key: file(2) });
+const perMessageDeflate = given("--compress") >= 0 && { threshold: 0, zlibDeflateOptions: { level: 1 } };
+const wss = new WebSocketServer({ server, maxPayload: 4 * 1024 * 1024, clientTracking: false, perMessageDeflate });
 wss.on("connection", (ws, request) => {
   const receivers = join(request.url, ws);
   ws.on("error", () => {});

@@ -1,11 +1,13 @@
-"""What is measured. A scenario is a module with a `SCENARIO`; a new one is added to `MODULES`."""
+"""What is measured. A scenario is a module with a `SCENARIO`, or several; a new one is added to `MODULES`."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain
 
 MODULES = (
     *("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large", "threads"),
+    *("compressed", "tls"),
     *("relay", "resume", "gone", "logout", "quiet"),  # with several nodes
 )
 
@@ -44,16 +46,21 @@ class Scenario:
     arguments: Callable[..., Iterable[str]] = lambda setup: ()  # of the peer's command
     spread_out: bool = False  # the server may use every core
     nodes: bool = False  # it takes several nodes
+    needs: str = ""  # "tls" or "compression": peers that can do that are told to
+    about: str = ""  # instead of its module's docstring
 
     def takes(self, peer):
         """Returns whether a peer takes part."""
         if self.nodes:
             return (not self.peer or self.peer == peer.name) and peer.as_node() is not None
+        if self.needs and self.needs not in peer.can:
+            return False
         return (
             (not self.peer or self.peer == peer.name) and (self.fan_out or not peer.fan_out_only) and not peer.node_only
         )
 
 
 def load_scenarios():
-    scenarios = [import_module(f"bench.scenarios.{module}").SCENARIO for module in MODULES]
-    return {scenario.name: scenario for scenario in scenarios}
+    modules = [import_module(f"bench.scenarios.{module}") for module in MODULES]
+    scenarios = [getattr(module, "SCENARIOS", None) or (module.SCENARIO,) for module in modules]
+    return {scenario.name: scenario for scenario in chain(*scenarios)}

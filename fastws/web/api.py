@@ -21,7 +21,7 @@ from ..hub import Hub
 from ..server import Server
 from . import asked, shapes
 from .app import BadRequest, Web, WebRequest
-from .logs import Logs, Sent, check_latest_key
+from .logs import Logs, Sent, check_kept
 from .openapi import document
 from .operations import COMMANDS, OPERATIONS, Operation
 from .port import with_own_port
@@ -239,12 +239,15 @@ class API:
         to, users = request.query_all("to") or None, request.query_all("users") or None
         exclude = request.query_all("exclude") or None
         latest_key = request.query.get("latest_key")
+        compress = asked.flag(request, "compress")
         kept = self._kept(channel, endpoint, to, users, exclude)
-        check_latest_key(kept, latest_key)
+        check_kept(kept, latest_key, compress)
         if kept is not None:
             published = await self._logs.append(channel, Sent(message, latest_key, None, endpoint))
             return Answer(200, encode(shapes.Connections(published.connections, str(published.position))), JSON)
-        count = self.hub.broadcast(channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint)
+        count = self.hub.broadcast(
+            channel, message, to=to, users=users, exclude=exclude, endpoint=endpoint, compress=compress
+        )
         return Answer(200, encode(shapes.Connections(count)), JSON)
 
     # -- commands
@@ -264,12 +267,13 @@ class API:
         endpoint = asked.value(command.endpoint)
         self._check_endpoint(endpoint, "$.endpoint")
         to, users, exclude = asked.value(command.to), asked.value(command.users), asked.value(command.exclude)
-        send = partial(self.hub.broadcast, message=message, to=to, users=users, exclude=exclude, endpoint=endpoint)
-        latest_key = asked.value(command.latest_key)
+        latest_key, compress = asked.value(command.latest_key), asked.value(command.compress)
+        whom = {"to": to, "users": users, "exclude": exclude, "endpoint": endpoint}
+        send = partial(self.hub.broadcast, message=message, compress=compress, **whom)
         channels: Any = [command.channel] if command.channels is UNSET else command.channels
         kept = {channel: self._kept(channel, endpoint, to, users, exclude) for channel in channels}
         for each in kept.values():
-            check_latest_key(each, latest_key)
+            check_kept(each, latest_key, compress)
 
         def once(channel: str) -> int:
             return self._once(key, channel, command.key, partial(send, channel))
@@ -306,7 +310,8 @@ class API:
         """Send to users or connections."""
         message = asked.message(command)
         users, to = asked.addressed(command)
-        send = partial(self.hub.send, message, users=users, to=to, exclude=asked.value(command.exclude))
+        exclude, compress = asked.value(command.exclude), asked.value(command.compress)
+        send = partial(self.hub.send, message, users=users, to=to, exclude=exclude, compress=compress)
         return lambda: shapes.Connections(self._once(key, "", command.key, send))  # no channel has an empty name
 
     def _once(self, key: Key, channel: str, repeated: str | UnsetType, do: Callable[[], int]) -> int:

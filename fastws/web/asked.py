@@ -13,7 +13,7 @@ from . import shapes
 from .app import BadRequest, WebRequest
 from .operations import OPERATIONS, Parameter
 
-__all__ = ["addressed", "as_said", "fault", "kind", "limit", "message", "need_json", "no_query", "value"]
+__all__ = ["addressed", "as_said", "fault", "flag", "kind", "limit", "message", "need_json", "no_query", "value"]
 
 ENCODED_JSON = "application/json"
 FAULT = re.compile(r"(.*?) - at `(\$.*)`", re.DOTALL)
@@ -64,6 +64,14 @@ def limit(request: WebRequest, name: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= most:
         raise BadRequest(f"limit is out of range: 1 to {most:,} works", "limit")
     return int(text)
+
+
+def flag(request: WebRequest, name: str) -> bool | None:
+    """Returns a field of the query that is true or false, None where it is not there; raises BadRequest."""
+    text = request.query.get(name)
+    if text not in (None, "true", "false"):
+        raise BadRequest(f"{name}={text[:64]!r} is neither true nor false", name)
+    return None if text is None else text == "true"
 
 
 def value(field: Any) -> Any:

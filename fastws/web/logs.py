@@ -12,7 +12,7 @@ from ..logs import Entry, Position
 from . import asked, shapes
 from .app import BadRequest, WebRequest
 
-__all__ = ["Logs", "check_latest_key"]
+__all__ = ["Logs", "check_kept"]
 
 
 class Sent(NamedTuple):
@@ -80,12 +80,14 @@ async def answered(ask: Callable[[], Any]) -> Any:
         raise Reject(503, "the store did not answer") from None
 
 
-def check_latest_key(kept: str | None, latest_key: str | None) -> None:
-    """Raises Reject(409) for a key where there must be none, or none where there must be one."""
+def check_kept(kept: str | None, latest_key: str | None, compress: bool | None) -> None:
+    """Raises Reject(409) for a key where there must be none, or none where there must be one, and for ``compress``."""
     if kept == "latest" and latest_key is None:
         raise Reject(409, "this channel keeps the latest message of each key: latest_key is needed")
     if kept != "latest" and latest_key is not None:
         raise Reject(409, "latest_key is for channels of latest messages, and for all of their members")
+    if kept is not None and compress is not None:
+        raise Reject(409, "this channel has a log, whose messages are compressed by their size: leave compress out")
 
 
 def log_entry(entry: Entry) -> shapes.LogEntry:

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
-from .._core import FLUSH_BOUNDS, has_epoll
+from .._core import FLUSH_BOUNDS, PING_BOUNDS, has_epoll
 from ..access.keys import Keys
 from ..answers import Answer
 from ..manager import ConnectionManager
@@ -174,6 +174,8 @@ class Metrics:
         yield counter("handshakes", "Handshakes that were answered.", ["endpoint", "status"], handshakes)
         flushes = Durations(FLUSH_BOUNDS, stats.get("flushes"), stats.get("flush_seconds", 0.0))
         yield histogram("flush_seconds", "Time to write what a tick had queued.", [], [((), flushes)])
+        pings = Durations(PING_BOUNDS, stats.get("pings"), stats.get("ping_seconds", 0.0))
+        yield histogram("ping_seconds", "Time until a pong came, of one ping at a time.", [], [((), pings)])
         yield histogram("loop_lag_seconds", "How late the event loop was.", [], [((), self._lag)])
 
     def _of_endpoints(self) -> Iterator[Metric]:
@@ -220,6 +222,11 @@ GAUGES = {
 COUNTERS = {
     "broadcasts": ("broadcasts", "Messages to a channel that had subscribers."),
     "deliveries": ("deliveries", "Messages queued, one for each recipient."),
+    "compressed": ("compressed", "Times that a message was compressed: once for each size of window."),
+    "compressed_before_bytes": ("compressed_before_bytes", "Bytes of these messages before."),
+    "compressed_after_bytes": ("compressed_after_bytes", "Bytes that were left of them."),
+    "expanded": ("expanded", "Compressed messages that came."),
+    "expanded_bytes": ("expanded_bytes", "Bytes that were expanded of them."),
     "throttled": ("throttled", "Times that a peer was not read because it sent too fast."),
     "slow_readers_closed": ("closed_slow", "Connections closed with 1013 for more than max_backlog."),
     "unfinished_closed": ("closed_unfinished", "Connections closed with 1013 because of max_inbound."),

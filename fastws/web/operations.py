@@ -16,7 +16,7 @@ class Parameter(NamedTuple):
 
     name: str
     description: str
-    kind: str = "string"  # of JSON Schema; "array" of strings: may come several times
+    kind: str = "string"  # or "boolean", of JSON Schema; "array" of strings: may come several times
     limit: tuple[int, int] | None = None  # of an integer: the default, and the most
 
 
@@ -51,6 +51,7 @@ TARGETS = (
     Parameter("exclude", "not to these connections", "array"),
     ENDPOINT,
     LATEST_KEY,
+    Parameter("compress", "whether to compress it; by its size unless given", "boolean"),
 )
 
 OPERATIONS = (

@@ -55,6 +55,7 @@ ChannelName: TypeAlias = Annotated[
 Message: TypeAlias = Annotated[msgspec.Raw, Meta(description="Any JSON value.")]
 Text: TypeAlias = Annotated[str, Meta(description="A text as it is.")]
 Binary: TypeAlias = Annotated[bytes, Meta(description="Binary, in base64.", extra_json_schema={"pattern": BASE64})]
+Compress: TypeAlias = Annotated[bool | None, Meta(description="Whether to compress it; by its size if null.")]
 IdempotencyKey: TypeAlias = Annotated[
     str,
     Meta(
@@ -93,11 +94,12 @@ class Addressed(Shape, frozen=True, kw_only=True):
 
 
 class Said(Shape, frozen=True, kw_only=True):
-    """A message, in one of three ways."""
+    """A message, in one of three ways, and how it goes out."""
 
     message: Message | UnsetType = UNSET
     text: Text | UnsetType = UNSET
     base64: Binary | UnsetType = UNSET
+    compress: Compress | UnsetType = UNSET
 
 
 class Broadcast(Said, frozen=True, kw_only=True):

@@ -65,7 +65,7 @@ class Half:
         self.reader = Reader()
         self.server = Server(max_header_size=MAX_HEADER_SIZE, subprotocols=SUBPROTOCOLS, ping_interval=0, **options)
         manager = self.server.endpoint("/ws/{channel}", self.reader)
-        admission = Admission(self.server.options, self.server._router, self.server._runner, {})
+        admission = Admission(self.server.options, self.server._router, self.server._runner, {}, ())
         self.site = Site(admission, self.server.options)
         self.server._reactor = self.site.reactor
         self.server._attach(manager)

@@ -7,8 +7,9 @@ import pytest
 
 from ..lib.deflate import compressing, deflated
 from ..lib.raw import BINARY, frame
-from ..lib.support import Echo
+from ..lib.support import Echo, resident
 from . import MAX_MESSAGE_SIZE, PATH
+from .bombs import BOMB, LIMIT, both
 from .compressed import COMPRESSED
 from .strangers import splits
 
@@ -40,3 +41,15 @@ async def test_a_stream_with_a_few_bits_changed_harms_nobody(site, seed):
             await raw.send(frame(BINARY, bytes(data), rsv=4))
             raw.half_close()
             await raw.eof()
+
+
+async def test_bombs_are_cut_off_and_others_have_their_turn(site, serve, wire):
+    large = await serve(Echo(), PATH, ping_interval=0, compression="shared", max_message_size=LIMIT)
+    before = resident()
+    codes, seconds = await both(large.url, 300, 4)
+    assert codes == [1009] * 300
+    assert len(seconds) > 300 / 4  # while a bomb of each peer is dealt with, there is an echo
+    assert large.manager.stats["expanded"] == 300
+    assert large.manager.stats["expanded_bytes"] == 300 * (LIMIT + 1)
+    assert len(BOMB) < LIMIT / 1_000
+    assert resident() - before < 8 * LIMIT

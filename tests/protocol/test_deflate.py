@@ -265,13 +265,18 @@ async def test_a_broadcast_is_compressed_once_for_each_window(room):
     members = [(bits, await enter(bits)) for bits in (None, 9, 12, 15, 9, 12, 15, None)]
     noise = random.Random(3).randbytes(2000).hex().encode()
     for payload in (JSON, noise + b"." * 40_000 + noise, b"x" * 200_000):
-        before = site.manager.stats["compressed"]
+        before = site.manager.stats
         assert site.manager.broadcast("cars", payload) == len(members)
+        sizes = {}
         for bits, raw in members:
             got = await raw.frame()
             assert got.rsv == (4 if bits else 0)
             assert message_in(got, bits or 15) == payload
-        assert site.manager.stats["compressed"] - before == 3
+            sizes[bits] = len(got.payload)
+        after = site.manager.stats
+        assert after["compressed"] - before["compressed"] == 3
+        assert after["compressed_before_bytes"] - before["compressed_before_bytes"] == 3 * len(payload)
+        assert after["compressed_after_bytes"] - before["compressed_after_bytes"] == sizes[9] + sizes[12] + sizes[15]
 
 
 async def test_the_threshold_and_whoever_calls_decide(room):

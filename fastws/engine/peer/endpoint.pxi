@@ -318,10 +318,12 @@ cdef class Endpoint:
         that had a channel with members; ``subscriptions`` is how many channels all connections are in, added up.
         ``throttled`` counts the times that a connection was not read because its peer sent too fast
         (`max_message_rate`, `max_byte_rate`) or too much that was compressed; ``compressed`` counts how often a message
-        was: once for each size of window that its receivers had agreed on; ``deliveries`` counts frames queued, one per
-        connection; ``closed_slow`` counts connections closed with 1013 for more than `max_backlog` bytes pending;
-        ``dropped_oldest`` and ``dropped_newest`` count frames not sent for that reason; ``closed_unfinished`` counts
-        connections closed with 1013 because `max_inbound` was passed and they held the most.
+        was: once for each size of window that its receivers had agreed on, from ``compressed_before_bytes`` to
+        ``compressed_after_bytes``; ``expanded`` counts compressed messages that came, and ``expanded_bytes`` what was
+        expanded of them; ``deliveries`` counts frames queued, one per connection; ``closed_slow`` counts connections
+        closed with 1013 for more than `max_backlog` bytes pending; ``dropped_oldest`` and ``dropped_newest`` count
+        frames not sent for that reason; ``closed_unfinished`` counts connections closed with 1013 because `max_inbound`
+        was passed and they held the most.
         """
         return {
             "connections": self.everyone.count,
@@ -333,6 +335,10 @@ cdef class Endpoint:
             "throttled": self.throttled,
             "broadcasts": self.broadcasts,
             "compressed": self.compressed,
+            "compressed_before_bytes": self.compressed_before,
+            "compressed_after_bytes": self.compressed_after,
+            "expanded": self.expanded,
+            "expanded_bytes": self.expanded_bytes,
             "deliveries": self.deliveries,
             "closed_slow": self.closed_slow,
             "closed_unfinished": self.closed_unfinished,

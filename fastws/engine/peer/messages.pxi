@@ -25,13 +25,15 @@ cdef int handle_data(Reactor reactor, Conn* c, uint8_t opcode, const char* p, si
 
 cdef int handle_deflated(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t* p, size_t n) except -1:
     """A whole message as its sender compressed it (RFC 7692 7.2.2)."""
+    cdef Endpoint endpoint = (<WebSocket>c.ws).endpoint
     cdef z_stream* inflater = inflater_begin(&reactor.inflater)
     cdef size_t size = 0
     cdef int found = INFLATED_NO_MEMORY
     try:
         if inflater is not NULL:
-            found = inflate_message(inflater, &reactor.inflated, p, n, (<WebSocket>c.ws).endpoint.max_message_size,
-                                    &size)
+            found = inflate_message(inflater, &reactor.inflated, p, n, endpoint.max_message_size, &size)
+        endpoint.expanded += 1
+        endpoint.expanded_bytes += size
         if found != INFLATED:
             return fail_inflating(reactor, c, found)
         charge_inflated(reactor, c, n, size)

@@ -108,6 +108,8 @@ cdef void put_deflated(Endpoint endpoint, const Frame* plain, uint8_t bits, Fram
         size = deflate_message(deflater, &reactor.deflated, p + header, plain.length - header)
     if size and put_frame(&reactor.arena, DEFLATED, p[0] & 0x0f | RSV1, reactor.deflated.data, size, frame):
         endpoint.compressed += 1
+        endpoint.compressed_before += plain.length - header
+        endpoint.compressed_after += size
     scratch_trim(&reactor.deflated)
 
 

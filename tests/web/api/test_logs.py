@@ -81,7 +81,8 @@ async def test_a_channel_forgets(site, call):
 
 
 async def test_what_is_for_some_is_not_kept(site, call):
-    status, answer = await call("POST", "/broadcast", {"channel": "room-1", "message": 1, "users": ["ann"]})
+    body = {"channel": "room-1", "message": 1, "users": ["ann"], "compress": False}
+    status, answer = await call("POST", "/broadcast", body)
     assert (status, answer) == (200, {"connections": 0})
     assert (await call("GET", "/channels/room-1/log"))[1]["entries"] == []
 
@@ -92,6 +93,8 @@ async def test_what_is_for_some_is_not_kept(site, call):
         ("POST", "/broadcast", {"channel": "price-1", "message": 1}, 409, "latest_key is needed"),
         ("POST", "/broadcast", {"channel": "room-1", "message": 1, "latest_key": "A"}, 409, "latest_key is for"),
         ("POST", "/channels/price-1", 1, 409, "latest_key is needed"),
+        ("POST", "/broadcast", {"channel": "room-1", "message": 1, "compress": True}, 409, "leave compress out"),
+        ("POST", "/channels/room-1?compress=false", 1, 409, "leave compress out"),
         ("GET", "/channels/plain/log", None, 404, "keeps nothing"),
         ("GET", "/channels/room-1/log?since=x", None, 400, "is not a position"),
         ("GET", "/channels/room-1/log?limit=0", None, 400, "limit"),

@@ -17,6 +17,7 @@ from fastws.testing import running
 from fastws.v1.raw import RawSettings
 from fastws.web.metrics import Metrics
 from tests.hooks.conftest import answers, reply
+from tests.lib.deflate import compressing, deflated_frame
 from tests.lib.raw import BINARY, TEXT, Raw, frame
 from tests.lib.raw import request as handshake
 from tests.lib.support import Echo, eventually
@@ -70,6 +71,22 @@ async def test_handshakes_are_counted_by_their_answer(serve):
     assert (await site.get("/nothing")).status == 404
     assert of(await site.scrape(), "fastws_handshakes_total") == found  # a page is not a handshake
     stranger.close()
+
+
+async def test_compression_is_counted():
+    server = Server(port=0, compression="shared")
+    server.endpoint("/echo", Echo())
+    async with running(server) as url:
+        raw = await compressing(url, "/echo")
+        await raw.send(deflated_frame(b"tick " * 1_000) + deflated_frame(b"tick"))
+        long, short = await raw.frame(), await raw.frame()
+        assert (long.rsv, short.rsv) == (4, 0)
+        found = collected(server)
+        raw.close()
+    counts = {"compressed": 1, "compressed_before_bytes": 5_000, "compressed_after_bytes": len(long.payload)}
+    counts |= {"expanded": 2, "expanded_bytes": 5_004}
+    for name, count in counts.items():
+        assert found[f"fastws_{name}_total", "/echo"] == count
 
 
 async def test_what_comes_and_goes_is_counted(serve):

@@ -138,7 +138,8 @@ async def test_each_name_in_a_query_is_one(families):
 
 def test_the_dashboard_has_its_rows_and_variables():
     rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["Overview", "Connections", "Delivery", "Slow readers", "Handshakes", "Hooks", "Nodes"]
+    about = "Overview", "Connections", "Delivery", "Slow readers", "Handshakes", "Hooks", "Nodes", "Compression"
+    assert rows == list(about)
     assert [variable["name"] for variable in DASHBOARD["templating"]["list"]] == ["datasource", "job", "instance"]
     shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
     assert all('{job=~"$job",instance=~"$instance"' in query for query in shown)
