@@ -25,7 +25,7 @@ help:  ## lists these targets
 run: build  ## serves the demo chat at http://127.0.0.1:8765
 	$(BIN)/fastws demo $(ARGS)
 
-test: build system $(VENV)/.test $(addsuffix /$(NODE_MODULES),tests/interop/node tests/pusher/node clients/js)  ## runs all tests
+test: build system $(VENV)/.test $(addsuffix /$(NODE_MODULES),tests/howto/node tests/interop/node tests/pusher/node clients/js)  ## runs all tests
 	$(BIN)/python $(PYTEST) $(call at_once,4) $(ARGS)
 
 # This takes a few seconds if nothing has changed: setuptools and Cython check the files themselves.

@@ -207,6 +207,7 @@ cdef struct Conn:
 
 cdef enum:
     FLUSH_BUCKETS = 15          # of Reactor.flushes; their bounds are in loop/flush.pxi
+    PING_BUCKETS = 14           # of Reactor.pings; their bounds are in peer/control.pxi
 
 cdef struct ConnList:
     # A growable array of connections that owns its memory, not the connections.
@@ -348,6 +349,10 @@ cdef class Reactor:
     cdef uint64_t sent_bytes                # atomic
     cdef uint64_t[FLUSH_BUCKETS] flushes    # that wrote anything, by how long they took
     cdef uint64_t flush_nanoseconds         # of them all
+    cdef uint64_t[PING_BUCKETS] pings       # that were timed and answered, by how long that took
+    cdef uint64_t ping_nanoseconds          # of them all
+    cdef uint64_t timed_serial              # of the WebSocket whose ping is being timed
+    cdef int64_t timed_since                # nanoseconds; 0: none is
     cdef int flush_threads
     cdef uint32_t max_header_size
     cdef uint32_t handshake_ticks

@@ -15,6 +15,7 @@ from .sessions import Session
 has_epoll: Final[bool]
 EVERYONE_KIND: Final[int]
 FLUSH_BOUNDS: Final[tuple[float, ...]]
+PING_BOUNDS: Final[tuple[float, ...]]
 CHANNEL_KIND: Final[int]
 USER_KIND: Final[int]
 SESSION_KIND: Final[int]
@@ -26,6 +27,8 @@ class _Template(Protocol):
 
 class Headers(Mapping[str, str]):
     """Header fields by name, in any case. A field that was sent several times reads as one, joined by commas."""
+
+    _fields: list[tuple[str, str]]
     def __init__(self, fields: list[tuple[str, str]]) -> None: ...
     def __getitem__(self, name: str) -> str: ...
     def get_all(self, name: str) -> list[str]:
@@ -328,7 +331,8 @@ class Reactor:
         """What went through since the start, and what waits to be sent now.
 
         ``flushes`` counts the flushes that wrote anything, in buckets by how long they took: up to each of
-        `FLUSH_BOUNDS`, and longer. Looks at every connection.
+        `FLUSH_BOUNDS`, and longer; ``pings`` likewise, with `PING_BOUNDS`, how long pongs took, of one ping at a time.
+        Looks at every connection.
         """
     def listen(self, sock: socket) -> None:
         """Accept on a listening, non-blocking socket, which the caller still owns."""

@@ -45,7 +45,7 @@ include "engine/peer/closing.pxi"           # every end of a connection, and eve
 include "engine/peer/shedding.pxi"          # which connections go when memory runs out
 include "engine/peer/rates.pxi"             # peers that send too fast
 include "engine/peer/messages.pxi"          # to the listener, one at a time
-include "engine/peer/control.pxi"           # the peer's Close and pings
+include "engine/peer/control.pxi"           # the peer's Close and pings, and our pings
 include "engine/peer/arrival.pxi"           # the head of a request, until the server decides on it
 include "engine/peer/input.pxi"             # from bytes to frames
 include "engine/peer/endpoint.pxi"          # Endpoint: broadcast and targeting

@@ -3,7 +3,7 @@
 import functools
 import http
 import logging
-import secrets
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -11,8 +11,9 @@ from typing import Any, Self
 import orjson
 
 from ._core import Headers, field_lines
+from .errors import FastWSError
 
-__all__ = ["RETRY_HEADERS", "Answer", "facts", "refusal", "with_own_answers"]
+__all__ = ["RETRY_HEADERS", "Answer", "Answered", "facts", "refusal", "with_own_answers"]
 
 logger = logging.getLogger("fastws.server")
 
@@ -86,6 +87,14 @@ class Answer:
         return {"Content-Type": kind, "Content-Length": str(len(body)), **headers, **self.headers}, body
 
 
+class Answered(FastWSError):
+    """Answers a handshake with a whole answer instead of a 101, where a `Reject` has a status and a sentence."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"answered with {answer.status}")
+        self.answer = answer
+
+
 @functools.cache
 def phrase(status: int) -> str:
     """Returns the name of a status; a listener may refuse with a status that has none."""
@@ -121,7 +130,7 @@ def refusal(
     ``about`` are further `facts` for the log; ``field`` is where in the body the fault is; ``request_id`` is that of
     a trusted proxy.
     """
-    request_id = request_id or secrets.token_hex(8)
+    request_id = request_id or os.urandom(8).hex()
     extra = {**(about or {}), "request_id": request_id, "status": status, "remote_address": peer}
     level = logging.WARNING if error is None else logging.ERROR
     logger.log(level, "request %s refused: %d %r", request_id, status, message, exc_info=error, extra=extra)

@@ -19,7 +19,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from .. import __version__
-from .._core import FLUSH_BOUNDS, has_epoll
+from .._core import FLUSH_BOUNDS, PING_BOUNDS, has_epoll
 from ..access.keys import Keys
 from ..answers import Answer
 from ..manager import ConnectionManager
@@ -174,6 +174,8 @@ class Metrics:
         yield counter("handshakes", "Handshakes that were answered.", ["endpoint", "status"], handshakes)
         flushes = Durations(FLUSH_BOUNDS, stats.get("flushes"), stats.get("flush_seconds", 0.0))
         yield histogram("flush_seconds", "Time to write what a tick had queued.", [], [((), flushes)])
+        pings = Durations(PING_BOUNDS, stats.get("pings"), stats.get("ping_seconds", 0.0))
+        yield histogram("ping_seconds", "Time until a pong came, of one ping at a time.", [], [((), pings)])
         yield histogram("loop_lag_seconds", "How late the event loop was.", [], [((), self._lag)])
 
     def _of_endpoints(self) -> Iterator[Metric]:

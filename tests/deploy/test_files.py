@@ -29,6 +29,7 @@ SECRETS = {"HOOKS_SECRET": "whsec_" + "A" * 44, "FASTWS_KEY": "k" * 32}
 
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yml").read_text())
+WITH_REDIS = yaml.safe_load((DEPLOY / "compose.redis.yml").read_text())
 DEPLOYMENT, SERVICE = yaml.safe_load_all((DEPLOY / "k8s.yaml").read_text())
 POD = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
@@ -110,6 +111,20 @@ def test_compose_configures_a_server_that_can_be_made():
     assert settings.hooks.secret == SECRETS["HOOKS_SECRET"]
     assert settings.channels[0].subscribe == "hook"
     assert [key.key for key in settings.api.keys] == [SECRETS["FASTWS_KEY"]]
+
+
+def test_compose_with_redis_configures_workers_that_share_one_with_the_policy_that_fastws_needs():
+    both = COMPOSE["services"]["fastws"]["environment"] | WITH_REDIS["services"]["fastws"]["environment"]
+    settings = load(None, {name: interpolated(value) for name, value in both.items()}, {})
+    (service,) = WITH_REDIS["services"].keys() - COMPOSE["services"].keys()
+    assert settings.options["backplane"] == f"redis://{service}:6379"
+    assert WITH_REDIS["services"]["fastws"]["depends_on"].keys() == {service}
+    assert settings.top.workers == 2
+    assert settings.channels[0].history == 1000
+    assert "--maxmemory-policy noeviction" in WITH_REDIS["services"][service]["command"]
+    assert {volume.split(":")[0] for volume in WITH_REDIS["services"][service]["volumes"]} == WITH_REDIS[
+        "volumes"
+    ].keys()
 
 
 def test_compose_names_files_that_there_are():

@@ -38,6 +38,32 @@ async def test_a_peer_that_answers_pings_stays(serve, dial):
     assert len(site.manager.connections) == 1
 
 
+async def pong(peer, payload):
+    """Send a pong, and wait until it was read."""
+    await peer.send(frame(PONG, payload) + frame(TEXT, b"done"))
+    while (await peer.frame()).opcode != TEXT:
+        pass
+
+
+async def test_one_ping_at_a_time_is_timed_and_only_its_pong_counts(serve, dial):
+    site = await serve(Echo(), ping_interval=0.1, ping_timeout=20)
+    timed = await dial(site.url, "/ws/cars")
+    ping = await timed.frame()
+    other = await dial(site.url, "/ws/cars")
+    await pong(other, (await other.frame()).payload)
+    assert sum(site.server.stats["pings"]) == 0
+    await pong(timed, ping.payload)
+    stats = site.server.stats
+    assert sum(stats["pings"]) >= 1
+    assert 0 < stats["ping_seconds"] < 20
+
+
+async def test_a_pong_that_nobody_asked_for_counts_nothing(serve, dial):
+    site = await serve(Echo(), ping_interval=0)
+    await pong(await dial(site.url, "/ws/cars"), b"unasked")
+    assert sum(site.server.stats["pings"]) == 0
+
+
 async def test_a_peer_whose_input_waits_for_us_is_not_dead(serve, dial):
     release = asyncio.Event()
 

@@ -19,7 +19,7 @@ cdef int meet_open_deadline(Reactor reactor, Conn* c) except -1:
         return close_silent(reactor, c)
     if not c.ping_sent and endpoint.ping_interval_ticks and is_past(
             c.last_received + endpoint.ping_interval_ticks, reactor.now):
-        queue_control(reactor, c, PING, NULL, 0)
+        send_ping(reactor, c)
         if endpoint.ping_timeout_ticks:
             c.ping_sent = True
             c.deadline = reactor.now + endpoint.ping_timeout_ticks

@@ -94,7 +94,8 @@ cdef class Reactor:
         """What went through since the start, and what waits to be sent now.
 
         ``flushes`` counts the flushes that wrote anything, in buckets by how long they took: up to each of
-        `FLUSH_BOUNDS`, and longer. Looks at every connection.
+        `FLUSH_BOUNDS`, and longer; ``pings`` likewise, with `PING_BOUNDS`, how long pongs took, of one ping at a time.
+        Looks at every connection.
         """
         cdef uint32_t i
         cdef uint64_t backlog = 0
@@ -102,7 +103,9 @@ cdef class Reactor:
             backlog += conn_at(self, i).pending
         return {"received_bytes": self.received_bytes, "sent_bytes": self.sent_bytes, "backlog_bytes": backlog,
                 "flushes": [self.flushes[i] for i in range(FLUSH_BUCKETS)],
-                "flush_seconds": self.flush_nanoseconds / 1e9}
+                "flush_seconds": self.flush_nanoseconds / 1e9,
+                "pings": [self.pings[i] for i in range(PING_BUCKETS)],
+                "ping_seconds": self.ping_nanoseconds / 1e9}
 
     def listen(self, sock):
         """Accept on a listening, non-blocking socket, which the caller still owns."""

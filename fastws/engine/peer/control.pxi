@@ -1,10 +1,43 @@
-# Control: the peer's Close and pings (RFC 6455 5.5).
+# Control: the peer's Close and pings, and ours (RFC 6455 5.5).
+
+cdef enum:
+    TIMED_NS = 10000000000              # as long as the pong of a timed ping is waited for
+
+# The upper bounds of the buckets of Reactor.pings.
+cdef int64_t[PING_BUCKETS] ping_bounds          # nanoseconds
+ping_bounds[:] = [1000000, 2500000, 5000000, 10000000, 25000000, 50000000, 100000000, 250000000, 500000000, 1000000000,
+                  2500000000, 5000000000, 10000000000, INT64_MAX]
+PING_BOUNDS = tuple([bound / 1e9 for bound in ping_bounds[:PING_BUCKETS - 1]])         # seconds; the last has none
+
+
+cdef int send_ping(Reactor reactor, Conn* c) except -1:
+    """Ask whether the peer is there. One ping at a time is timed, so that no connection has to keep its time."""
+    cdef int64_t now = nanoseconds()
+    if reactor.timed_since == 0 or now - reactor.timed_since > TIMED_NS:
+        reactor.timed_since = now
+        reactor.timed_serial = (<WebSocket>c.ws).serial
+    return queue_control(reactor, c, PING, NULL, 0)
+
+
+cdef void note_pong(Reactor reactor, Conn* c) noexcept:
+    cdef int64_t took
+    cdef int bucket = 0
+    if reactor.timed_since == 0 or reactor.timed_serial != (<WebSocket>c.ws).serial:
+        return
+    took = nanoseconds() - reactor.timed_since
+    reactor.timed_since = 0
+    while took > ping_bounds[bucket]:
+        bucket += 1
+    reactor.pings[bucket] += 1
+    reactor.ping_nanoseconds += <uint64_t>took
 
 
 cdef int handle_control(Reactor reactor, Conn* c, uint8_t opcode, const uint8_t* p, size_t n) except -1:
     cdef Inbound* inbound
     if opcode == CLOSE:
         return handle_close(reactor, c, p, n)
+    if opcode == PONG:
+        note_pong(reactor, c)
     if opcode == PING and is_sendable(c):
         if not c.blocked:
             return queue_control(reactor, c, PONG, p, n)
