@@ -22,6 +22,19 @@ extensions = [
 ]
 exclude_patterns = []
 nitpicky = True
+# Internal types, which signatures name and applications get or give without looking into them.
+nitpick_ignore = [
+    ("py:class", f"fastws.{name}")
+    for name in (
+        "access.keys.Keys",
+        "pusher.cache.Cache",
+        "pusher.listener.Tell",
+        "pusher.signing.Application",
+        "v1.gate.Backend",
+        "web.api.API",
+    )
+]
+suppress_warnings = ["misc.highlighting_failure"]  # of templates, which are highlighted as far as they go
 default_role = "py:obj"
 
 myst_heading_anchors = 4
