@@ -27,6 +27,8 @@ class _Template(Protocol):
 
 class Headers(Mapping[str, str]):
     """Header fields by name, in any case. A field that was sent several times reads as one, joined by commas."""
+
+    _fields: list[tuple[str, str]]
     def __init__(self, fields: list[tuple[str, str]]) -> None: ...
     def __getitem__(self, name: str) -> str: ...
     def get_all(self, name: str) -> list[str]:

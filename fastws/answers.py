@@ -11,8 +11,9 @@ from typing import Any, Self
 import orjson
 
 from ._core import Headers, field_lines
+from .errors import FastWSError
 
-__all__ = ["RETRY_HEADERS", "Answer", "facts", "refusal", "with_own_answers"]
+__all__ = ["RETRY_HEADERS", "Answer", "Answered", "facts", "refusal", "with_own_answers"]
 
 logger = logging.getLogger("fastws.server")
 
@@ -84,6 +85,14 @@ class Answer:
         else:
             body, kind = orjson.dumps(content), "application/json"
         return {"Content-Type": kind, "Content-Length": str(len(body)), **headers, **self.headers}, body
+
+
+class Answered(FastWSError):
+    """Answers a handshake with a whole answer instead of a 101, where a `Reject` has a status and a sentence."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"answered with {answer.status}")
+        self.answer = answer
 
 
 @functools.cache

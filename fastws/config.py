@@ -374,6 +374,9 @@ class Options(EndpointOptions):
     http: Callable[..., Any] | None = _option(
         None, "ASGI application for plain requests on the same port", _optional(_must_be("an ASGI app", callable))
     )
+    http_websockets: bool = _option(
+        True, "whether WebSockets at paths that no endpoint has go to the application of http", _flag
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -445,6 +448,7 @@ class ServerKeywords(EndpointKeywords, total=False):
     flush_threads: int
     ssl: SSLContext | None
     http: Callable[..., Any] | None
+    http_websockets: bool
 
 
 class OptionKeywords(ServerKeywords, total=False):

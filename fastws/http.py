@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -34,7 +34,8 @@ class HTTPApp:
     `close_timeout` of ``options``. ``refusal`` returns the answer to an invalid request, given the peer (host and
     port, or None), a status and a sentence. ``websocket`` returns the protocol for a later upgrade of a kept-alive
     connection, given the peer as it was adopted; without it, such a request goes to the application like any other.
-    If the application has an attribute ``at_once``, that is the one of `Terms`.
+    ``extensions`` are those in the scope of each request. If the application has an attribute ``at_once``, that is the
+    one of `Terms`.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HTTPApp:
         websocket: Callable[[Peer | None], Any] | None = None,
         logger: logging.Logger | None = None,
         root_path: str = "",
+        extensions: Mapping[str, Any] | None = None,
     ) -> None:
         if not callable(app):
             raise ConfigurationError(
@@ -75,12 +77,17 @@ class HTTPApp:
         )
         self._config.load()
         proxies = Proxies(options.trusted_proxies)
-        terms = Terms(options, refusal, websocket, getattr(app, "at_once", None), proxies)
+        terms = Terms(options, refusal, websocket, getattr(app, "at_once", None), proxies, extensions or {})
         self._make_protocol = partial(HTTPProtocol, terms=terms)
         self._state = ServerState()
         self._lifespan: LifespanOn | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._adopting: set[asyncio.Task[None]] = set()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the application's lifespan has put into ``scope["state"]``; empty while it does not run."""
+        return {} if self._lifespan is None else self._lifespan.state
 
     async def startup(self) -> None:
         """Run the startup of the application's lifespan; raises FastWSError if the application reports a failure."""

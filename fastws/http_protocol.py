@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -47,7 +47,8 @@ class Terms:
     ``refusal`` returns the whole answer to a peer (host and port, or None) that is refused with a status and a
     sentence. ``websocket`` returns the protocol for an upgrade, given the peer; without it, upgrades go to the
     application. ``at_once`` returns what answers a request whose body comes together with its head, given the method,
-    the target, the header fields and the peer; None leaves the request to the application.
+    the target, the header fields and the peer; None leaves the request to the application. ``extensions`` are those of
+    each request's scope.
     """
 
     options: Options
@@ -55,6 +56,7 @@ class Terms:
     websocket: Callable[[Peer | None], Any] | None
     at_once: AtOnce | None = None
     proxies: Proxies = field(default_factory=lambda: Proxies(()))
+    extensions: Mapping[str, Any] = field(default_factory=dict)
     turns: Turns = field(default_factory=Turns)
 
 
@@ -247,6 +249,8 @@ class HTTPProtocol(HttpToolsProtocol):
         self._turn_began = self.loop.time()
         self.client, self.scheme = self._from
         super().on_message_begin()
+        if self._terms.extensions:
+            self.scope["extensions"] = dict(self._terms.extensions)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._part is Part.HEAD:  # trailers could be mistaken for header fields

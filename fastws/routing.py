@@ -74,6 +74,8 @@ class Router(Generic[T]):
 
     def __init__(self) -> None:
         self._routes: list[tuple[Template, T]] = []
+        #: The template and the target of what no other route matches; `find` does not look here.
+        self.otherwise: tuple[Template, T] | None = None
 
     def add(self, templates: Iterable[Template], target: T) -> None:
         """Register a target with all templates; raises ConfigurationError if another one matches the same paths."""
@@ -88,7 +90,8 @@ class Router(Generic[T]):
     @property
     def targets(self) -> list[T]:
         """All registered targets, once each."""
-        return list(dict.fromkeys(target for _, target in self._routes))
+        rest = [] if self.otherwise is None else [self.otherwise]
+        return list(dict.fromkeys(target for _, target in [*self._routes, *rest]))
 
     def find(self, raw_path: str) -> tuple[Template, T] | None:
         """Returns the most literal template that matches, and its target."""

@@ -27,6 +27,7 @@ from .routing import Router, Template
 from .sockets import BACKLOG, address_of, open_sockets
 
 if TYPE_CHECKING:
+    from .asgi.application import Application
     from .cluster.members import NodeInfo
     from .cluster.shared import SharedDict
 
@@ -68,6 +69,8 @@ class Server:
         self._hurry = asyncio.Event()  # a second signal
         self._shared: dict[str, Any] = {}  # cluster.shared.SharedDict
         self._node: Any = None  # a cluster.node.Node, while the server runs and any endpoint needs it
+        self._application: Application | None = None  # takes the WebSockets that are `http`'s
+        self._place_application()
 
     @property
     def host(self) -> str:
@@ -121,6 +124,13 @@ class Server:
         return [] if self._node is None or self._node.is_alone else self._node.members.nodes
 
     @property
+    def asgi(self) -> ConnectionManager:
+        """The manager of all WebSockets of the HTTP application; raises RuntimeError where it takes none."""
+        if self._application is None:
+            raise RuntimeError("no application takes WebSockets here: give Server(http=...) one, and http_websockets")
+        return self._application.manager
+
+    @property
     def is_connected(self) -> bool:
         """Whether the backplane answers; False without one."""
         return self._node is not None and not self._node.is_alone and self._node.store.is_connected
@@ -151,6 +161,25 @@ class Server:
             self._attach(manager)
         return manager
 
+    def _place_application(self) -> None:
+        """Have handshakes at paths that no endpoint has go to the HTTP application, if it takes any."""
+        app, had = self.options.http, self._application
+        if app is None or not self.options.http_websockets or not getattr(app, "takes_websockets", True):
+            if had is not None:
+                del self.endpoints[had.manager.path], self._overrides[had.manager.path]
+            self._application = self._router.otherwise = None
+            return
+        if had is None:
+            from .asgi.application import Anywhere, Application
+
+            self._application = had = Application(self._runner.run)
+            had.manager = ConnectionManager(self, Anywhere(), had, self._endpoint_options({}), self._runner)
+            had.manager.life.on_drained.add(had.drained)
+            self._widen(had.manager)
+            self._router.otherwise = had.manager.template, had.manager.life
+            self.endpoints[had.manager.path], self._overrides[had.manager.path] = had.manager, {}
+        had.app = app
+
     def shared(self, name: str) -> "SharedDict":
         """Returns the dict of this name, which all nodes with the same backplane have in common."""
         if name not in self._shared:
@@ -176,6 +205,7 @@ class Server:
         if self._reactor is not None and options.keys() - LIVE_OPTIONS:
             raise RuntimeError("the server is running: reconfigure it before it starts, or after it has stopped")
         self.options = replace(self.options, **options)
+        self._place_application()
         for path, manager in self.endpoints.items():
             manager.life.options = self._endpoint_options(self._overrides[path])
             self._widen(manager)
@@ -275,8 +305,11 @@ class Server:
         from .http import HTTPApp  # needs the `server` extra
 
         served = with_own_answers(app, admission.page, admission.instead_of_404)
-        http = HTTPApp(served, self.options, refusal=admission.refuse_http, websocket=self._wire)
+        extensions = None if self._application is None else self._application.extensions
+        http = HTTPApp(served, self.options, refusal=admission.refuse_http, websocket=self._wire, extensions=extensions)
         await http.startup()
+        if self._application is not None:
+            self._application.state = http.state
         return http
 
     async def _listen(self, sock: socket.socket) -> None:

@@ -34,7 +34,7 @@ class ClusterManager(Reach):
     def join(self, node: Node) -> None:
         """The server starts, as this node."""
         self.meet(node)
-        self.life.on_drained = self._drained
+        self.life.on_drained.add(self._drained)
         life, company = self.life, self.life.company
         self.crowds = None
         if not node.is_alone:

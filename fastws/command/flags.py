@@ -83,8 +83,9 @@ def option_flags() -> Iterator[click.Option]:
             kind = LISTS[option.type]
         else:
             continue
+        flag = f"--{option.name.replace('_', '-')}"
         yield click.Option(
-            [f"--{option.name.replace('_', '-')}"],
+            [f"{flag}/--no-{flag[2:]}" if kind is bool else flag],
             type=kind,
             is_flag=kind is bool,
             default=None,

@@ -113,10 +113,11 @@ def address(host: str, port: int) -> str:
 
 def announcement(server: Server) -> tuple[str, str]:
     """Returns where the server listens, in short and with its endpoints."""
+    paths = [path for path in server.endpoints if path.startswith("/")]  # not the HTTP application
     if server.port == 0:
-        where, sockets = f"unix:{server.host}", ", ".join(server.endpoints)
+        where, sockets = f"unix:{server.host}", ", ".join(paths)
     else:
         secure, place = "s" if server.options.ssl else "", address(server.host, server.port)
         where = f"http{secure}://{place}"
-        sockets = ", ".join(f"ws{secure}://{place}{path}" for path in server.endpoints)
+        sockets = ", ".join(f"ws{secure}://{place}{path}" for path in paths)
     return f"listening on {where}", f"fastws listening on {where}" + (f"  ({sockets})" if sockets else "")

@@ -37,9 +37,9 @@ NOTHING = "nothing is configured: `fastws demo` for a look, `fastws init` to beg
 def command(target: str | None, config: Path | None, **flags: Any) -> None:
     """Run the server that fastws.toml describes, or the server MODULE:SERVER.
 
-    MODULE:SERVER may also be a function without arguments that returns a server. Every option can also be set in the
-    environment (FASTWS_FLUSH_THREADS=2) or in fastws.toml (flush_threads = 2). Sockets passed by systemd (LISTEN_FDS)
-    are used unless --fd or the server itself specifies others. SIGHUP reads the file again.
+    MODULE:SERVER may also be an ASGI application, or a function without arguments that returns either. Every option can
+    also be set in the environment (FASTWS_FLUSH_THREADS=2) or in fastws.toml (flush_threads = 2). Sockets passed by
+    systemd (LISTEN_FDS) are used unless --fd or the server itself specifies others. SIGHUP reads the file again.
     """
     given = {"target": target, **flags}
     settings = loaded(config, given)
@@ -144,16 +144,22 @@ def load(target: str) -> Server:
         if not hasattr(found, name):
             raise Failure(f"{module_name!r} has no attribute {path!r}")
         found = getattr(found, name)
-    if callable(found) and takes_nothing(found):
+    if takes(found) and not inspect.iscoroutinefunction(found):
         found = found()
-    if not isinstance(found, Server):
-        raise Failure(f"{target!r} is {found!r}: it must be a fastws.Server or a function that returns one")
-    return found
+    if isinstance(found, Server):
+        return found
+    if takes(found, "scope", "receive", "send"):
+        return Server(http=found)
+    what = "it must be a fastws.Server, an ASGI application, or a function that returns one of them"
+    if takes(found, "environ", "start_response"):
+        what += "; this may be a WSGI application, which asgiref.wsgi.WsgiToAsgi makes an ASGI application"
+    raise Failure(f"{target!r} is {found!r}: {what}")
 
 
-def takes_nothing(function: Callable[..., Any]) -> bool:
+def takes(found: Any, *arguments: str) -> bool:
+    """Returns whether something can be called with as many arguments."""
     try:
-        inspect.signature(function).bind()
+        inspect.signature(found).bind(*arguments)
     except (TypeError, ValueError):
         return False
     return True

@@ -61,7 +61,7 @@ def create_server(*, secret: str | None = None, **options: Any) -> Server:
         )
     secret = secret or secrets.token_urlsafe(32)
     hosts = Hosts(settings.host, settings.origins or ())
-    server = Server(**{"ready_path": READY_PATH, **options})
+    server = Server(**{"ready_path": READY_PATH, "http_websockets": False, **options})
     chat = Chat(hosts, server.shared)
     app = create_app(chat, hosts, secret, https_only=settings.ssl is not None)
     web = Web(app)

@@ -18,7 +18,7 @@ from .._core import (
     check_upgrade,
     is_upgrade,
 )
-from ..answers import RETRY_HEADERS, Answer, facts, phrase, refusal
+from ..answers import RETRY_HEADERS, Answer, Answered, facts, phrase, refusal
 from ..config import Options
 from ..errors import Reject
 from ..proxies import Peer, Proxies, request_id
@@ -188,6 +188,9 @@ class Admission:
             extra = {**(request.response_headers or {}), **reject.headers}
             reason = reject.reason or phrase(reject.status)
             self._refuse(ws, reject.status, reason, extra, life=life, in_frame=reject.is_for_scripts)
+        except Answered as given:
+            reason = "answered by the application"
+            self._refuse(ws, given.answer.status, reason, life=life, in_frame=False, instead=given.answer)
         except HANDLER_ERRORS as error:
             self._refuse(ws, 500, "internal server error", error=error, life=life)
         else:
@@ -198,7 +201,7 @@ class Admission:
     def _admit(self, request: Request) -> tuple[Life, str | None]:
         """Check a handshake before its endpoint is asked. Returns the endpoint's life and the channel."""
         check_upgrade(request)
-        found = self._router.find(request._raw_path)
+        found = self._router.find(request._raw_path) or self._router.otherwise
         if found is None:
             raise Reject(404, "no WebSocket endpoint at this path")
         template, life = found
@@ -252,11 +255,12 @@ class Admission:
         error: BaseException | None = None,
         life: Life | None = None,
         in_frame: bool = True,
+        instead: Answer | None = None,
     ) -> None:
         """Say why by a status and a JSON body, or by a Close frame where that can be read; log it with the same id.
 
         ``life`` is that of the endpoint, if the request may know that it exists; ``in_frame``: whether a Close frame
-        may say it.
+        may say it; ``instead``: what is sent instead.
         """
         request = ws.request
         about = facts(request._raw_path, request.headers) if request.method else None  # there may have been no request
@@ -269,7 +273,7 @@ class Admission:
         if in_frame and life is not None and life.turn_away(ws, 4000 + status, answer.as_reason()):
             return
         try:
-            response = answer.as_http(request.method)
+            response = (instead or answer).as_http(request.method)
         except ValueError as bad_header:
             message = "internal server error"
             answer = refusal(request.remote_address, 500, message, error=bad_header, about=about, request_id=given)

@@ -85,7 +85,7 @@ class Life:
         self._turned_away: set[WebSocket] = set()
         self.closes: Counter[tuple[int, str]] = Counter()  # by code and by whom: "peer", "server" or "lost"
         self.errors: Counter[str] = Counter()  # by the handler that raised
-        self.on_drained: Callable[[WebSocket], None] | None = None
+        self.on_drained: set[Callable[[WebSocket], None]] = set()
         if inspect.iscoroutinefunction(self._handlers["can_see"]):
             raise ConfigurationError(
                 f"{type(listener).__name__}.can_see is async: make it a plain def that answers from memory"
@@ -332,8 +332,8 @@ class Life:
 
     def drained(self, ws: WebSocket) -> None:
         """All that a connection had pending is written, as `WebSocket._notify_when_drained` asked to be told."""
-        if self.on_drained is not None:
-            self.on_drained(ws)
+        for call_back in self.on_drained:
+            call_back(ws)
 
     # -- messages
 

@@ -148,6 +148,11 @@ class Web:
         self._contexts: list[AbstractAsyncContextManager[Any]] = []
         self._stack = AsyncExitStack()
 
+    @property
+    def takes_websockets(self) -> bool:
+        """Whether the server has anybody to hand WebSockets to: the application behind."""
+        return self._otherwise is not None
+
     def add(self, method: str, path: str, handler: Handler, at_once: BodyHandler | None = None) -> None:
         """Serve a method at a path template; HEAD comes with GET. Raises ConfigurationError where that is taken.
 

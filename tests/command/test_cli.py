@@ -132,7 +132,7 @@ def test_the_log_level_is_what_was_asked_for():
         (["serve", "app:nothing"], "'app' has no attribute 'nothing'"),
         (["serve", "app"], "'app' does not name a server: write module:attribute, as in app:server"),
         (["serve", ".app:create"], "'.app:create' does not name a server: write module:attribute, as in app:server"),
-        (["serve", "app:number"], "'app:number' is 5: it must be a fastws.Server or a function that returns one"),
+        (["serve", "app:number"], "'app:number' is 5: it must be a fastws.Server, an ASGI application, or a function"),
         (["serve", "app:needs"], "'app:needs' is <function needs"),
         (["serve", "--port", "abc"], "Invalid value for '--port': 'abc' is not a valid integer."),
         (["serve", "--port", "70000"], "port=70000 is out of range: use 0 to 65,535"),

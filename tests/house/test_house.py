@@ -59,6 +59,7 @@ NEEDED_BY_FEW = {
     "email.utils",
     "fastws._selftest",
     "fastws.access",
+    "fastws.asgi",
     "fastws.backplane",
     "fastws.client",
     "fastws.cluster",

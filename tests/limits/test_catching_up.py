@@ -214,7 +214,7 @@ class Channel:
     def __init__(self, manager):
         self.manager = manager
         self.log = Log()
-        manager.life.on_drained = self.go_on
+        manager.life.on_drained.add(self.go_on)
 
     def publish(self, key):
         record = self.log.append(key, b"%d:%s" % (self.log.offset + 1, PAD))

@@ -15,7 +15,7 @@ class Told:
 
     def __init__(self, site):
         self.sockets = []
-        site.manager.life.on_drained = self.sockets.append
+        site.manager.life.on_drained.add(self.sockets.append)
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def test_what_the_callback_sends_goes_out_and_may_ask_again(lagging):
         if waiting:
             ready._notify_when_drained()
 
-    site.manager.life.on_drained = go_on
+    site.manager.life.on_drained.add(go_on)
     ws._notify_when_drained()
     await catch_up(raw)
     for part in parts:
@@ -186,7 +186,7 @@ async def test_one_that_is_sent_something_before_its_turn_is_reported_after_that
         told.append((ws, ws.pending))
         site.manager.broadcast("cars", "x")
 
-    site.manager.life.on_drained = send_to_all
+    site.manager.life.on_drained.add(send_to_all)
     for ws in site.manager.connections.values():
         ws._notify_when_drained()
     await eventually(lambda: len(told) == 4)
@@ -256,7 +256,7 @@ async def test_one_that_closes_before_its_turn_is_not_reported(serve, join):
         for other in recorder.sockets:
             other.close()
 
-    site.manager.life.on_drained = close_others
+    site.manager.life.on_drained.add(close_others)
     for ws in recorder.sockets:
         ws._notify_when_drained()
     await recorder.until("on_close", 30)
@@ -268,10 +268,10 @@ async def test_a_callback_that_raises_costs_one_connection(serve, join, caplog):
     first, second = [await join(f"{site.url}/ws/cars") for _ in range(2)]
     await first.ping()
     await second.ping()
-    site.manager.life.on_drained = lambda ws: 1 // 0
+    site.manager.life.on_drained.add(lambda ws: 1 // 0)
     next(iter(site.manager.connections.values()))._notify_when_drained()
     await eventually(lambda: len(site.manager.connections) == 1)
-    site.manager.life.on_drained = None
+    site.manager.life.on_drained.clear()
     next(iter(site.manager.connections.values()))._notify_when_drained()
     site.manager.broadcast("cars", "fine")
     assert await second.receive() == "fine"

@@ -154,7 +154,7 @@ async def test_a_handler_hears_that_its_peer_went_even_if_another_request_waits(
 async def test_an_upgrade_is_refused_alike_on_a_fresh_and_on_a_kept_alive_connection(
     open_site, dial_http, handshake, status, message
 ):
-    site = await open_site()
+    site = await open_site(http_websockets=False)
     for kept_alive in (False, True):
         peer = await dial_http(site, kept_alive)
         await peer.send(handshake)
