@@ -55,10 +55,10 @@ async def main():
             codes = await throw(url, BOMBS, PEERS, data)
             took = time.perf_counter() - begun
             print(f"{len(codes):,} {name} in {took:.1f} s; connections ended with {sorted(set(codes))}")
-            said, _ = await client.communicate()
+            said, _ = await client.communicate(b"")
             print(f"  {said.decode().strip()}")
             print(f"  the server holds {megabytes(server.pid, 'VmRSS')}, at most {megabytes(server.pid, 'VmHWM')}")
-    await server.communicate()
+    await server.communicate(b"")
 
 
 def milliseconds(seconds):

@@ -68,6 +68,7 @@ def subscribe(port):
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     head = f"GET /app/{NAME}?protocol=7 HTTP/1.1\r\nHost: bench\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += f"X-Padding: {'x' * 480}\r\n"  # browsers send 700 bytes
     sock.sendall(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode())
     greeting = until(sock, b"activity_timeout").decode("latin-1")
     socket_id = greeting.partition('socket_id\\":\\"')[2].partition("\\")[0]
@@ -209,6 +210,18 @@ class Talking(Load):
         self.speaker.close()
 
 
+def idle(command, number):
+    """Bytes of the server's memory for each of so many members, beyond the first 200, which have what is there once."""
+    with Server(SimpleNamespace(command=command), machine.share_cores()[0]) as server:
+        members = [subscribe(server.port) for _ in range(200)]
+        before = server.memory()
+        members += [subscribe(server.port) for _ in range(number)]
+        after = server.memory()
+        for sock in members:
+            sock.close()
+    return (after - before) / number
+
+
 def cases():
     client_event = frame({"event": "client-said", "channel": CHANNEL, "data": {"text": "x" * 40}})
     return {
@@ -246,6 +259,8 @@ def main():
     peers = {name: command for name, command in PEERS.items() if name != "soketi" or (SOKETI / "node_modules").is_dir()}
     for key, value in machine.describe().items():
         print(f"{key}: {value}")
+    for peer, command in peers.items():
+        print(f"{peer}: {idle(command, 4000):,.0f} bytes for each idle member")
     for name, case in cases().items():
         rounds = {peer: [] for peer in peers}
         for _ in range(options.rounds):

@@ -4,9 +4,11 @@ import argparse
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from bench.scenarios import load_scenarios
+from bench.scenarios import Scenario, load_scenarios
 from bench.summary import Summary
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -27,14 +29,10 @@ work on the machine, the measurement is repeated. If it never succeeded, it coun
 is marked with a tilde.
 """
 
-NODES_MARK = "## More than one node\n"
+NEEDS_HEAD = """\
+## Compression and TLS
 
-NODES_HEAD = f"""\
-{NODES_MARK}
-Nodes share a Redis server that was started for the purpose, with nothing written to disk. Each is a process on this
-machine; a figure is the median of the rounds, and ratios are computed within each round. The node that is measured has
-one core, and everything else shares the others. A tilde marks what was disturbed by other work on the machine: one of
-the processes had to wait for its core for more than 5 % of the time. CPU time suffers least from that, times the most.
+The same load, where servers compress, and where they speak TLS. Peers that cannot are not in the tables.
 """
 
 ASGI_HEAD = """\
@@ -46,19 +44,48 @@ with `channels(websocket).broadcast` in place of the loop ([asgi.md](asgi.md)). 
 protocols for WebSockets, and Granian as `granian.server.embed`, so that it is one process, too.
 """
 
-HEADS = {"": HEAD, "asgi": ASGI_HEAD, "nodes": NODES_HEAD}  # of the parts of the page, in their order
+NODES_HEAD = """\
+## More than one node
+
+Nodes share a Redis server that was started for the purpose, with nothing written to disk. Each is a process on this
+machine; a figure is the median of the rounds, and ratios are computed within each round. The node that is measured has
+one core, and everything else shares the others. A tilde marks what was disturbed by other work on the machine: one of
+the processes had to wait for its core for more than 5 % of the time. CPU time suffers least from that, times the most.
+"""
 
 
-def render(results, part=""):
-    """Returns a part of the page."""
+class Part(NamedTuple):
+    """A part of the page: how it begins, which scenarios are in it, and the level of their headings."""
+
+    head: str
+    has: Callable[[Scenario], bool]
+    level: str
+
+    @property
+    def mark(self):
+        """Returns its first line, by which it is found again."""
+        return self.head.partition("\n")[0] + "\n"
+
+
+PARTS = (
+    Part(HEAD, lambda scenario: not scenario.needs and not scenario.nodes and not scenario.group, "##"),
+    Part(NEEDS_HEAD, lambda scenario: bool(scenario.needs), "###"),
+    Part(ASGI_HEAD, lambda scenario: scenario.group == "asgi", "###"),
+    Part(NODES_HEAD, lambda scenario: scenario.nodes, "###"),
+)
+
+
+def render(results, part):
+    """Returns a part of the page; "" if nothing in it was measured."""
     summary, scenarios = Summary(results), load_scenarios()
-    parts = [HEADS[part], render_header(results["header"])]
-    for name, scenario in scenarios.items():
-        if summary.cases(name) and scenario.part == part:
-            parts.append(render_scenario(summary, scenario))
+    measured = [scenario for name, scenario in scenarios.items() if part.has(scenario) and summary.cases(name)]
+    if not measured:
+        return ""
+    parts = [part.head, render_header(results["header"])]
+    parts += [render_scenario(summary, scenario, part.level) for scenario in measured]
     if results["left_out"]:
         lines = [f"- {what}: {why}" for what, why in results["left_out"].items()]
-        parts.append(f"{'###' if part else '##'} Left out\n\n" + "\n".join(lines) + "\n")
+        parts.append(f"{part.level} Left out\n\n" + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -69,9 +96,9 @@ def render_header(header):
     return table(["", ""], rows)
 
 
-def render_scenario(summary, scenario):
+def render_scenario(summary, scenario, level):
     parts = [
-        f"{'###' if scenario.part else '##'} {scenario.title}\n",
+        f"{level} {scenario.title}\n",
         describe(scenario),
         scenario_table(summary, scenario),
     ]
@@ -161,19 +188,19 @@ def write(results):
     """Write the page; a part of it that nothing was measured for stays as it is."""
     PAGE.parent.mkdir(exist_ok=True)
     plot(results)
-    parts = parts_of(PAGE.read_text()) if PAGE.exists() else {}
-    for part in {load_scenarios()[record["scenario"]].part for record in results["records"]}:
-        parts[part] = render(results, part)
-    PAGE.write_text("\n".join(parts[part].rstrip() + "\n" for part in HEADS if part in parts))
+    before = PAGE.read_text() if PAGE.exists() else ""
+    parts = [render(results, part) or text for part, text in zip(PARTS, divide(before), strict=True)]
+    PAGE.write_text("\n".join(part.rstrip() + "\n" for part in parts if part))
     return PAGE
 
 
-def parts_of(page):
-    """Returns the parts of a page, by name."""
-    begins = {part: page.find(head.partition("\n")[0] + "\n") for part, head in HEADS.items()}
-    begins = {part: begin for part, begin in begins.items() if begin >= 0}
-    ends = [*list(begins.values())[1:], len(page)]
-    return {part: page[begin:end] for (part, begin), end in zip(begins.items(), ends, strict=True)}
+def divide(page):
+    """Returns the text of each part of a page, "" for one that is not there."""
+    texts = []
+    for part in reversed(PARTS):
+        page, mark, text = page.partition(part.mark)
+        texts.append(mark + text)
+    return texts[::-1]
 
 
 def main():

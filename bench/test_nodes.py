@@ -56,23 +56,44 @@ def test_only_nodes_take_part_where_several_are_needed():
     assert {"channels", "aiohttp", "fastws"} & set(takes["relay"]) == {"channels", "fastws"}
 
 
-def test_each_half_of_the_page_stays_if_only_the_other_was_measured(tmp_path, monkeypatch):
+def test_each_part_of_the_page_stays_if_only_another_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
     header = {"date": "today", "versions": {"fastws": "1"}}
+    _, needs, asgi, nodes = (part.mark for part in report.PARTS)
 
     def write(scenario, case, figures):
         record = {"scenario": scenario, "case": case, "peer": "fastws", "round": 0, **figures}
         report.write({"header": header, "left_out": {}, "records": [record]})
         return report.PAGE.read_text()
 
-    assert report.NODES_MARK not in write("echo", "1 client", {"rate": 123})
-    both = write("logout", "3 nodes", {"p50_ms": 4.2, "max_ms": 5.3})
-    assert both.index("123") < both.index(report.NODES_MARK) < both.index("4.2")
+    page = write("echo", "1 client", {"rate": 123})
+    assert needs not in page
+    assert nodes not in page
+    page = write("logout", "3 nodes", {"p50_ms": 4.2, "max_ms": 5.3})
+    assert page.index("123") < page.index(nodes) < page.index("4.2")
+    page = write("tls-echo", "1 client", {"rate": 789})
+    assert page.index("123") < page.index(needs) < page.index("789") < page.index(nodes) < page.index("4.2")
+    page = write("asgi-echo", "1 client", {"rate": 321})
+    assert page.index("789") < page.index(asgi) < page.index("321") < page.index(nodes)
     page = write("echo", "1 client", {"rate": 456})
-    assert "456" in page
     assert "123" not in page
-    assert page.count(report.NODES_MARK) == 1
-    assert "4.2" in page
+    assert page.index("456") < page.index(needs) < page.index("789") < page.index(nodes) < page.index("4.2")
+    assert page.count(nodes) == page.count(asgi) == 1
+
+
+def test_applications_are_compared_with_applications():
+    scenarios = load_scenarios()
+    takes = {name: [peer.name for peer in PEERS.values() if scenarios[name].takes(peer)] for name in scenarios}
+    assert {"fastapi", "fastapi-channels", "fastws"} & set(takes["echo"]) == {"fastws"}
+    assert {"fastapi", "fastapi-channels", "fastws"} & set(takes["asgi-echo"]) == {"fastapi"}
+    assert {"fastapi", "fastapi-channels", "fastws"} & set(takes["asgi-fanout"]) == {"fastapi", "fastapi-channels"}
+
+
+def test_compression_and_tls_are_for_peers_that_can_do_it():
+    scenarios = load_scenarios()
+    takes = {name: [peer.name for peer in PEERS.values() if scenarios[name].takes(peer)] for name in scenarios}
+    assert {"picows", "ws", "fastws", "send-loop"} & set(takes["compressed"]) == {"fastws", "ws"}
+    assert {"picows", "ws", "fastws", "send-loop"} & set(takes["tls-fanout"]) == {"fastws", "picows", "ws"}
 
 
 def test_percentiles():

@@ -19,7 +19,6 @@ OPTION_CLASSES = {"Options", "EndpointOptions", "OptionKeywords", "ServerKeyword
 def setup(app):
     app.add_object_type("setting", "setting", objname="option")
     app.add_transform(LinksToFolders)
-    app.connect("source-read", leave_out_what_is_not_there)
     app.connect("doctree-read", note_options)
     app.connect("autodoc-process-signature", signature_of_stub)
     app.connect("object-description-transform", type_of_stub)
@@ -40,15 +39,6 @@ class LinksToFolders(SphinxTransform):
             if link["reftype"] == "myst" and target.is_dir():
                 name = target.resolve().relative_to(ROOT).as_posix()
                 link.replace_self(nodes.literal("", f"{name}/"))
-
-
-def leave_out_what_is_not_there(app, name, source):
-    """A pattern of a toctree that no page matches is no mistake: pages come and go."""
-
-    def is_there(line):
-        return " " in line or not line.endswith("*\n") or any(Path(app.srcdir).glob(f"{line[:-1]}.md"))
-
-    source[0] = "".join(line for line in source[0].splitlines(keepends=True) if is_there(line))
 
 
 def note_options(app, doctree):

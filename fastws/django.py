@@ -7,6 +7,7 @@ Needs Django 5.2 or later (the extra `django`), set up as for any script: by ``d
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -318,13 +319,14 @@ class _Rounds:
     def _go_on(self) -> None:
         if not _is_running(self._manager):
             return
-        if not self._ids:
-            self._ids.extend(self._manager._counts(SESSION_KIND))
-            self._pause = self._seconds / max(1, -(-len(self._ids) // CHECKED_AT_ONCE))
-        some = [self._ids.popleft() for _ in range(min(CHECKED_AT_ONCE, len(self._ids)))]
         loop = self._manager.server.loop
-        if some:
-            self._task = loop.create_task(self._check(some))
+        if self._task is None or self._task.done():  # else the database is slow, and gets no more to do
+            if not self._ids:
+                self._ids.extend(self._manager._counts(SESSION_KIND))
+                self._pause = self._seconds / max(1, math.ceil(len(self._ids) / CHECKED_AT_ONCE))
+            some = [self._ids.popleft() for _ in range(min(CHECKED_AT_ONCE, len(self._ids)))]
+            if some:
+                self._task = loop.create_task(self._check(some))
         self._timer = loop.call_later(self._pause, self._go_on)
 
     async def _check(self, ids: list[str]) -> None:

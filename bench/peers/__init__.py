@@ -19,7 +19,7 @@ class Peer:
     script: str = ""  # of Node, whose packages are those of npm beside it
     node: str = ""  # the module that is one of several nodes, if there is such a thing
     node_only: bool = False  # it is in scenarios with several nodes only
-    part: str = ""  # of the page, to whose scenarios it belongs; empty: the servers themselves
+    group: str = ""  # of scenarios, in which alone it takes part; empty: all others
     arguments: tuple[str, ...] = ()
     keeps: tuple[bool, ...] = (False,)  # with several nodes: whether it keeps messages for those who come back
     can: tuple[str, ...] = ("tls", "compression")  # what a scenario may need
@@ -70,7 +70,7 @@ SOCKETIO = {
 
 def fastapi(name, server, *packages, **fields):
     """One application of FastAPI on one server."""
-    module = {"module": "fastapi_server", "arguments": ("--server", server), "part": "asgi"}
+    module = {"module": "fastapi_server", "arguments": ("--server", server), "group": "asgi"}
     return Peer(name, ("fastapi", *packages), **{**module, **fields})
 
 

@@ -41,7 +41,9 @@ function join(path, ws) {
 
 const file = (place) => fs.readFileSync(argument("--tls", place));
 const server = given("--tls") < 0 ? http.createServer() : https.createServer({ cert: file(1), key: file(2) });
-const perMessageDeflate = given("--compress") >= 0 && { threshold: 0, zlibDeflateOptions: { level: 1 } };
+// Without a window from message to message it is faster, in particular with many messages in flight.
+const compression = { threshold: 0, serverNoContextTakeover: true, zlibDeflateOptions: { level: 1 } };
+const perMessageDeflate = given("--compress") >= 0 && compression;
 const wss = new WebSocketServer({ server, maxPayload: 4 * 1024 * 1024, clientTracking: false, perMessageDeflate });
 wss.on("connection", (ws, request) => {
   const receivers = join(request.url, ws);

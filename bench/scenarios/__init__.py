@@ -47,20 +47,15 @@ class Scenario:
     arguments: Callable[..., Iterable[str]] = lambda setup: ()  # of the peer's command
     spread_out: bool = False  # the server may use every core
     nodes: bool = False  # it takes several nodes
-    group: str = ""  # the part of the page that it is in, with peers of its own; empty: the servers themselves
+    group: str = ""  # of peers that are in it, and no others
     needs: str = ""  # "tls" or "compression": peers that can do that are told to
     about: str = ""  # instead of its module's docstring
-
-    @property
-    def part(self):
-        """The part of the page that it is in."""
-        return "nodes" if self.nodes else self.group
 
     def takes(self, peer):
         """Returns whether a peer takes part."""
         if self.nodes:
             return (not self.peer or self.peer == peer.name) and peer.as_node() is not None
-        if peer.part != self.group:
+        if peer.group != self.group:
             return False
         if self.needs and self.needs not in peer.can:
             return False

@@ -21,7 +21,7 @@ from ..presence import Stay, merged
 from .follower import LogFollower, Missed
 from .names import user_text
 from .node import Node
-from .said import is_same, log_of, of_last_lives, said_in
+from .said import is_same, is_there, log_of, of_last_lives, said_in
 
 __all__ = ["Crowds"]
 
@@ -63,7 +63,9 @@ class Told(Protocol):
 class Crowds:
     """The channels of an endpoint whose people are known across nodes: those watched, and those that ``globs`` match.
 
-    ``path`` is whose channels they are, for other nodes. When the server stops, nobody leaves.
+    ``path`` is whose channels they are, for other nodes. When the server stops, nobody leaves. ``on_written`` is called
+    with a channel, a user and whether he or she is there, when what this node has written of that is in the log, after
+    all that others had written before.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class Crowds:
         *,
         globs: Iterable[str],
         is_stopping: Callable[[], bool],
+        on_written: Callable[[str, User, bool], None] | None = None,
     ) -> None:
         self.node = node
         self.path = path
         self.people = people
         self.notices = notices
         self.is_stopping = is_stopping
+        self.on_written = on_written
         self._crowds: dict[str, Crowd] = {}
         self._living: set[NodeKey] = set()  # the others
         self._dead: set[NodeKey] = set()
@@ -143,12 +147,17 @@ class Crowds:
             crowd.changed(user)
             self.let_go(crowd)
 
+    def has_written(self, channel: str, user: User) -> bool:
+        """Returns whether this node has written that a user is in a channel."""
+        crowd = self._crowds.get(channel)
+        return crowd is not None and user in crowd.written
+
     # -- what the manager says
 
     def may_have(self, channel: str, user: User) -> bool:
         """Returns whether a user has connections in a channel elsewhere, or may have, as it is not known here."""
         crowd = self._crowds.get(channel)
-        return crowd is None or not crowd.is_known or _is_there(crowd.stay(user))
+        return crowd is None or not crowd.is_known or is_there(crowd.stay(user))
 
     def use(self, channel: str) -> "asyncio.Task[None] | None":
         """Somebody here is in a channel, or will be. Returns what to wait for until it is known who is there."""
@@ -360,6 +369,8 @@ class Crowd:
             return  # they are in the follower's table
         for user, node, stay in said_in(records):
             if node.id == self._node.key.id:
+                if self._crowds.on_written is not None:
+                    self._crowds.on_written(self.channel, user, stay is not None)
                 continue
             said = self._others.setdefault(user, {})
             said.pop(node, None)
@@ -396,7 +407,7 @@ class Crowd:
             self._backdate(user, stay)
             stay = self._here(user)
         before = self.written.get(user)
-        if _is_there(stay) != _is_there(before) or (stay is None) != (before is None):
+        if is_there(stay) != is_there(before) or (stay is None) != (before is None):
             self._write(user, stay)
         elif not is_same(stay, before):
             self._recounted.add(user)
@@ -481,10 +492,6 @@ class Crowd:
     def _act(self, act: Callable[[], None]) -> None:
         del self._timers[act]
         act()
-
-
-def _is_there(stay: Stay | None) -> bool:
-    return stay is not None and stay[1] > 0
 
 
 def _heed(stored: "asyncio.Future[Any]") -> None:

@@ -10,7 +10,7 @@ from ..logs import Latest
 from ..presence import Stay
 from .names import user_named
 
-__all__ = ["Said", "is_same", "log_of", "of_last_lives", "said_in"]
+__all__ = ["Said", "is_same", "is_there", "log_of", "of_last_lives", "said_in"]
 
 KEEP = Latest(ttl=1800)
 SAME_SECONDS = 0.1
@@ -35,6 +35,11 @@ def said_in(records: Iterable[Record]) -> Iterator[Said]:
         name, _, node = str(record.key).rpartition(" ")
         since, devices = (0.0, 0) if record.payload is None else orjson.loads(record.payload)
         yield Said(user_named(name), NodeKey.parse(node), None if record.payload is None else (since, devices))
+
+
+def is_there(stay: Stay | None) -> bool:
+    """Returns whether somebody has connections, and is not only expected back."""
+    return stay is not None and stay[1] > 0
 
 
 def is_same(stay: Stay | None, other: Stay | None) -> bool:

@@ -79,6 +79,14 @@ subscribe = "user"
 
 # [raw]
 
+# -- Pusher's clients and server libraries, such as pusher-js and Laravel Echo: the same key and secret there.
+
+# [pusher]
+# app_id = "1"
+# key = "{pusher_key}"
+# secret = "{pusher}"
+# client_events = "members"                                                # or all, none
+
 # -- Counters for Prometheus, and a page for people; both want a key that may "read".
 
 # [metrics]
@@ -122,6 +130,8 @@ def command(path: Path) -> None:
     text = TEMPLATE.format(
         key=secrets.token_urlsafe(32),
         secret=secrets.token_urlsafe(48),
+        pusher_key=secrets.token_hex(10),
+        pusher=secrets.token_hex(20),
         hook="whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),
     )
     try:

@@ -57,10 +57,11 @@ class API:
         """Answer a request that the application's backend has signed."""
         if request.params.get("app_id", self._settings.id) != self._settings.id:
             raise Reject(404, "there is no application with this id")
-        body = await request.body(limit)
-        paths = (request.raw_path, unquote(request.raw_path))
+        application, query = self._listener.application, request.query
         try:
-            self._listener.application.check_request(request.method, paths, request.query, body)
+            application.check_request(request.method, (request.raw_path, unquote(request.raw_path)), query)
+            body = await request.body(limit)
+            application.check_body(query, body)
         except Unauthorized as unauthorized:
             raise Reject(401, str(unauthorized)) from None
         answer = handler(request, body)

@@ -117,8 +117,10 @@ def decode(message: str | bytes) -> Frame:
 
 
 def inner(raw: msgspec.Raw | str, kind: type) -> Any:
-    """Returns the data of a frame, or JSON within a string, as one of the structs; raises Fault."""
+    """Returns the data of a frame, which is JSON or JSON within a string, as one of the structs; raises Fault."""
     try:
+        if not isinstance(raw, str) and bytes(raw).startswith(b'"'):
+            raw = msgspec.json.decode(raw, type=str)
         return _decoders[kind].decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as wrong:
         raise Fault(INVALID, f"Invalid message format: {wrong}") from None

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -28,16 +28,21 @@ from .names import (
     socket_id_of,
     ws_id_of,
 )
+from .occupancy import Occupancy
 from .presence import Rooms
 from .settings import PusherSettings
 from .signing import Application
 from .silence import Silence
+
+if TYPE_CHECKING:
+    from .webhooks import Webhooks
 
 __all__ = ["PusherListener", "Tell"]
 
 logger = logging.getLogger("fastws.pusher")
 
 VERSIONS = range(4, 8)  # of the protocol; before 7, ids of users might be numbers
+OCCUPANCY = {"channel_occupied", "channel_vacated"}
 PEER = "pusher"  # where a connection's data has its Peer
 UNAUTHORIZED = "Connection is unauthorized"
 
@@ -74,7 +79,9 @@ class PusherListener(Listener):
         self.settings = settings
         self.application = application
         self.cache = cache
+        self.occupancy = Occupancy(tell)
         self.rooms = Rooms(lambda name, channel, user_id: tell(name, channel, user_id=user_id))
+        self.webhooks: Webhooks | None = None  # for metrics
         self._tell = tell
         self._manager: ConnectionManager | None = None
         self._silence = Silence(settings.activity_timeout, self._ask, self._give_up)
@@ -96,6 +103,8 @@ class PusherListener(Listener):
         """The server starts."""
         self._manager = manager
         self.rooms.begin(manager)
+        if self.settings.webhook_url and OCCUPANCY & {*self.settings.webhook_events}:
+            self.occupancy.begin(manager)  # what nobody is told of need not be known on other nodes
 
     def trigger(self, channel: str, name: str, data: str, *, socket_id: str | None = None) -> int:
         """Send an event to a channel, but not to the connection with this id. Returns how many were addressed here.
@@ -130,8 +139,7 @@ class PusherListener(Listener):
         try:
             self._check_handshake(ws.request)
         except Fault as fault:
-            logger.warning("connection %s refused: %d %s", ws.id, fault.code, fault, extra={"connection": ws.id})
-            ws.send(frames.error(fault.code, fault.message))
+            self._refuse(ws, fault, logging.WARNING)
             ws.close(fault.code, fault.message)
             return
         socket_id = socket_id_of(ws.id)
@@ -168,11 +176,11 @@ class PusherListener(Listener):
 
     def on_channel_open(self, channel: str) -> Any:
         """A channel has its first subscriber."""
-        self._tell("channel_occupied", channel)
+        self.occupancy.opened(channel)
 
     def on_channel_close(self, channel: str) -> Any:
         """A channel has no subscribers any more."""
-        self._tell("channel_vacated", channel)
+        self.occupancy.closed(channel)
 
     # -- silence
 
@@ -208,8 +216,9 @@ class PusherListener(Listener):
         except Fault as fault:
             self._refuse(ws, fault)
 
-    def _refuse(self, ws: WebSocket, fault: Fault) -> None:
-        logger.info("connection %s: %d %s", ws.id, fault.code, fault, extra={"connection": ws.id, "code": fault.code})
+    def _refuse(self, ws: WebSocket, fault: Fault, level: int = logging.INFO) -> None:
+        about = {"connection": ws.id, "code": fault.code}
+        logger.log(level, "connection %s is told %d %r", ws.id, fault.code, fault.message, extra=about)
         ws.send(frames.error(fault.code, fault.message))
         if fault.channel is not None:
             kind, status = ("AuthError", 401) if fault.code == 4009 else ("LimitReached", 403)
@@ -237,8 +246,9 @@ class PusherListener(Listener):
         if channel not in ws.channels:
             if len(ws.channels) >= self.settings.max_channels:
                 raise Fault(4100, f"A connection can be in {self.settings.max_channels} channels", channel)
-            if waiting := self._waiting(channel):
-                return self._join_after(waiting, ws, peer, channel, member)
+            listening = self.manager.listening(channel)
+            if listening is not None or (member is not None and self.rooms.has_others):
+                return self._join_after(listening, ws, peer, channel, member)
         self._join(ws, peer, channel, member)
         return None
 
@@ -255,24 +265,16 @@ class PusherListener(Listener):
             if not self.application.has_signed(asked.auth, peer.socket_id, channel, *data):
                 raise Fault(4009, UNAUTHORIZED, channel)
 
-    def _waiting(self, channel: str) -> list[Awaitable[None]]:
-        """What a newcomer has to wait for, so that it gets what other nodes say from then on."""
-        listening = self.manager.listening(channel)
-        waiting: list[Awaitable[None]] = [] if listening is None else [asyncio.shield(listening)]
-        if is_presence(channel) and self.rooms.has_others:
-            waiting.append(self.rooms.ready(channel))
-        return waiting
-
     async def _join_after(
-        self, waiting: Iterable[Awaitable[None]], ws: WebSocket, peer: Peer, channel: str, member: Member | None
+        self, listening: "asyncio.Future[None] | None", ws: WebSocket, peer: Peer, channel: str, member: Member | None
     ) -> None:
-        try:
-            await asyncio.gather(*waiting)
+        """A newcomer gets what other nodes say from then on, and knows who is there."""
+        if listening is not None:
+            await asyncio.shield(listening)
+        is_shared = member is not None and self.rooms.has_others
+        async with self.rooms.known(channel) if is_shared else contextlib.nullcontext():
             if ws.is_open:
                 self._join(ws, peer, channel, member)
-        finally:
-            if member is not None:
-                self.rooms.leave(channel)
 
     def _join(self, ws: WebSocket, peer: Peer, channel: str, member: Member | None) -> None:
         """The client is told first, so that no event of the channel comes before. A second time it is told again."""

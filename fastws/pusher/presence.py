@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +53,7 @@ class Rooms:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._rooms: dict[str, Room] = {}
+        self._waiting: Counter[str] = Counter()  # connections that are about to join
         self._crowds: Crowds | None = None
         self._manager: ConnectionManager | None = None
 
@@ -83,22 +86,31 @@ class Rooms:
 
     # -- coming and going
 
-    async def ready(self, channel: str) -> None:
+    @property
+    def has_others(self) -> bool:
+        """Whether somebody may be on other nodes, so that one has to `enter` within `known`."""
+        return self._crowds is not None
+
+    @asynccontextmanager
+    async def known(self, channel: str) -> AsyncIterator[None]:
         """Wait until it is known who is in a channel on other nodes, as long as the store answers."""
-        if self._crowds is not None:
+        assert self._crowds is not None
+        self._waiting[channel] += 1
+        try:
             knowing = self._crowds.use(channel)
             if knowing is not None and not knowing.done():
                 await asyncio.wait((knowing,), timeout=self._crowds.node.options.backplane_timeout)
+            yield
+        finally:
+            self._waiting[channel] -= 1
+            self._let_go(channel)
 
-    @property
-    def has_others(self) -> bool:
-        """Whether somebody may be on other nodes, so that one has to wait for `ready` before `enter`, or `leave`."""
-        return self._crowds is not None
-
-    def leave(self, channel: str) -> None:
-        """Whoever waited for `ready` did not enter, or is gone."""
-        if self._crowds is not None and channel not in self._rooms:
-            self._crowds.unuse(channel)
+    def _let_go(self, channel: str) -> None:
+        """Forget who is elsewhere, if nobody here is in the channel or about to be."""
+        if not self._waiting[channel]:
+            del self._waiting[channel]
+            if self._crowds is not None and channel not in self._rooms:
+                self._crowds.unuse(channel)
 
     def enter(self, channel: str, member: Member, ws: WebSocket) -> dict[str, Any]:
         """A connection is about to join. Returns who is there then, as ``pusher_internal:subscription_succeeded`` says.
@@ -133,7 +145,7 @@ class Rooms:
             self._crowds.changed(channel, text)
         if not room.here:
             del self._rooms[channel]
-            self.leave(channel)
+            self._let_go(channel)
 
     def list(self, channel: str) -> dict[str, Any]:
         """Returns who is in a channel that somebody here is in."""
@@ -180,7 +192,7 @@ class Rooms:
             self._announce_removed(channel, member)
 
     def settle(self, channel: str) -> None:
-        """Whoever waits to join is woken by what `ready` waits for."""
+        """Whoever waits to join is woken by what `known` waits for."""
 
     # -- how
 

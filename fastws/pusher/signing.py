@@ -37,10 +37,11 @@ class Application:
         expected = self.sign(":".join(parts).encode("utf-8", "surrogatepass"))
         return _same(signature, expected) & _same(key, self.key)
 
-    def check_request(self, method: str, paths: tuple[str, ...], query: Mapping[str, str], body: bytes) -> None:
+    def check_request(self, method: str, paths: tuple[str, ...], query: Mapping[str, str]) -> None:
         """Raises Unauthorized for a request of the HTTP API that the application's backend has not signed just now.
 
-        ``paths`` are the ways in which its path may have been written when it was signed.
+        ``paths`` are the ways in which its path may have been written when it was signed. What is signed has the body's
+        digest, so that the body need not be there yet: see `check_body`.
         """
         if not _same(query.get("auth_key", ""), self.key):
             raise Unauthorized("auth_key is not that of this application")
@@ -51,14 +52,17 @@ class Application:
             raise Unauthorized("auth_timestamp must be the Unix time in seconds")
         if abs(time.time() - int(timestamp)) > TOLERANCE:
             raise Unauthorized(f"auth_timestamp is not within {TOLERANCE} s of {int(time.time())}: look at the clocks")
-        digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        if (body or "body_md5" in query) and not _same(query.get("body_md5", ""), digest):
-            raise Unauthorized("body_md5 is not that of the body")
         signed = sorted((name.lower(), value) for name, value in query.items() if name != "auth_signature")
         fields = "&".join(f"{name}={value}" for name, value in signed)
         given = query.get("auth_signature", "")
         if not any(_same(given, self.sign(f"{method}\n{path}\n{fields}".encode())) for path in paths):
             raise Unauthorized("auth_signature is not that of this request")
+
+    def check_body(self, query: Mapping[str, str], body: bytes) -> None:
+        """Raises Unauthorized for a body that is not the one of the signed request."""
+        digest = hashlib.md5(body, usedforsecurity=False).hexdigest()
+        if (body or "body_md5" in query) and not _same(query.get("body_md5", ""), digest):
+            raise Unauthorized("body_md5 is not that of the body")
 
 
 def _same(given: str, expected: str) -> bool:

@@ -53,6 +53,17 @@ async def test_the_chat_of_fastapi(started):
     assert await two.receive() == "Client #1 left the chat"
 
 
+async def test_an_asgi_application_broadcasts_by_channels(started):
+    site = await started("starlette", "Your application, unchanged")
+    ann, bob = await site.join("/ws"), await site.join("/ws")
+    await eventually(lambda: site.server.asgi.channels == {"everybody": 2})
+    await ann.send("hi")
+    assert await bob.receive() == "hi"
+    assert await ann.received() == []
+    await bob.close()
+    assert await ann.receive() == "somebody has left"
+
+
 async def test_a_route_publishes(started):
     site = await started("starlette", "Routes and sockets on one port")
     client = await site.join("/ws/beetle")

@@ -5,6 +5,7 @@ import socket
 import sys
 from dataclasses import fields
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -118,8 +119,9 @@ def test_an_option_beats_the_environment_which_beats_the_file(folder, monkeypatc
 def test_the_log_level_is_what_was_asked_for():
     for level, is_logged in (("info", True), ("error", False)):
         with serving("app:create", "--log-level", level) as (process, line):
-            with pytest.raises(OSError, match="404"):
+            with pytest.raises(HTTPError, match="404") as refused:
                 urlopen(f"http://127.0.0.1:{port_of(line)}/", timeout=TIMEOUT)
+            refused.value.close()
             process.send_signal(signal.SIGTERM)
             assert ("404" in process.stderr.read()) is is_logged
 

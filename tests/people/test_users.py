@@ -118,3 +118,25 @@ async def test_the_connections_mapping_is_by_id(serve, join):
     assert connections.get("gone") is None
     with pytest.raises(KeyError):
         connections["gone"]
+
+
+async def test_a_connection_may_say_later_whose_it_is(serve, join):
+    """As clients of Pusher's do, who sign in after the handshake."""
+    site = await serve(login := Login())
+    site.manager.watch_presence("cars")
+    ann, bob = await join(f"{site.url}/ws/cars"), await join(f"{site.url}/ws/cars?user=bob")
+    await login.until("on_subscribe", 2)
+    await bob.received()
+    unnamed = next(ws for ws in site.manager.connections.values() if ws.user is None)
+    site.manager.life.identify(unnamed, "ann")
+    site.manager.life.identify(unnamed, "eve")  # it has a user by now
+    assert login.of("on_user_online") == [("bob",), ("ann",)]
+    assert (await bob.receive_json())["user"] == "ann"
+    assert set(site.manager.presence("cars")) == {"ann", "bob"}
+    assert site.manager.send_to_user("ann", "hi") == 1
+    assert (await ann.received())[-1] == "hi"
+    await ann.close()
+    assert await login.until("on_user_offline") == ("ann",)
+    assert (await bob.receive_json())["event"] == "leave"
+    site.manager.life.identify(unnamed, "ann")  # it is over
+    assert set(site.manager.users) == {"bob"}

@@ -27,6 +27,7 @@ from fastws.pusher.start import add_to
 from fastws.testing import connect, running
 from fastws.web.app import Web
 
+from ..hooks.conftest import backend  # noqa: F401  (a fixture)
 from ..lib.raw import TIMEOUT
 
 NODE = Path(__file__).parent / "node"
@@ -194,6 +195,29 @@ def auth():
         thread.join()
 
 
+# -- webhooks
+
+
+@pytest.fixture
+async def told(backend):  # noqa: F811
+    """`await told(number)` are the first so many events, each request verified by Pusher's library."""
+
+    async def first(number):
+        def events():
+            found = []
+            for post in backend.posts:
+                key, signature = post.headers["x-pusher-key"], post.headers["x-pusher-signature"]
+                webhook = library().validate_webhook(key, signature, post.body.decode())
+                assert webhook is not None
+                assert post.headers["content-type"] == "application/json"
+                found += webhook["events"]
+            return found if len(found) >= number else None
+
+        return await backend.until(events)
+
+    return first
+
+
 # -- Pusher's and Laravel's clients
 
 
@@ -240,12 +264,17 @@ class Driven:
         await self._changed.wait()
 
 
-@pytest.fixture
-async def node():
-    """In Node, in a process of its own."""
+def needs_node():
+    """Skip a test that cannot be, except in CI."""
     if shutil.which("node") is None or not (NODE / "node_modules" / "pusher-js").is_dir():
         missing = "optional: pusher-js is not installed: run npm install in tests/pusher/node"
         pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+
+
+@pytest.fixture
+async def node():
+    """In Node, in a process of its own."""
+    needs_node()
     process = await asyncio.create_subprocess_exec(
         "node", "node.mjs", cwd=NODE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 20
     )

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import http.client
 import json
+import subprocess
 import time
 from urllib.parse import quote
 
@@ -12,7 +13,7 @@ import pytest
 
 from fastws.pusher.signing import Application, Unauthorized
 
-from .conftest import ID, KEY, SECRET, library
+from .conftest import ID, KEY, NODE, SECRET, library, needs_node
 
 
 def signed(method, path, body=b"", secret=SECRET, **query):
@@ -190,6 +191,8 @@ async def test_only_what_the_backend_has_signed_just_now_is_done(serve_pusher, d
         assert SECRET not in str(answer)
     with pytest.raises(pusher.errors.PusherBadAuth):
         await asyncio.to_thread(library(app.port, secret="y" * 20).trigger, "cars", "hi", {})
+    large = b" " * 1_000_000  # which is not read
+    assert (await ask(app, "POST", signed("POST", path, large, secret="x" * 20), large))[0] == 401
     elsewhere = f"/apps/{ID}0/events"
     assert (await ask(app, "POST", signed("POST", elsewhere, body), body))[0] == 404
     assert (await ask(app, "GET", signed("GET", path)))[0] == 405
@@ -211,5 +214,28 @@ def test_a_signature_is_that_of_pushers_own_documentation():
     text = "POST\n/apps/3/events\n" + "&".join(f"{name}={value}" for name, value in query.items())
     signature = "da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"
     assert application.sign(text.encode()) == signature
+    application.check_body(query, body)
     with pytest.raises(Unauthorized, match="auth_timestamp is not within 600 s"):
-        application.check_request("POST", ("/apps/3/events",), {**query, "auth_signature": signature}, body)
+        application.check_request("POST", ("/apps/3/events",), {**query, "auth_signature": signature})
+
+
+async def test_the_library_for_node_says_and_asks_the_same(serve_pusher, dial_pusher):
+    needs_node()
+    app = await serve_pusher()
+    ann, bob = await dial_pusher(app), await dial_pusher(app)
+    for wire in (ann, bob):
+        await wire.subscribe("cars")
+    await ann.join("presence-room", "ann")
+    settings = {"appId": ID, "key": KEY, "secret": SECRET, "host": "127.0.0.1", "port": app.port}
+    command = ("node", "backend.mjs", json.dumps({**settings, "socket": bob.socket_id}))
+    process = await asyncio.create_subprocess_exec(*command, cwd=NODE, stdout=subprocess.PIPE)
+    answers = json.loads((await process.communicate())[0])
+    assert answers["trigger"] == {"channels": {"cars": {"subscription_count": 2}, "bikes": {"subscription_count": 0}}}
+    assert answers["batch"] == {}
+    assert answers["channels"] == {"channels": {"presence-room": {"user_count": 1}}}
+    assert answers["users"] == {"users": [{"id": "ann"}]}
+    assert answers["terminated"] == 200
+    assert await bob.receive() == ("stopped", "cars", {"at": "last"})
+    assert (await ann.closed())[0] == 4009
+    await bob.send("pusher:subscribe", {"channel": "presence-room", **answers["authorized"]})
+    assert (await bob.receive())[:2] == ("pusher_internal:subscription_succeeded", "presence-room")

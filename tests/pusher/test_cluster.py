@@ -89,3 +89,47 @@ async def test_members_of_a_node_that_dies_are_gone_after_a_lease(start, dial_pu
     await ann.so_far()
     fleet.kill(there)
     assert await ann.receive() == ("pusher_internal:member_removed", "presence-a", {"user_id": "bob"})
+
+
+async def test_two_who_wait_to_join_are_in_though_one_leaves_meanwhile(start, dial_pusher):
+    here, there = await start(Fleet.in_memory(), 2)
+    bob = await dial_pusher(there)
+    await bob.join("presence-a", "bob")
+    for _ in range(5):
+        leaver, ann = await dial_pusher(here), await dial_pusher(here)
+        signed = library().authenticate("presence-a", leaver.socket_id, {"user_id": "leaver"})
+        await leaver.send("pusher:subscribe", {"channel": "presence-a", **signed})
+        leaver.client.abort()
+        assert "bob" in (await ann.join("presence-a", "ann"))["ids"]
+        await eventually(lambda: "ann" in ids(there))
+        await ann.client.close()
+        await eventually(lambda: ids(there) == ["bob"])
+
+
+async def test_nodes_tell_once_that_a_channel_is_occupied_or_vacated(fleet, backend, told, start, dial_pusher):
+    settings = {"webhook_url": backend.url, "webhook_events": ("channel_occupied", "channel_vacated")}
+    apps = await start(fleet, 3, **settings)
+    wires = [await dial_pusher(app) for app in apps for _ in range(2)]
+    expected = []
+    for number in range(3):  # all at once, so that it is the log that decides
+        channel = f"private-{number}"
+        await asyncio.gather(*[wire.subscribe(channel) for wire in wires])
+        expected.append({"name": "channel_occupied", "channel": channel})
+        assert (await told(len(expected)))[-1] == expected[-1]
+        for wire in wires:
+            await wire.send("pusher:unsubscribe", {"channel": channel})
+        expected.append({"name": "channel_vacated", "channel": channel})
+        assert (await told(len(expected)))[-1] == expected[-1]
+    crowds = [app.listener.occupancy._crowds for app in apps]
+    await eventually(lambda: not any(each._crowds for each in crowds))
+    assert await told(len(expected)) == expected
+    # One leaves while others are there.
+    await wires[0].subscribe("cars")
+    await wires[2].subscribe("cars")
+    await told(len(expected) + 1)
+    await eventually(lambda: apps[0].listener.occupancy._written and apps[1].listener.occupancy._written)
+    await wires[0].send("pusher:unsubscribe", {"channel": "cars"})
+    await eventually(lambda: not apps[0].listener.occupancy._written)
+    await wires[2].send("pusher:unsubscribe", {"channel": "cars"})
+    expected += [{"name": name, "channel": "cars"} for name in ("channel_occupied", "channel_vacated")]
+    assert await told(len(expected)) == expected

@@ -17,7 +17,7 @@ from ..lib import pages
 from ..lib.raw import TIMEOUT
 from ..lib.support import eventually
 from . import conftest
-from .conftest import NODE, App
+from .conftest import NODE, App, needs_node
 
 PAGE = pages.DOCS / "pusher.md"
 FIRST = "Pusher's protocol"
@@ -38,9 +38,7 @@ async def app(tmp_path, monkeypatch):
 @asynccontextmanager
 async def script(app, part, auth=None):
     """A program of the page in Node; `await line()` is the next line that it prints."""
-    if shutil.which("node") is None or not (NODE / "node_modules" / "pusher-js").is_dir():
-        missing = "optional: pusher-js is not installed: run npm install in tests/pusher/node"
-        pytest.fail(missing) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    needs_node()
     text = pages.block(PAGE, part, "js").replace("8765", str(app.port))
     if auth is not None:
         text = text.replace("http://127.0.0.1:5000/pusher/auth", f"{auth.url}/auth")

@@ -5,9 +5,8 @@ import pytest
 from fastws.hooks import outbox
 from fastws.pusher.settings import Webhook
 
-from ..hooks.conftest import backend, reply  # noqa: F401  (a fixture)
+from ..hooks.conftest import reply
 from ..lib.support import eventually
-from .conftest import library
 
 
 @pytest.fixture(autouse=True)
@@ -17,27 +16,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(outbox, "FIRST_DELAY", 0.01)
 
 
-@pytest.fixture
-async def told(backend):  # noqa: F811
-    """`await told(number)` are the first so many events, each request verified by Pusher's library."""
-
-    async def first(number):
-        def events():
-            found = []
-            for post in backend.posts:
-                key, signature = post.headers["x-pusher-key"], post.headers["x-pusher-signature"]
-                webhook = library().validate_webhook(key, signature, post.body.decode())
-                assert webhook is not None
-                assert post.headers["content-type"] == "application/json"
-                found += webhook["events"]
-            return found if len(found) >= number else None
-
-        return await backend.until(events)
-
-    return first
-
-
-async def test_what_happens_in_channels_is_posted_in_order(serve_pusher, dial_pusher, backend, told):  # noqa: F811
+async def test_what_happens_in_channels_is_posted_in_order(backend, told, serve_pusher, dial_pusher):
     everything = Webhook.__args__
     app = await serve_pusher(webhook_url=backend.url, webhook_events=everything)
     ann, phone = await dial_pusher(app), await dial_pusher(app)
@@ -64,7 +43,7 @@ async def test_what_happens_in_channels_is_posted_in_order(serve_pusher, dial_pu
     ]
 
 
-async def test_only_what_is_wanted_is_posted_until_it_arrives(serve_pusher, dial_pusher, backend, told):  # noqa: F811
+async def test_only_what_is_wanted_is_posted_until_it_arrives(backend, told, serve_pusher, dial_pusher):
     backend.says(reply(503), None, reply(500), reply(200))
     app = await serve_pusher(webhook_url=backend.url, webhook_events=("channel_vacated",))
     wire = await dial_pusher(app)
@@ -73,3 +52,6 @@ async def test_only_what_is_wanted_is_posted_until_it_arrives(serve_pusher, dial
     assert (await told(1))[-1] == {"name": "channel_vacated", "channel": "cars"}
     assert len(backend.posts) == 4
     assert all(post.body == backend.posts[0].body for post in backend.posts)
+    webhooks = app.listener.webhooks
+    assert (webhooks.pending, webhooks.figures.dropped) == (0, 0)
+    assert webhooks.figures.requests == {("events", "error"): 3, ("events", "ok"): 1}
