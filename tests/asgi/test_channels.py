@@ -12,6 +12,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from fastws import Server
 from fastws.asgi import channels
+from fastws.backplane.memory import Memory, MemoryStore
 from fastws.testing import running
 
 from ..lib.raw import TIMEOUT
@@ -228,3 +229,16 @@ async def test_two_servers_with_one_application_share_nothing(scripted):
         assert channels(other.scope).manager is not app.server.asgi
         other.returns()
     assert await client.received() == []
+
+
+async def test_with_a_backplane_a_room_is_on_all_nodes(scripted):
+    store = MemoryStore()
+    apps = [await scripted(backplane=Memory(store)) for _ in range(2)]
+    (one, one_client), (two, two_client) = [await app.open() for app in apps]
+    channels(two.scope).user = "bob"
+    for call in (one, two):
+        await subscribe(call, "cars")  # when this is done, it gets what other nodes say
+    channels(one.scope).broadcast("cars", "to all")
+    channels(one.scope).broadcast("cars", "to bob", users="bob")
+    assert [await two_client.receive(), await two_client.receive()] == ["to all", "to bob"]
+    assert await one_client.received() == ["to all"]
