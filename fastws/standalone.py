@@ -126,10 +126,11 @@ def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Ser
         server.endpoint(settings.raw.path, raw, auth=None if tokens is None else tokens.auth())
 
     hub, web = Hub(server), Web()
+    pusher = None
     if settings.pusher is not None:
         from .pusher.start import add_to as add_pusher  # a wing that few need
 
-        add_pusher(server, web, settings.pusher)
+        pusher = add_pusher(server, web, settings.pusher)
     server.state.keys = Keys(() if settings.api is None else settings.api.keys)
     api = None if settings.api is None else add_api(web, hub, settings.api, keys=server.state.keys)
     if hooks is not None:
@@ -145,6 +146,8 @@ def create_server(settings: StandaloneSettings, *, offline: bool = False) -> Ser
         metrics = add_metrics(web, server, settings.metrics, keys=server.state.keys, hooks=hooks)
         if api is not None and api.web is not web:
             metrics.watch(api.web)
+        if pusher is not None:
+            metrics.webhooks = pusher.webhooks
     if settings.admin is not None:
         if api is None or not server.state.keys:
             raise ConfigurationError("[admin] asks for a key, and there is none: add [[api.keys]] that may read")

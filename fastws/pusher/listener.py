@@ -5,7 +5,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -33,6 +33,9 @@ from .presence import Rooms
 from .settings import PusherSettings
 from .signing import Application
 from .silence import Silence
+
+if TYPE_CHECKING:
+    from .webhooks import Webhooks
 
 __all__ = ["PusherListener", "Tell"]
 
@@ -78,6 +81,7 @@ class PusherListener(Listener):
         self.cache = cache
         self.occupancy = Occupancy(tell)
         self.rooms = Rooms(lambda name, channel, user_id: tell(name, channel, user_id=user_id))
+        self.webhooks: Webhooks | None = None  # for metrics
         self._tell = tell
         self._manager: ConnectionManager | None = None
         self._silence = Silence(settings.activity_timeout, self._ask, self._give_up)

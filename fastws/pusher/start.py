@@ -26,6 +26,7 @@ def add_to(server: Server, web: Web, settings: PusherSettings) -> PusherListener
     """
     application = Application(settings.key, settings.signing_key())
     tell: Tell = _nobody
+    webhooks = None
     if settings.webhook_url:
         from .webhooks import Webhooks  # needs the `hooks` extra
 
@@ -34,6 +35,7 @@ def add_to(server: Server, web: Web, settings: PusherSettings) -> PusherListener
         tell = webhooks.tell
     cache = Cache(server.shared(f"pusher:{settings.id}:cache"))
     listener = PusherListener(settings, application, cache, tell)
+    listener.webhooks = webhooks
     manager = server.endpoint(
         PATH,
         listener,

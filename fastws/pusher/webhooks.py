@@ -31,6 +31,11 @@ class Webhooks:
         """What happened so far."""
         return self._poster.figures
 
+    @property
+    def pending(self) -> int:
+        """How many events wait."""
+        return self._outbox.waiting
+
     async def __aenter__(self) -> Self:
         return self
 

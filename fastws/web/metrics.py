@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -30,6 +30,7 @@ from .port import with_own_port
 
 if TYPE_CHECKING:
     from ..hooks.listener import Hooks
+    from ..hooks.posting import Figures
 
 __all__ = ["Metrics", "MetricsSettings", "add_to"]
 
@@ -79,6 +80,18 @@ def add_to(
     return metrics
 
 
+class Webhooks(Protocol):
+    """What is posted to a backend beside `Hooks`."""
+
+    @property
+    def figures(self) -> Figures:
+        """What happened so far."""
+
+    @property
+    def pending(self) -> int:
+        """How many events wait."""
+
+
 class Metrics:
     """What a server has counted, as families of prometheus-client; without ``keys`` anybody may read it."""
 
@@ -86,6 +99,8 @@ class Metrics:
         self._server = server
         self._keys = keys
         self._hooks = hooks
+        #: Those of Pusher's protocol, if there are any.
+        self.webhooks: Webhooks | None = None
         self._requests: Counter[tuple[str, str]] = Counter()
         self._request_seconds = Durations(REQUEST_BOUNDS)
         self._lag = Durations(LAG_BOUNDS)
@@ -157,6 +172,8 @@ class Metrics:
         yield from self._of_web()
         if self._hooks is not None:
             yield from _of_hooks(self._hooks)
+        if self.webhooks is not None:
+            yield from _of_webhooks(self.webhooks)
 
     def _of_server(self) -> Iterator[Metric]:
         stats = self._server.stats
@@ -307,6 +324,14 @@ def _of_hooks(hooks: Hooks) -> Iterator[Metric]:
     }
     taken = [((event,), each) for event, each in seconds.items()]
     yield histogram("hook_seconds", "Time that the backend took.", ["event"], taken)
+
+
+def _of_webhooks(webhooks: Webhooks) -> Iterator[Metric]:
+    figures = webhooks.figures
+    yield gauge("webhook_pending", "Events that wait to be posted.", [], [((), webhooks.pending)])
+    requests = [((result,), number) for (_, result), number in figures.requests.items()]
+    yield counter("webhook_requests", "Webhooks that were posted.", ["result"], requests)
+    yield counter("webhook_events_dropped", "Events that were never taken.", [], [((), figures.dropped)])
 
 
 # -- families

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from fastws.django import DjangoSessions
 from fastws.testing import Refused
 
 from ..lib.command import port_of, serving
@@ -77,6 +78,9 @@ async def test_on_the_same_port(project, visit):
         with pytest.raises(Refused) as refused:
             await stranger.connect(path="/ws/chat/orders")
         assert refused.value.status == 403
+        with pytest.raises(Refused) as refused:
+            await stranger.connect(path="/elsewhere")
+        assert refused.value.status == 404
         await ann.log_in("ann")
         client = await ann.connect(path="/ws/chat/orders")
         await client.send("hi")
@@ -177,3 +181,31 @@ async def test_a_logout_is_heard_by_every_worker(project, visit):
         tabs = [await ann.connect(path="/ws/chat/orders") for _ in range(8)]  # not all of them at one worker
         await ann.log_out()
         assert [await tab.closed() for tab in tabs] == [(4001, "logged out")] * 8
+
+
+async def test_a_consumer_and_an_endpoint_on_one_port(shop, serve, visit):
+    from channels.auth import AuthMiddlewareStack
+    from channels.routing import ProtocolTypeRouter, URLRouter
+    from django.core.asgi import get_asgi_application
+    from django.test import override_settings
+    from django.urls import path
+
+    consumers, listeners = {}, {}
+    exec(BLOCKS["shop/consumers.py"], consumers)
+    exec(BLOCKS["shop/listeners.py"], listeners)
+    layers = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    with override_settings(CHANNEL_LAYERS=layers):
+        routes = URLRouter([path("old/<room>", consumers["ChatConsumer"].as_asgi())])
+        app = ProtocolTypeRouter({"http": get_asgi_application(), "websocket": AuthMiddlewareStack(routes)})
+        sessions = DjangoSessions(user_field="username")
+        site = await serve(listeners["Chat"](), "/ws/{channel}", sessions=sessions, http=app)
+        ann = await visit(site.url.replace("ws:", "http:"), site.url)
+        for room in ("/old/cars", "/ws/cars"):
+            with pytest.raises(Refused) as refused:
+                await ann.connect(path=room)
+            assert refused.value.status == 403
+        await ann.log_in("ann")
+        for room in ("/old/cars", "/ws/cars"):
+            client = await ann.connect(path=room)
+            await client.send({"text": "hi"})
+            assert await client.receive_json() == HEARD

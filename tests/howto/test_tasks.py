@@ -149,8 +149,8 @@ async def test_tokens(program):
     with pytest.raises(Refused) as refused:
         await enter("/ws/bikes", subprotocols=["bearer", token("ann")])
     assert refused.value.status == 403
-    ann = await enter("/ws/cars", subprotocols=["bearer", token("ann", 3)])
-    bob = await enter("/ws/cars", subprotocols=["bearer", token("bob", 2)])
+    ann = await enter("/ws/cars", subprotocols=["bearer", token("ann", 20)])
+    bob = await enter("/ws/cars", subprotocols=["bearer", token("bob", 4)])
     await ann.send({"type": "authenticate", "token": token("ann")})
     answer = await ann.receive_json()
     assert answer["type"] == "authenticated"

@@ -52,3 +52,6 @@ async def test_only_what_is_wanted_is_posted_until_it_arrives(backend, told, ser
     assert (await told(1))[-1] == {"name": "channel_vacated", "channel": "cars"}
     assert len(backend.posts) == 4
     assert all(post.body == backend.posts[0].body for post in backend.posts)
+    webhooks = app.listener.webhooks
+    assert (webhooks.pending, webhooks.figures.dropped) == (0, 0)
+    assert webhooks.figures.requests == {("events", "error"): 3, ("events", "ok"): 1}

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from fastws import ConfigurationError, Reject
 from fastws.command.settings import Settings, load
 from fastws.hooks import HookSettings
+from fastws.pusher import PusherSettings
 from fastws.standalone import create_server
 from fastws.testing import running
 from fastws.v1.raw import RawSettings
@@ -38,7 +39,8 @@ async def families(serve, backend):
     """Of a server that has had something to do with all its parts."""
     answers(backend, connect={"user": SECRET})
     hooks = HookSettings(url=backend.url, ask=("connect",), tell=("online", "occupied"), heartbeat=0)
-    site = await serve(hooks=hooks, api=API, raw=RawSettings())
+    pusher = PusherSettings(app_id=1, key="key", secret="a secret of 24 bytes long", webhook_url=backend.url)
+    site = await serve(hooks=hooks, api=API, raw=RawSettings(), pusher=pusher)
     client = await site.join(None, SECRET)
     raw = await site.dial(f"/raw/{SECRET}?x={SECRET}", subprotocols=None)
     await client.send({"type": "publish", "channel": SECRET, "message": SECRET})
