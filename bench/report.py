@@ -35,6 +35,15 @@ NEEDS_HEAD = """\
 The same load, where servers compress, and where they speak TLS. Peers that cannot are not in the tables.
 """
 
+ASGI_HEAD = """\
+## ASGI applications
+
+One application of FastAPI on fastws and on other servers, each in one process with uvloop, without compression and
+pings. Its fan-out is a loop of `send_bytes`, as in FastAPI's documentation; `fastapi-channels` is the same application
+with `channels(websocket).broadcast` in place of the loop ([asgi.md](asgi.md)). The others are uvicorn with each of its
+protocols for WebSockets, and Granian as `granian.server.embed`, so that it is one process, too.
+"""
+
 NODES_HEAD = """\
 ## More than one node
 
@@ -59,8 +68,9 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part(HEAD, lambda scenario: not scenario.needs and not scenario.nodes, "##"),
+    Part(HEAD, lambda scenario: not scenario.needs and not scenario.nodes and not scenario.group, "##"),
     Part(NEEDS_HEAD, lambda scenario: bool(scenario.needs), "###"),
+    Part(ASGI_HEAD, lambda scenario: scenario.group == "asgi", "###"),
     Part(NODES_HEAD, lambda scenario: scenario.nodes, "###"),
 )
 

@@ -59,7 +59,7 @@ def test_only_nodes_take_part_where_several_are_needed():
 def test_each_part_of_the_page_stays_if_only_another_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "PAGE", tmp_path / "benchmarks.md")
     header = {"date": "today", "versions": {"fastws": "1"}}
-    _, needs, nodes = (part.mark for part in report.PARTS)
+    _, needs, asgi, nodes = (part.mark for part in report.PARTS)
 
     def write(scenario, case, figures):
         record = {"scenario": scenario, "case": case, "peer": "fastws", "round": 0, **figures}
@@ -73,10 +73,20 @@ def test_each_part_of_the_page_stays_if_only_another_was_measured(tmp_path, monk
     assert page.index("123") < page.index(nodes) < page.index("4.2")
     page = write("tls-echo", "1 client", {"rate": 789})
     assert page.index("123") < page.index(needs) < page.index("789") < page.index(nodes) < page.index("4.2")
+    page = write("asgi-echo", "1 client", {"rate": 321})
+    assert page.index("789") < page.index(asgi) < page.index("321") < page.index(nodes)
     page = write("echo", "1 client", {"rate": 456})
     assert "123" not in page
     assert page.index("456") < page.index(needs) < page.index("789") < page.index(nodes) < page.index("4.2")
-    assert page.count(nodes) == 1
+    assert page.count(nodes) == page.count(asgi) == 1
+
+
+def test_applications_are_compared_with_applications():
+    scenarios = load_scenarios()
+    takes = {name: [peer.name for peer in PEERS.values() if scenarios[name].takes(peer)] for name in scenarios}
+    assert {"fastapi", "fastapi-channels", "fastws"} & set(takes["echo"]) == {"fastws"}
+    assert {"fastapi", "fastapi-channels", "fastws"} & set(takes["asgi-echo"]) == {"fastapi"}
+    assert {"fastapi", "fastapi-channels", "fastws"} & set(takes["asgi-fanout"]) == {"fastapi", "fastapi-channels"}
 
 
 def test_compression_and_tls_are_for_peers_that_can_do_it():

@@ -170,10 +170,11 @@ class Server:
             self._application = self._router.otherwise = None
             return
         if had is None:
-            from .asgi.application import Anywhere, Application
+            from .asgi.application import Anywhere, Application, ApplicationLife
 
             self._application = had = Application(self._runner.run)
             had.manager = ConnectionManager(self, Anywhere(), had, self._endpoint_options({}), self._runner)
+            had.manager.life.__class__ = ApplicationLife
             had.manager.life.on_drained.add(had.drained)
             self._widen(had.manager)
             self._router.otherwise = had.manager.template, had.manager.life

@@ -19,6 +19,7 @@ class Peer:
     script: str = ""  # of Node, whose packages are those of npm beside it
     node: str = ""  # the module that is one of several nodes, if there is such a thing
     node_only: bool = False  # it is in scenarios with several nodes only
+    group: str = ""  # of scenarios, in which alone it takes part; empty: all others
     arguments: tuple[str, ...] = ()
     keeps: tuple[bool, ...] = (False,)  # with several nodes: whether it keeps messages for those who come back
     can: tuple[str, ...] = ("tls", "compression")  # what a scenario may need
@@ -66,6 +67,13 @@ SOCKETIO = {
     "greeting": "40",
 }
 
+
+def fastapi(name, server, *packages, **fields):
+    """One application of FastAPI on one server."""
+    module = {"module": "fastapi_server", "arguments": ("--server", server), "group": "asgi"}
+    return Peer(name, ("fastapi", *packages), **{**module, **fields})
+
+
 PEERS = {
     peer.name: peer
     for peer in (
@@ -99,5 +107,18 @@ PEERS = {
             node_only=True,
             arguments=("--pubsub",),
         ),
+        fastapi("fastapi", "fastws", "fastws-server", "uvloop"),
+        fastapi(
+            "fastapi-channels",
+            "fastws",
+            "fastws-server",
+            "uvloop",
+            arguments=("--server", "fastws", "--channels"),
+            fan_out_only=True,
+        ),
+        fastapi("fastapi-sansio", "websockets-sansio", "uvicorn", "websockets", "uvloop"),
+        fastapi("fastapi-websockets", "websockets", "uvicorn", "websockets", "uvloop"),
+        fastapi("fastapi-wsproto", "wsproto", "uvicorn", "wsproto", "uvloop"),
+        fastapi("fastapi-granian", "granian", "granian", "uvloop"),
     )
 }

@@ -8,6 +8,7 @@ from itertools import chain
 MODULES = (
     *("fanout", "echo", "idle", "rooms", "whisper", "latency", "storm", "slow", "stall", "large", "threads"),
     *("compressed", "tls"),
+    "asgi",
     *("relay", "resume", "gone", "logout", "quiet"),  # with several nodes
 )
 
@@ -46,6 +47,7 @@ class Scenario:
     arguments: Callable[..., Iterable[str]] = lambda setup: ()  # of the peer's command
     spread_out: bool = False  # the server may use every core
     nodes: bool = False  # it takes several nodes
+    group: str = ""  # of peers that are in it, and no others
     needs: str = ""  # "tls" or "compression": peers that can do that are told to
     about: str = ""  # instead of its module's docstring
 
@@ -53,6 +55,8 @@ class Scenario:
         """Returns whether a peer takes part."""
         if self.nodes:
             return (not self.peer or self.peer == peer.name) and peer.as_node() is not None
+        if peer.group != self.group:
+            return False
         if self.needs and self.needs not in peer.can:
             return False
         return (

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._core import Request, WebSocket
+from ..life.connection import Life
 from ..life.steps import HANDLER_ERRORS, Steps, call
 from ..listener import Listener
 from ..manager import ConnectionManager
 from ..routing import Template
-from .conversation import Conversation
+from .conversation import Conversation, Taken
 from .rooms import EXTENSION
 
-__all__ = ["Anywhere", "Application"]
+__all__ = ["Anywhere", "Application", "ApplicationLife"]
 
 NAME = "asgi"  # where other endpoints have a path: in metrics, logs and `Server.endpoints`
 VERSIONS = {"version": "3.0", "spec_version": "2.4"}
@@ -32,6 +33,17 @@ class Anywhere(Template):
     def parameters(self, raw_path: str) -> dict[str, str]:
         """The application looks at the path itself."""
         return {}
+
+
+class ApplicationLife(Life):
+    """A life whose messages the application takes when it likes: nothing needs to run for one that waits."""
+
+    def await_message(self, ws: WebSocket, awaitable: Any) -> None:
+        """A message waits. Where sessions or tokens have a part in that, they wait for it as for any handler."""
+        if isinstance(awaitable, Taken):
+            awaitable.is_direct = True
+        else:
+            super().await_message(ws, awaitable)
 
 
 class Application(Listener):
@@ -72,7 +84,7 @@ class Application(Listener):
         """The 101 is on its way."""
         self._conversations[ws.request].opened(ws)
 
-    def on_message(self, ws: WebSocket, message: str | bytes) -> "asyncio.Future[None] | None":
+    def on_message(self, ws: WebSocket, message: str | bytes) -> Taken | None:
         """A message arrived; further ones wait until the application has taken it."""
         return self._conversations[ws.request].offer(message)
 

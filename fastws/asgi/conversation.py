@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from enum import Enum
+from time import monotonic
 from typing import Any, TypeAlias
 
 from .._core import Request, WebSocket, field_lines
@@ -12,12 +13,13 @@ from ..errors import FastWSError, Reject
 from ..manager import ConnectionManager
 from .rooms import Channels
 
-__all__ = ["ClientDisconnected", "Conversation"]
+__all__ = ["ClientDisconnected", "Conversation", "Taken"]
 
 Message: TypeAlias = Mapping[str, Any]
 
 MOST_PENDING_BYTES = 64 * 1024  # for one connection; with more, `send` waits
 MOST_READ_AHEAD = 1  # messages that wait here; more of them wait in the engine, within its limits
+TURN_SECONDS = 0.001  # for which messages that are there are received before others have a turn
 ABNORMAL = 1006  # RFC 6455 7.1.5: no Close came
 
 # What an application says otherwise, or that only the handshake itself may say.
@@ -35,6 +37,16 @@ FRAMING_FIELDS = {"connection", "content-length", "transfer-encoding"}  # the se
 
 class ClientDisconnected(FastWSError, OSError):
     """The client is gone, or is being told to go: nothing can be sent to it."""
+
+
+class Taken(asyncio.Future[None]):
+    """Ends when the application has taken a message.
+
+    Where the engine itself waits for that, which `is_direct` says, it gets to know at once: what has come by then is
+    handled in this turn, and what that sends goes out together.
+    """
+
+    is_direct = False
 
 
 class Stage(Enum):
@@ -65,7 +77,8 @@ class Conversation:
         self._denial: tuple[int, dict[str, list[str]], bytearray]
         self._is_connect_told = False
         self._messages: deque[str | bytes] = deque()
-        self._taken: asyncio.Future[None] | None = None  # the engine waits until the application has read
+        self._taken: Taken | None = None  # the engine waits until the application has received
+        self._turn_ends = 0.0
         self._end: Message | None = None
         self._receivers: list[asyncio.Future[None]] = []
         self._senders: list[asyncio.Future[None]] = []
@@ -81,13 +94,13 @@ class Conversation:
             ws.close(1011, "the application returned")
         self._settled.set()
 
-    def offer(self, message: str | bytes) -> "asyncio.Future[None] | None":
+    def offer(self, message: str | bytes) -> Taken | None:
         """A message arrived. Returns what to wait for before the next one; None: it may come."""
         self._messages.append(message)
         _wake(self._receivers)
         if len(self._messages) <= MOST_READ_AHEAD:
             return None
-        self._taken = asyncio.get_running_loop().create_future()
+        self._taken = Taken(loop=asyncio.get_running_loop())
         return self._taken
 
     def drained(self) -> None:
@@ -114,8 +127,17 @@ class Conversation:
         elif self._stage is Stage.OPEN:
             ws.close(1011, "the application returned")
             self._stage = Stage.ENDED
-        if self._taken is not None and not self._taken.done():
-            self._taken.set_result(None)
+        self._take()
+
+    def _take(self) -> None:
+        """The engine may go on, if it waits: that leads back here, to `offer`."""
+        taken, self._taken = self._taken, None
+        if taken is None:
+            return
+        if not taken.is_direct:
+            taken.set_result(None)
+        elif self.ws is not None:
+            self.ws._take_result(None)
 
     # -- what the application calls
 
@@ -124,13 +146,16 @@ class Conversation:
         if not self._is_connect_told:
             self._is_connect_told = True
             return {"type": "websocket.connect"}
+        if self._messages and monotonic() > self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = monotonic() + TURN_SECONDS
         while not self._messages:
             if self._end is not None:
                 return self._end
             await _wait_in(self._receivers)
+            self._turn_ends = monotonic() + TURN_SECONDS
         message = self._messages.popleft()
-        if self._taken is not None and not self._taken.done():
-            self._taken.set_result(None)
+        self._take()
         return {"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message}
 
     async def send(self, message: Message) -> None:

@@ -31,6 +31,8 @@ async def test_the_file_alone_makes_an_application(tmp_path, dial_pusher):
         # What is published in another way arrives as the event "message".
         server.endpoints["/app/{key}"].broadcast("private-cars", app.listener.envelope("private-cars", {"a": 1}, None))
         assert await wire.receive() == ("message", "private-cars", {"a": 1})
+        app.manager.send(list(app.manager.connections), app.listener.direct(b"to you"))
+        assert await wire.receive() == ("message", None, "to you")
         app.listener.enter(app.manager.subscribers("private-cars")[0], "bikes")
         assert await wire.receive() == ("pusher_internal:subscription_succeeded", "bikes", {})
         assert app.manager.channels == {"private-cars": 1, "bikes": 1}
