@@ -1,4 +1,4 @@
-"""fastws: a listener and `broadcast`."""
+"""fastws: a listener and `broadcast`; no pings."""
 
 from bench.peers.common import GROUP_SIZE, MAX_MESSAGE_BYTES, arguments, collect, number_of, ready, tls_context
 from fastws import Listener, Server
@@ -63,6 +63,7 @@ def main(options):
         ssl=tls_context(options),
         compression="shared" if options.compress else "off",
         compression_threshold=0,
+        ping_interval=0,  # the load does not answer pings
     )
     server.endpoint("/echo", Echo())
     server.endpoint("/collect", Collect())

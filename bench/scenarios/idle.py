@@ -54,7 +54,10 @@ def run(session, clients):
     figures = {"bytes": (session.server.memory() - before) / clients}
     (collect,) = session.connect(["/collect"])
     session.load.add_stream([collect], [collect], window=1)
-    figures["pause_ms"] = session.load.run(COLLECTION_RUN_SECONDS)["p50_us"] / 1e3
+    echoes = session.load.run(COLLECTION_RUN_SECONDS)
+    if not echoes["deliveries"]:
+        raise TimeoutError(f"no collection ended within {COLLECTION_RUN_SECONDS} s")
+    figures["pause_ms"] = echoes["p50_us"] / 1e3
     yield f"{clients:,} connections", figures
 
 

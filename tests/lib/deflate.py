@@ -48,3 +48,10 @@ async def compressing(url: str, target: str = "/ws/cars", offer: str = OFFER) ->
 
 def upgrade(target: str, offer: str = OFFER) -> bytes:
     return request(target, extra=[("Sec-WebSocket-Extensions", offer)])
+
+
+async def was_compressed(raw: Raw, text: str) -> bool:
+    """Whether the next message, which has to be this one, came compressed."""
+    got = await raw.frame()
+    assert message_in(got).decode() == text
+    return bool(got.rsv)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fastws.publisher import Publisher
-from tests.lib.deflate import compressing, message_in
+from tests.lib.deflate import compressing, was_compressed
 from tests.lib.support import eventually
 from tests.web.api.site import KEY
 
@@ -26,13 +26,6 @@ async def client(site):
     raw.close()
 
 
-async def said_with(raw, text):
-    """Returns whether the next message, which is this one, was compressed."""
-    got = await raw.frame()
-    assert message_in(got).decode() == text
-    return bool(got.rsv)
-
-
 @pytest.mark.parametrize(
     ("text", "compress", "is_compressed"),
     [(SHORT, None, False), (SHORT, True, True), (LONG, None, True), (LONG, False, False)],
@@ -46,7 +39,7 @@ async def test_it_goes_by_size_unless_the_request_says_so(client, call, text, co
     query = "" if compress is None else f"?compress={str(compress).lower()}"
     raw_body = {"data": text.encode(), "headers": {"Content-Type": "text/plain", "X-API-Key": KEY}}
     assert await call("POST", f"/channels/cars{query}", **raw_body) == (200, {"connections": 1})
-    assert [await said_with(client, text) for _ in range(5)] == [is_compressed] * 5
+    assert [await was_compressed(client, text) for _ in range(5)] == [is_compressed] * 5
 
 
 async def test_the_publisher_says_it(site, client):
@@ -57,9 +50,9 @@ async def test_the_publisher_says_it(site, client):
             publisher.broadcast("cars", LONG)
 
     await asyncio.to_thread(publish)
-    assert await said_with(client, SHORT)
-    assert not await said_with(client, LONG)
-    assert await said_with(client, LONG)
+    assert await was_compressed(client, SHORT)
+    assert not await was_compressed(client, LONG)
+    assert await was_compressed(client, LONG)
 
 
 async def test_without_compression_it_changes_nothing(make_site, call):
