@@ -221,6 +221,8 @@ class Members:
 
     def on_gone(self, key: NodeKey) -> None:
         """A node has ended, as the store has seen."""
+        if self._is_over:
+            return  # whoever is last leaves without a word to those who have stopped
         other = self._others.get(key)
         if other is None:  # it may have said that it stops before this node began to listen
             asyncio.get_running_loop().call_later(self._node.options.handover, self._bury, key, 0)

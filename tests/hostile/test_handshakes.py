@@ -62,7 +62,7 @@ async def test_no_http_application_hears_of_what_was_refused(serve):
             await send({"type": "http.response.start", "status": 204})
             await send({"type": "http.response.body"})
 
-    site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=app)
+    site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=app, http_websockets=False)
     for name, (data, status, message) in REFUSED.items():
         if message in (NO_WEBSOCKET, NOTHING_HERE):
             continue  # plain requests, and in order
@@ -91,7 +91,7 @@ READ_PAST = {"nothing but line ends", "a blank line first", "two blanks before t
 @pytest.mark.usefixtures("wire")
 async def test_what_is_refused_is_refused_after_a_plain_request_too(serve):
     """Here uvicorn's parser comes first, which is less specific about errors."""
-    site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=plain)
+    site = await serve(recorder := Recorder(), PATH, max_header_size=MAX_HEADER_SIZE, http=plain, http_websockets=False)
     for name, (data, status, message) in REFUSED.items():
         if message in (NO_WEBSOCKET, NOTHING_HERE) or name in READ_PAST:
             continue  # the former are plain requests, and in order

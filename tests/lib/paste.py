@@ -1,5 +1,6 @@
 """A reader who pastes each box of a page into a terminal, or into the file that its first line names."""
 
+import contextlib
 import re
 import signal
 import subprocess
@@ -39,6 +40,16 @@ def boxes(page: Path) -> Iterator[Box]:
     for match in BLOCK.finditer(text):
         language, content, check = match.groups()
         yield Box(language or "", check or content, text.count("\n", 0, match.start()) + 1)
+
+
+def press_ctrl_c(process: "subprocess.Popen[str]") -> None:
+    """And again, if that does not help: Python ignores it where a destructor happens to run."""
+    process.send_signal(signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+        return
+    process.send_signal(signal.SIGINT)
+    process.wait(TIMEOUT)
 
 
 class Reader:
@@ -115,8 +126,11 @@ class Reader:
     def stop(self, kind: str) -> None:
         if kind in self._running:
             process, _ = self._running.pop(kind)
-            process.send_signal(signal.SIGINT)
-            process.wait(TIMEOUT)
+            with process:
+                try:
+                    press_ctrl_c(process)
+                finally:
+                    process.kill()
 
     def stop_all(self) -> None:
         for kind in list(self._running):
