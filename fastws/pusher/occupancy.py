@@ -5,11 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._core import Endpoint
-from ..cluster.node import Node
-from ..cluster.people import Crowds
 from ..manager import ConnectionManager
 from ..presence import Stay
+from .crowded import Crowded
 
 __all__ = ["Occupancy"]
 
@@ -18,7 +16,7 @@ PATIENCE = 60.0  # seconds that a channel is followed until the store has what w
 SOMEBODY = ""  # is in a channel, whoever that is
 
 
-class Occupancy:
+class Occupancy(Crowded):
     """Calls ``tell`` with "channel_occupied" or "channel_vacated", and a channel.
 
     Of several nodes the one tells whose first member came before those of all others, or whose last one left after
@@ -26,48 +24,20 @@ class Occupancy:
     """
 
     def __init__(self, tell: Callable[[str, str], None]) -> None:
+        super().__init__()
         self._tell = tell
-        self._crowds: Crowds | None = None
-        self._manager: ConnectionManager | None = None
         self._since = 0.0
         self._written: set[str] = set()  # channels of which the log says that somebody is there, on this node
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """Whose channels these are."""
-        assert self._manager is not None
-        return self._manager
-
     def begin(self, manager: ConnectionManager) -> None:
         """The server starts."""
-        self._manager = manager
         self._since = round(time.time(), 2)
-        node: Node | None = getattr(manager, "node", None)
-        if node is not None and not node.is_alone:
-            life = manager.life
-            self._crowds = Crowds(
-                node,
-                ENDPOINT,
-                self,
-                self,
-                globs=("*",),
-                is_stopping=lambda: life.is_stopping,
-                on_written=self._is_written,
-            )
-            self._crowds.begin()
-            node.managers.append(self)
-
-    def on_backplane(self, is_connected: bool) -> None:
-        """The store is there (again), or gone."""
-        if self._crowds is not None:
-            self._crowds.on_backplane(is_connected)
+        self._meet(manager, ENDPOINT, ("*",), self._is_written)
 
     def part(self) -> None:
         """The server has stopped."""
-        if self._crowds is not None:
-            self._crowds.stop()
-            self._crowds = None
-            self._written.clear()
+        super().part()
+        self._written.clear()
 
     def opened(self, channel: str) -> None:
         """A channel has its first member on this node."""

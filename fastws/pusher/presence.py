@@ -10,11 +10,10 @@ from typing import Any
 
 from .._core import Endpoint, WebSocket
 from ..backplane.base import NodeKey
-from ..cluster.node import Node
-from ..cluster.people import Crowds
 from ..cluster.said import log_of, said_in
 from ..manager import ConnectionManager
 from ..presence import Stay
+from .crowded import Crowded
 from .frames import Member, answer, known_member
 
 __all__ = ["Rooms"]
@@ -43,7 +42,7 @@ class Room:
         self.users: dict[str, dict[str, Any]] = {}
 
 
-class Rooms:
+class Rooms(Crowded):
     """Who is in the presence channels of an endpoint, and what its members are told of each other.
 
     Between nodes, a member's text is what `Crowds` takes for a user: so the life and death of nodes, and of the store,
@@ -51,38 +50,14 @@ class Rooms:
     """
 
     def __init__(self, tell: Tell) -> None:
+        super().__init__()
         self._tell = tell
         self._rooms: dict[str, Room] = {}
         self._waiting: Counter[str] = Counter()  # connections that are about to join
-        self._crowds: Crowds | None = None
-        self._manager: ConnectionManager | None = None
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Whose channels these are."""
-        assert self._manager is not None
-        return self._manager
 
     def begin(self, manager: ConnectionManager) -> None:
         """The server starts."""
-        self._manager = manager
-        node: Node | None = getattr(manager, "node", None)
-        if node is not None and not node.is_alone:
-            life = manager.life
-            self._crowds = Crowds(node, ENDPOINT, self, self, globs=GLOBS, is_stopping=lambda: life.is_stopping)
-            self._crowds.begin()
-            node.managers.append(self)
-
-    def on_backplane(self, is_connected: bool) -> None:
-        """The store is there (again), or gone."""
-        if self._crowds is not None:
-            self._crowds.on_backplane(is_connected)
-
-    def part(self) -> None:
-        """The server has stopped."""
-        if self._crowds is not None:
-            self._crowds.stop()
-            self._crowds = None
+        self._meet(manager, ENDPOINT, GLOBS)
 
     # -- coming and going
 
