@@ -85,8 +85,8 @@ ASAN_ENVIRONMENT := PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:quarantine_s
 
 # The tests in these folders reveal nothing (or nothing new) about the engine's memory, since they test what is above it.
 # Of Autobahn's two runners, kosoku suffices, and of the cases of compression some. Chromium does not run with a sanitizer.
-ABOVE_ENGINE := access browser chaos clients cluster command demo deploy/test_files.py hooks house pusher soak standalone \
-	v1 web workers \
+ABOVE_ENGINE := access asgi browser chaos clients cluster coming_from command demo deploy/test_files.py django hooks \
+	house howto pusher soak standalone v1 web workers \
 	$(patsubst tests/%,%,$(filter-out %/test_push_parser.py,$(wildcard tests/backplane/test_*.py)))
 ENGINE_TESTS := $(patsubst %,--ignore=tests/%,$(ABOVE_ENGINE)) \
 	--deselect=tests/protocol/test_autobahn.py::test_autobahns_own_suite_finds_nothing \

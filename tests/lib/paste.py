@@ -1,6 +1,5 @@
 """A reader who pastes each box of a page into a terminal, or into the file that its first line names."""
 
-import contextlib
 import re
 import signal
 import subprocess
@@ -42,14 +41,9 @@ def boxes(page: Path) -> Iterator[Box]:
         yield Box(language or "", check or content, text.count("\n", 0, match.start()) + 1)
 
 
-def press_ctrl_c(process: "subprocess.Popen[str]") -> None:
-    """And again, if that does not help: Python ignores it where a destructor happens to run."""
-    process.send_signal(signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
-        return
-    process.send_signal(signal.SIGINT)
-    process.wait(TIMEOUT)
+def as_in_a_terminal() -> None:
+    """Programs that something starts in the background ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Reader:
@@ -106,7 +100,7 @@ class Reader:
         self._log = self._terminal(kind) / "output"
         command = self._command(kind, "\n".join(lines), f"exec {last}")
         with self._log.open("w") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, text=True)
+            process = subprocess.Popen(command, stdout=file, stderr=file, text=True, preexec_fn=as_in_a_terminal)
         self._running[kind] = process, self._log
 
     def _command(self, terminal: str, text: str, last: str = "") -> list[str | Path]:
@@ -127,8 +121,9 @@ class Reader:
         if kind in self._running:
             process, _ = self._running.pop(kind)
             with process:
+                process.send_signal(signal.SIGINT)
                 try:
-                    press_ctrl_c(process)
+                    process.wait(TIMEOUT)
                 finally:
                     process.kill()
 
