@@ -11,9 +11,9 @@ from functools import cache
 from random import Random
 
 from bench.load import REQUEST
-from bench.scenarios import BUSY, CPU, Figure, Scenario, idle
+from bench.scenarios import BUSY, CPU, Figure, Scenario, fanout, idle
 
-CLIENTS, SIZE = 1_000, 1_024
+SETUP = fanout.Setup(1_000, 1_024, (1, 16, 128))
 BODIES = 256  # more than a window holds
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
 COMPRESSING_REQUEST = REQUEST.removesuffix("\r\n") + OFFER + "\r\n"
@@ -44,15 +44,13 @@ def market_book(draw, number, size):
     return f"{head}{lists}}}".encode().ljust(size)
 
 
-def run(session, clients):
-    members = session.connect(["/ws/bench"] * clients, request=COMPRESSING_REQUEST)
-    if session.load.compressing != clients:
-        raise ConnectionError(f"only {session.load.compressing} of {clients} clients may compress")
-    stream = session.load.add_stream(members[:1], members, size=SIZE, window=1, bodies=market_books(SIZE - 8))
-    for window in (1, 16, 128):
-        session.load.settle(1)  # so that all messages of a window start together
-        session.load.widen(stream, window)
-        yield f"{clients:,} x {SIZE:,} B, {window:,} in flight", session.measure()
+def run(session, setup):
+    clients = session.connect(["/ws/bench"] * setup.clients, request=COMPRESSING_REQUEST)
+    if session.load.compressing != setup.clients:
+        raise ConnectionError(f"only {session.load.compressing} of {setup.clients} clients may compress")
+    bodies = market_books(setup.size - 8)
+    stream = session.load.add_stream(clients[:1], clients, size=setup.size, window=1, bodies=bodies)
+    yield from fanout.in_flight(session, stream, setup)
 
 
 SCENARIOS = (
@@ -60,8 +58,9 @@ SCENARIOS = (
         name="compressed",
         title="Fan-out, compressed",
         figures=(Figure("rate", "deliveries/s"), CPU, Figure("bytes_per_delivery", "bytes per delivery"), BUSY),
-        setups=lambda quick, most: (CLIENTS,),
+        setups=lambda quick, most: (SETUP,),
         run=run,
+        clients=lambda setup: setup.clients,
         needs="compression",
     ),
     replace(

@@ -25,6 +25,11 @@ SETUPS = (
 def run(session, setup):
     clients = session.connect(["/ws/bench"] * setup.clients)
     stream = session.load.add_stream(clients[:1], clients, size=setup.size, window=1)
+    yield from in_flight(session, stream, setup)
+
+
+def in_flight(session, stream, setup):
+    """Measures a stream with each number of messages in flight."""
     for window in setup.windows:
         session.load.settle(1)  # so that all messages of a window start together
         session.load.widen(stream, window)
