@@ -130,10 +130,7 @@ cdef int64_t flush_list(Reactor reactor, ConnList* waiting, bint fresh, int64_t 
 
 
 cdef void note_flush(Reactor reactor, int64_t took) noexcept:
-    cdef int bucket = 0
-    while took > flush_bounds[bucket]:
-        bucket += 1
-    reactor.flushes[bucket] += 1
+    reactor.flushes[bucket_of(flush_bounds, took)] += 1
     reactor.flush_nanoseconds += <uint64_t>took
 
 

@@ -44,3 +44,11 @@ cdef double unix_time(Reactor reactor, uint32_t tick) noexcept:
 cdef uint32_t tick_at(Reactor reactor, double time) noexcept:
     """Returns the tick at a Unix time that unix_time() returned."""
     return <uint32_t><uint64_t>((time - reactor.epoch) * TICKS_PER_SECOND + 0.5)
+
+
+cdef inline int bucket_of(const int64_t* bounds, int64_t took) noexcept nogil:
+    """Returns the first bucket whose upper bound is not passed; that of the last is INT64_MAX."""
+    cdef int bucket = 0
+    while took > bounds[bucket]:
+        bucket += 1
+    return bucket

@@ -21,14 +21,11 @@ cdef int send_ping(Reactor reactor, Conn* c) except -1:
 
 cdef void note_pong(Reactor reactor, Conn* c) noexcept:
     cdef int64_t took
-    cdef int bucket = 0
     if reactor.timed_since == 0 or reactor.timed_serial != (<WebSocket>c.ws).serial:
         return
     took = nanoseconds() - reactor.timed_since
     reactor.timed_since = 0
-    while took > ping_bounds[bucket]:
-        bucket += 1
-    reactor.pings[bucket] += 1
+    reactor.pings[bucket_of(ping_bounds, took)] += 1
     reactor.ping_nanoseconds += <uint64_t>took
 
 
